@@ -1,0 +1,1 @@
+"""Prefect flows; they only compose `pipeline` and `fasten_model`."""

@@ -1,0 +1,1 @@
+"""Everything between the outside systems and plain values."""

@@ -1,0 +1,105 @@
+"""Plain values that pass between the Label Studio door and the rest of the pipeline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Origin = Literal["labels", "audit", "review"]
+"""Where an annotation was made: the bulk labels project, the audit project, the review project."""
+
+AnswerKind = Literal["class", "unknown_class", "unusable", "not_sure", "skipped", "empty"]
+"""What one annotation says. Only `class` carries a label that may train anything."""
+
+UNUSABLE = "unusable image"
+NOT_SURE = "not sure"
+VERDICT_CONTROL = "verdict"
+"""The review screen's second Choices control and its two values."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelControl:
+    """The one Choices control and image that a project's label config is read by."""
+
+    name: str
+    """`from_name` of results."""
+    to_name: str
+    """Name of the Image tag that the control points at."""
+    image_field: str
+    """Key of `task.data` that holds the image's URL (`image` for `value="$image"`)."""
+    classes: tuple[str, ...]
+    """Class names in the order of the label config; class index = position."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Project:
+    """One Label Studio project with its label control found."""
+
+    project_id: int
+    title: str
+    control: LabelControl
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotation:
+    """One annotator's answer to one task."""
+
+    annotation_id: int
+    annotator: str
+    """`user:{id}`: stable, and no e-mail address ends up in an artifact."""
+    kind: AnswerKind
+    label: str | None
+    """The class name as it was given (also for `unknown_class`); None for every other kind."""
+    ground_truth: bool
+    was_cancelled: bool
+    lead_time_s: float | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One Label Studio task with all its annotations."""
+
+    task_id: int
+    project_id: int
+    data: Mapping[str, Any]
+    annotations: tuple[Annotation, ...] = ()
+
+    @property
+    def sample_id(self) -> str:
+        """`data["sample_id"]` where the task has one, else `ls:{project_id}:{task_id}` (design: Identity)."""
+        given = self.data.get("sample_id")
+        return str(given) if given not in (None, "") else f"ls:{self.project_id}:{self.task_id}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProjectState:
+    """What can be known about a project in two cheap requests; equal states mean nothing new to pull."""
+
+    project_id: int
+    tasks: int
+    """Tasks in the project; 0 where `answers_only` was asked for, since our own pushes move it."""
+    annotations: int
+    newest_change: str
+    """`updated_at` of the most recently changed task (with annotations only, where `answers_only`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewTask:
+    """One question for a reviewer, as it is pushed to the review project."""
+
+    push_key: str
+    """Deterministic: the same question always has the same key, so it can be looked up before it is sent."""
+    sample_id: str
+    image_url: str
+    current_label: str
+    model_label: str
+    """The suggestion shown and pre-selected."""
+    confidence: float
+    """Calibrated probability of `model_label`, 0–1."""
+    reason: str
+    priority: float
+    """Expected wrong labels set right by asking, 0–1; the queue serves the highest first."""
+    model_version: str
+    extra: Mapping[str, str] = field(default_factory=dict)
