@@ -1,0 +1,148 @@
+"""Writes a snapshot row by row into a staging folder, then gives it its name in one step.
+
+The snapshot's id is taken from the rows as they pass, so they must come in an order that depends on nothing but
+themselves (`pipeline.staging` sorts them).
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.records import ProjectState
+from pipeline.schema import SCHEMA_VERSION
+from pipeline.snapshot import SCHEMAS, Manifest, ProjectSource, Snapshot, hash_file, place, read_latest
+
+logger = logging.getLogger(__name__)
+
+_ROWS_IN_GROUP = 20_000
+_ID_DIGITS = 16
+
+
+@contextmanager
+def exclusive_pull(data_dir: Path) -> Iterator[Path]:
+    """Hold `data_dir` for one pull and give it an empty staging folder, removed at the end whatever happens.
+
+    A second pull waits here for the first. The operating system lets go of the lock when its process dies, so what
+    is found in the staging place then was left by a pull that is no more.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    staging = data_dir / ".staging"
+    with (data_dir / ".pull.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("another pull is writing to %s; waiting for it to end", data_dir)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+class SnapshotWriter:
+    """One snapshot in the making: `add` rows to its three tables, then `finish`.
+
+    Memory holds one row group of each table. Leaving the `with` block without `finish` leaves no snapshot.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._classes = tuple(classes)
+        self._files = ExitStack()
+        self._writers = {
+            name: self._files.enter_context(pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd"))
+            for name, schema in SCHEMAS.items()
+        }
+        self._pending: dict[str, list[Mapping[str, Any]]] = {name: [] for name in SCHEMAS}
+        self._rows = Counter[str]({name: 0 for name in SCHEMAS})
+        self._digests = {name: hashlib.sha256() for name in SCHEMAS}
+        self._per_class = {kind: Counter[str]() for kind in ("noisy", "audit", "review")}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.close()
+
+    def add(self, table: str, row: Mapping[str, Any]) -> None:
+        """Append one row, given as a value for each column, to `labels`, `noisy` or `clean`."""
+        self._digests[table].update(_canonical(row))
+        self._rows[table] += 1
+        if table != "labels":
+            self._per_class[row.get("provenance", "noisy")][row["label"]] += 1
+        pending = self._pending[table]
+        pending.append(row)
+        if len(pending) >= _ROWS_IN_GROUP:
+            self._flush(table)
+
+    def finish(
+        self,
+        data_dir: Path,
+        *,
+        rejected: Mapping[str, int],
+        projects: Sequence[ProjectSource],
+        states: Sequence[ProjectState],
+    ) -> tuple[Snapshot, bool]:
+        """Name the snapshot and put it in its place; → (snapshot, whether `data_dir` did not have it before)."""
+        for table in SCHEMAS:
+            self._flush(table)
+        self._files.close()
+        latest = read_latest(data_dir)
+        manifest = Manifest(
+            snapshot_id=self._snapshot_id(),
+            schema_version=SCHEMA_VERSION,
+            parent=latest.snapshot_id if latest else None,
+            created_at=datetime.now(UTC),
+            classes=self._classes,
+            rows=dict(self._rows),
+            files={file.name: hash_file(file) for file in sorted(self._folder.glob("*.parquet"))},
+            noisy_per_class=self._by_class("noisy"),
+            audit_per_class=self._by_class("audit"),
+            review_per_class=self._by_class("review"),
+            rejected=dict(sorted(rejected.items())),
+            projects=tuple(projects),
+            states=tuple(states),
+        )
+        return place(self._folder, manifest, data_dir)
+
+    def _by_class(self, kind: str) -> dict[str, int]:
+        return {name: self._per_class[kind][name] for name in self._classes}
+
+    def _flush(self, table: str) -> None:
+        if rows := self._pending[table]:
+            self._writers[table].write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]))
+            rows.clear()
+
+    def _snapshot_id(self) -> str:
+        content = {name: digest.hexdigest() for name, digest in self._digests.items()}
+        head = {"schema_version": SCHEMA_VERSION, "classes": self._classes, "tables": content}
+        return hashlib.sha256(_canonical(head)).hexdigest()[:_ID_DIGITS]
+
+
+def _canonical(row: Mapping[str, Any]) -> bytes:
+    """One line of JSON that depends on the row's values alone."""
+    text = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_iso_time)
+    return text.encode() + b"\n"
+
+
+def _iso_time(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    raise TypeError(f"no canonical form for {type(value).__name__}")
