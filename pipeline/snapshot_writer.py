@@ -69,7 +69,7 @@ class SnapshotWriter:
             for name, schema in SCHEMAS.items()
         }
         self._pending: dict[str, list[Mapping[str, Any]]] = {name: [] for name in SCHEMAS}
-        self._rows = Counter[str]({name: 0 for name in SCHEMAS})
+        self._rows = Counter[str](dict.fromkeys(SCHEMAS, 0))
         self._digests = {name: hashlib.sha256() for name in SCHEMAS}
         self._per_class = {kind: Counter[str]() for kind in ("noisy", "audit", "review")}
 

@@ -1,0 +1,104 @@
+"""What an image must be before anything else looks at it: bounded, of a known format, and whole."""
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import ConfigError, DataError
+
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+"""What `fasten_model.data` can decode; every other parser of Pillow stays out of reach of untrusted bytes."""
+
+_PILLOW_LIMIT = 89_478_485  # Image.MAX_IMAGE_PIXELS: beyond it Pillow itself objects
+_LARGE = 4_000_000
+_one_large_image = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageConfig:
+    """From where images are taken, and how large they may be."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts besides Label Studio's that images may come from: `host` for the scheme's own port, or `host:port`."""
+    max_bytes: int = 20_000_000
+    max_pixels: int = 40_000_000
+    """Width × height."""
+    timeout_s: float = 30.0
+    """For one attempt at one image, from first to last byte."""
+    concurrency: int = 8
+    retries: int = 3
+    """Further attempts after one that may pass: no answer, a time-out, 429, 5xx."""
+    retry_wait_s: float = 0.5
+    """Upper bound of the first wait; doubled each time, drawn at random below that."""
+    local_files_root: Path | None = None
+    """The server's local-files root, where this machine sees it: `/data/local-files/` is then read from disk."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels", "timeout_s", "concurrency"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"images: {name} is {getattr(self, name)}; it must be above 0")
+        if self.retries < 0 or self.retry_wait_s < 0:
+            raise ConfigError("images: retries and retry_wait_s must not be negative")
+        if self.max_pixels > _PILLOW_LIMIT:
+            raise ConfigError(f"images: max_pixels is {self.max_pixels}; the decoder's own limit is {_PILLOW_LIMIT}")
+        for host in self.allowed_hosts:
+            if not host or any(letter in host for letter in "/@*? "):
+                raise ConfigError(f"images: allowed host {host!r} must be a bare `host` or `host:port`")
+
+
+class ImageError(DataError):
+    """One image that cannot be used. `reason` is one of a few, to be counted by; the text has the particulars."""
+
+    def __init__(self, reason: str, particulars: str) -> None:
+        super().__init__(f"{reason}: {particulars}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifiedImage:
+    """Bytes known to decode, with what was learned of them."""
+
+    data: bytes
+    sha256: str
+    width: int
+    height: int
+    format: str
+
+
+def verify_image(data: bytes, config: ImageConfig) -> VerifiedImage:
+    """Decode `data` once and describe it; raises `ImageError` on anything but a whole, bounded image.
+
+    The header's size is checked before a pixel is decoded, so that a decompression bomb costs nothing.
+    """
+    if not data:
+        raise ImageError("image is empty", "0 bytes")
+    if len(data) > config.max_bytes:
+        raise ImageError("image has too many bytes", f"{len(data)}, limit {config.max_bytes}")
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > config.max_pixels:
+                raise ImageError("image has too many pixels", f"{width}×{height}, limit {config.max_pixels} in all")
+            if width * height > _LARGE:
+                # Each may take hundreds of megabytes decoded: one at a time, however many threads there are.
+                with _one_large_image:
+                    image.load()
+            else:
+                image.load()
+            name = str(image.format)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("image has too many pixels", f"limit {config.max_pixels}") from error
+    except Exception as error:  # hostile bytes make Pillow's parsers raise almost anything
+        what = "not PNG, JPEG, GIF or WebP" if isinstance(error, UnidentifiedImageError) else _one_line(error)
+        raise ImageError("image does not decode", what) from error
+    return VerifiedImage(data=data, sha256=hashlib.sha256(data).hexdigest(), width=width, height=height, format=name)
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:120] or type(error).__name__
