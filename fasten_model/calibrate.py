@@ -1,0 +1,43 @@
+"""Temperature scaling (Guo et al., ICML 2017, section 4.2), safe for a handful of samples."""
+
+import torch
+from torch import Tensor
+
+from fasten_model.errors import DataError
+
+MIN_TEMPERATURE = 0.05
+MAX_TEMPERATURE = 20.0
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The τ within [0.05, 20] for which softmax(logits / τ) predicts held-out labels best.
+
+    Minimises the cross-entropy over β = 1/τ, in which it is convex, by bisecting its derivative
+    E_softmax(βz)[z] − E_target[z]. The targets are Platt's (1999): (N+1)/(N+2) on the label and the rest shared by the
+    other classes, so that a few samples that are all right do not make a model infinitely sure. No samples: 1.0.
+
+    logits [N,K]: clean head on samples it was not trained on. labels int64 [N]: their true classes.
+    Raises DataError if a logit is not finite.
+    """
+    count, num_classes = logits.shape
+    if count == 0 or num_classes < 2:
+        return 1.0
+    z = logits.detach().double().cpu()
+    if not torch.isfinite(z).all():
+        raise DataError("cannot calibrate: the model's outputs are not finite; train again with a lower learning rate")
+    targets = torch.full_like(z, 1 / ((count + 2) * (num_classes - 1)))
+    targets[torch.arange(count), labels.cpu()] = (count + 1) / (count + 2)
+    target_mean = (targets * z).sum(dim=1).mean()
+
+    def slope(beta: float) -> float:
+        return float((torch.softmax(beta * z, dim=1) * z).sum(dim=1).mean() - target_mean)
+
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
+    if slope(low) >= 0:
+        return MAX_TEMPERATURE
+    if slope(high) <= 0:
+        return MIN_TEMPERATURE
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 2 / (low + high)

@@ -1,0 +1,208 @@
+"""A trained model in a folder: `model.safetensors` (weights, T) and `model.json` (everything else). No pickle."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fasten_model.device import resolve_device
+from fasten_model.errors import DataError
+from fasten_model.image import decode_image
+from fasten_model.network import TwoHeadNetwork, build_network
+from fasten_model.predict import predict_logits
+from fasten_model.presets import find_preset
+
+WEIGHTS_FILE = "model.safetensors"
+JSON_FILE = "model.json"
+_FORMAT = 1
+_TRANSITION_KEY = "transition"
+_MAX_JSON_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A network with all that is needed to use it on new images and to judge labels."""
+
+    network: TwoHeadNetwork
+    classes: tuple[str, ...]
+    """K class names; class index = position."""
+    preset: str
+    image_size: int
+    """Side S of the square images the network was trained on."""
+    temperature: float
+    """Divides the clean head's logits (`fasten_model.calibrate`)."""
+    transition: Tensor
+    """T [K,K] of the *original* labels, T[i,j] = p(given=j | true=i); rows sum to 1 (`soft_count_transition`)."""
+    rho: float
+    """The threshold ρ the model was trained with."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Free text that travels with the model (version, snapshot, …)."""
+
+    def decode(self, images: Sequence[bytes]) -> Tensor:
+        """Image bytes → uint8 [N,3,S,S] as the network expects them; `DataError` names the position of a bad one."""
+        decoded = []
+        for position, data in enumerate(images):
+            try:
+                decoded.append(decode_image(data, self.image_size))
+            except DataError as error:
+                raise DataError(f"image {position}: {error}") from error
+        return (
+            torch.stack(decoded) if decoded else torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
+        )
+
+    def predict_logits(self, images: Tensor) -> Tensor:
+        """uint8 [N,3,S,S] → the clean head's logits, fp32 [N,K] on the CPU, before the temperature."""
+        return predict_logits(self.network, images)[0]
+
+    def predict_probabilities(self, images: Tensor) -> Tensor:
+        """uint8 [N,3,S,S] → calibrated p = softmax(logits / temperature), fp32 [N,K] on the CPU; rows sum to 1."""
+        return torch.softmax(self.predict_logits(images) / self.temperature, dim=1)
+
+    def predict_bytes(self, images: Sequence[bytes]) -> Tensor:
+        """Image bytes → calibrated p, fp32 [N,K] on the CPU."""
+        return self.predict_probabilities(self.decode(images))
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write `model` into `folder` (made if missing; other files in it are left alone).
+
+    The JSON names the hash of the weights and is moved into place last, so that a reader finds the old model, the new
+    one, or a clear error, but never one half of each.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    weights = save({**tensors, _TRANSITION_KEY: model.transition.detach().float().cpu().contiguous()})
+    description = {
+        "format": _FORMAT,
+        "classes": list(model.classes),
+        "preset": model.preset,
+        "image_size": model.image_size,
+        "temperature": model.temperature,
+        "rho": model.rho,
+        "metadata": model.metadata,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {WEIGHTS_FILE: weights, JSON_FILE: json.dumps(description, ensure_ascii=False, indent=2).encode()}
+    staged = {name: folder / f".{name}.{os.getpid()}" for name in contents}
+    try:
+        for name, content in contents.items():
+            staged[name].write_bytes(content)
+        for name, path in staged.items():
+            path.replace(folder / name)
+    finally:
+        for path in staged.values():
+            path.unlink(missing_ok=True)
+
+
+def load_model(folder: Path, *, device: str = "cpu") -> Model:
+    """The model in `folder`, in evaluation mode on `device` (`auto`: a GPU where there is one).
+
+    Raises DataError if a file is missing, malformed, of another format, or does not fit the other one.
+    """
+    description = _read_description(folder / JSON_FILE)
+    classes, preset = description.classes, description.preset
+    with torch.device("meta"):  # shapes only: a hostile class list allocates nothing
+        expected = {name: tensor.shape for name, tensor in build_network(preset, len(classes)).state_dict().items()}
+    expected[_TRANSITION_KEY] = torch.Size([len(classes), len(classes)])
+    tensors = _read_weights(folder / WEIGHTS_FILE, expected, description.weights_sha256)
+    transition = tensors.pop(_TRANSITION_KEY)
+    if (transition < 0).any() or not torch.allclose(transition.sum(dim=1), torch.ones(len(classes)), atol=1e-3):
+        raise DataError(f"{folder / WEIGHTS_FILE}: the rows of the transition matrix do not sum to 1; train again")
+    network = build_network(preset, len(classes))
+    network.load_state_dict(tensors)
+    return Model(
+        network=network.to(resolve_device(device)).eval(),
+        classes=classes,
+        preset=preset,
+        image_size=description.image_size,
+        temperature=description.temperature,
+        transition=transition,
+        rho=description.rho,
+        metadata=description.metadata,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Description:
+    """`model.json`, checked."""
+
+    classes: tuple[str, ...]
+    preset: str
+    image_size: int
+    temperature: float
+    rho: float
+    metadata: dict[str, str]
+    weights_sha256: str
+
+
+def _read_description(path: Path) -> _Description:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"no model at {path.parent}: {path.name} cannot be read ({error.strerror})") from error
+    if len(text) > _MAX_JSON_BYTES:
+        raise DataError(f"{path} is larger than {_MAX_JSON_BYTES} bytes: not a FasTEN model")
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: not a FasTEN model") from error
+    if not isinstance(raw, dict) or raw.get("format") != _FORMAT:
+        raise DataError(f"{path} is not a FasTEN model of format {_FORMAT}; train it again with this version")
+
+    def value(key: str, fits: bool, wanted: str) -> Any:
+        if not fits:
+            raise DataError(f"{path}: {key!r} must be {wanted}; train the model again")
+        return raw[key]
+
+    classes, metadata, preset = raw.get("classes"), raw.get("metadata"), raw.get("preset")
+    size, digest = raw.get("image_size"), raw.get("weights_sha256")
+    names = (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and len(set(classes)) == len(classes) >= 2
+    )
+    texts = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
+    return _Description(
+        classes=tuple(value("classes", names, "two or more different names")),
+        preset=find_preset(value("preset", isinstance(preset, str), "a preset's name")).name,
+        image_size=value("image_size", type(size) is int and 1 <= size <= 4096, "a whole number from 1 to 4096"),
+        temperature=float(value("temperature", _is_number(raw.get("temperature"), above=0), "a number above 0")),
+        rho=float(value("rho", _is_number(raw.get("rho"), above=-1), "a number from 0")),
+        metadata=value("metadata", texts, "texts by name"),
+        weights_sha256=value("weights_sha256", isinstance(digest, str), "a hash"),
+    )
+
+
+def _is_number(value: object, *, above: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value < 1e6
+
+
+def _read_weights(path: Path, expected: dict[str, torch.Size], digest: str) -> dict[str, Tensor]:
+    """Tensors by name, once hash, names, shapes and finiteness have been checked."""
+    try:
+        with path.open("rb") as file:
+            found_digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if found_digest != digest:
+            raise DataError(f"{path} is not the file that {JSON_FILE} describes; save the model again")
+        with safe_open(path, framework="pt") as file:
+            found = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if found != expected:
+                odd = sorted({name for name, _ in found.items() ^ expected.items()})
+                raise DataError(f"{path}: tensors do not fit preset and classes ({', '.join(odd[:3])}); train again")
+            tensors = {name: file.get_tensor(name) for name in found}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); save the model again") from error
+    except SafetensorError as error:
+        raise DataError(f"{path} is not a safetensors file ({error}); save the model again") from error
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise DataError(f"{path} holds numbers that are not finite; train again with a lower learning rate")
+    return tensors

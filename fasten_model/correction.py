@@ -1,0 +1,16 @@
+"""Label correction (paper section 3.3): follow the clean head where it is confident, else go back to the annotators."""
+
+import torch
+from torch import Tensor
+
+
+def correct_labels(probabilities: Tensor, original_labels: Tensor, rho: float) -> Tensor:
+    """argmax p where max p ≥ ρ, else the **original** label ȳ*: int64 [B].
+
+    Falling back to ȳ* rather than to the last correction undoes a miscorrection as soon as confidence falls.
+    ρ > 1 never corrects; ρ = 0 always follows the model.
+
+    probabilities [B,K]: softmax of the clean head. original_labels int64 [B]: ȳ*.
+    """
+    confidence, predicted = probabilities.max(dim=1)
+    return torch.where(confidence >= rho, predicted, original_labels)

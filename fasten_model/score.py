@@ -1,0 +1,67 @@
+"""What the model and the annotators' label say together of each sample, once training has ended.
+
+Shapes: N samples, K classes. T[i,j] = p(given=j | true=i) of the *original* labels; rows sum to 1.
+"""
+
+import torch
+from torch import Tensor
+
+UNKNOWN = -1
+"""The given label of a sample that nobody has labelled."""
+
+
+def posterior(probabilities: Tensor, transition: Tensor, given_labels: Tensor) -> Tensor:
+    """q_i ∝ T[i,given]·p_i: the true class given image and label, [N,K], rows sum to 1 (Bayes' rule).
+
+    Where the given label is unknown (−1), or impossible for every class that p allows, q = p.
+
+    probabilities [N,K]: calibrated p of the clean head. transition [K,K]. given_labels int64 [N].
+    """
+    likelihood = transition.to(probabilities).t()[given_labels.clamp(min=0)]  # [N, K]: T[:, given]
+    joint = probabilities * likelihood
+    evidence = joint.sum(dim=1, keepdim=True)
+    usable = (given_labels >= 0)[:, None] & (evidence > 0)
+    return torch.where(usable, joint / torch.where(usable, evidence, 1), probabilities)
+
+
+def soft_count_transition(
+    probabilities: Tensor,
+    given_labels: Tensor,
+    num_classes: int,
+    prior_strength: float = 100.0,
+    pairs: Tensor | None = None,
+) -> Tensor:
+    """T of the original labels, [K,K], rows sum to 1: soft counts of the bulk joined with audited pairs.
+
+    The bulk's S[i,j] = Σ_n p_n[i]·1[given_n = j] (plus one count a row), its rows normalised to T_soft, is the mean of
+    a Dirichlet prior of strength α for each row; the pairs are its observations:
+    T[i] = (α·T_soft[i] + n[i]) / (α + Σ n[i]), where n[i,j] counts audited samples of class i that were given j.
+    With no pairs T = T_soft.
+
+    probabilities [N,K]: calibrated p. given_labels int64 [N]: −1 is left out. prior_strength: α > 0, in samples.
+    pairs int64 [P,2]: (true, given) of samples audited at random (given −1 is left out).
+    """
+    given, p = given_labels.long(), probabilities.double()
+    known = given >= 0
+    counts = p.new_zeros(num_classes, num_classes).index_add_(0, given[known], p[known]).t()  # [true, given]
+    transition = _normalise_rows(counts + _symmetric_prior(counts))
+    if pairs is not None:
+        true, said = pairs[pairs[:, 1] >= 0].long().to(p.device).unbind(dim=1)
+        direct = torch.bincount(true * num_classes + said, minlength=num_classes**2).reshape(num_classes, num_classes)
+        transition = _normalise_rows(prior_strength * transition + direct)
+    return transition.to(probabilities.dtype)
+
+
+def _symmetric_prior(counts: Tensor) -> Tensor:
+    """One count a row, spread as symmetric noise with the pooled rate of agreement a = (trace + 1)/(total + 2).
+
+    It gives a class that nobody has seen a sensible row, and keeps every entry positive.
+    """
+    num_classes = counts.shape[0]
+    agreement = (counts.trace() + 1) / (counts.sum() + 2)
+    other = (1 - agreement) / (num_classes - 1)
+    return other + (agreement - other) * torch.eye(num_classes, dtype=counts.dtype, device=counts.device)
+
+
+def _normalise_rows(counts: Tensor) -> Tensor:
+    return counts / counts.sum(dim=1, keepdim=True)
