@@ -109,7 +109,7 @@ class ImageFetcher:
                 origin = str(self._base.copy_with(raw_path=b"/"))[:-1]
                 return self._checked(httpx.URL(origin + ("" if url.startswith(f"{prefix}/") else prefix) + url))
             return self._checked(httpx.URL(url))
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, ValueError) as error:  # ValueError: what cannot be encoded as a host name
             raise ImageError("image URL is malformed", f"{_shown(url)} ({error})") from error
 
     def _checked(self, url: httpx.URL) -> httpx.URL:
@@ -125,7 +125,9 @@ class ImageFetcher:
         host = url.raw_host.decode("ascii", "replace").lower()
         wanted = f"{host}:{url.port}" if url.port not in (None, _DEFAULT_PORTS[url.scheme]) else host
         if not self._allowed & {wanted, f"{host}:{url.port or _DEFAULT_PORTS[url.scheme]}"}:
-            raise ImageError("image host is not allowed", f"{wanted}; add it to FASTEN_IMAGE_HOSTS if it is yours")
+            raise ImageError(
+                "image host is not allowed", f"{wanted}; add it to FASTEN_ALLOWED_IMAGE_HOSTS if it is yours"
+            )
         return url
 
     def _is_label_studio(self, url: httpx.URL) -> bool:
@@ -137,12 +139,12 @@ class ImageFetcher:
             ours = self._is_label_studio(url)
             try:
                 with self._client.stream("GET", url, headers=self._token() if ours else None) as response:
-                    if response.is_redirect:
+                    if response.has_redirect_location:
                         url = self._checked(url.join(response.headers["location"]))
                         continue
                     self._check_status(response, ours=ours)
                     return self._body(response, deadline)
-            except httpx.InvalidURL as error:
+            except (httpx.InvalidURL, ValueError) as error:
                 raise ImageError("image URL is malformed", f"a redirect of {_shown(str(url))}") from error
             except httpx.TransportError as error:
                 what = str(error) or type(error).__name__
