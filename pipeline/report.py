@@ -1,0 +1,113 @@
+"""What one round found and did, as text for people: the Prefect artifact, MLflow's description, `fasten report`."""
+
+import html
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundReport:
+    """The figures of one completed round."""
+
+    labels_project: str
+    review_project: str
+    snapshot_id: str
+    noisy: int
+    """Samples with bulk labels that nobody has decided."""
+    audited: int
+    """Samples decided at random audit."""
+    reviewed: int
+    """Samples decided in the queue."""
+    rejected: Mapping[str, int]
+    """What the pull left out, by reason."""
+    pairs: int
+    """Audited samples whose bulk label is known."""
+    pairs_wrong: int
+    """Those of them whose bulk label is not the audited one."""
+    expected_wrong: float
+    """Sum of the error probabilities of the noisy samples."""
+    decisions: Mapping[str, int]
+    rho: float
+    temperature: float
+    held_out: int
+    accuracy: float | None
+    queue_added: int
+    queue_waiting: int
+    """Tasks waiting for reviewers now."""
+    model_version: str
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Name → URL."""
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % confidence interval of a share (Wilson, JASA 1927); (0, 1) without trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    share, z2 = successes / trials, _Z95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def headline(report: RoundReport) -> str:
+    """The round in one line."""
+    relabeled, unsure = report.decisions.get("relabel", 0), report.decisions.get("low_confidence", 0)
+    return (
+        f"{report.noisy} labels scored: {relabeled} relabeled, {unsure} low-confidence; "
+        f"{report.queue_added} added to the queue, {report.queue_waiting} waiting"
+    )
+
+
+def markdown(report: RoundReport) -> str:
+    """The round as Markdown. Every text from outside is escaped."""
+    low, high = wilson_interval(report.pairs_wrong, report.pairs)
+    noise = (
+        f"{report.pairs_wrong} of {report.pairs} audited labels were wrong: "
+        f"{report.pairs_wrong / report.pairs:.1%} (95 % interval {low:.1%}–{high:.1%})"
+        if report.pairs
+        else "no audited sample carries its bulk label, so the noise rate is not known directly"
+    )
+    accuracy = (
+        f"{report.accuracy:.1%} of {report.held_out} held-out audited samples"
+        if report.accuracy is not None
+        else "not known: no audited sample was held out"
+    )
+    decided = report.decisions
+    lines = [
+        f"# FasTEN on {escape(report.labels_project)}",
+        "",
+        f"**{escape(headline(report))}**",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| Noise found | {noise} |",
+        f"| Wrong labels expected among the undecided | {report.expected_wrong:.0f} of {report.noisy} |",
+        f"| Model accuracy | {accuracy} |",
+        f"| Decisions at ρ = {report.rho:g} | {decided.get('keep', 0)} keep, {decided.get('relabel', 0)} relabel, "
+        f"{decided.get('low_confidence', 0)} low confidence |",
+        f"| Queue “{escape(report.review_project)}” | {report.queue_added} added, {report.queue_waiting} waiting |",
+        f"| Labels decided by people | {report.audited} audited at random, {report.reviewed} reviewed |",
+        f"| Confidence temperature | {report.temperature:.2f} |",
+        f"| Model | {escape(report.model_version)} |",
+        f"| Snapshot | `{escape(report.snapshot_id)}` |",
+    ]
+    if report.rejected:
+        left_out = ", ".join(f"{escape(reason)}: {count}" for reason, count in sorted(report.rejected.items()))
+        lines.append(f"| Left out of the pull | {left_out} |")
+    links = [
+        f"[{escape(name)}]({url})" for name, url in report.links.items() if url.startswith(("http://", "https://"))
+    ]
+    if links:
+        lines += ["", " · ".join(links)]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text from outside, inert in Markdown and HTML, in a table cell too."""
+    flat = " ".join(text.split())
+    for mark in "\\`*_[]|~$#":
+        flat = flat.replace(mark, "\\" + mark)
+    return html.escape(flat, quote=False)

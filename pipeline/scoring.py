@@ -1,0 +1,93 @@
+"""Scores: what the model says of every noisy sample, as rows of `scores.parquet`."""
+
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from fasten_model.checkpoint import Model
+from fasten_model.score import posterior
+from pipeline.errors import DataError
+from pipeline.schema import SCORES
+from pipeline.training import LabelledImages
+from pipeline.triage import Candidate, Decision, decide
+
+
+def score(model: Model, noisy: LabelledImages, *, rho: float, model_version: str) -> pa.Table:
+    """One row per noisy sample, in the order of `noisy` (columns: `pipeline.schema.SCORES`).
+
+    The class of `noisy.labels` is an index into the model's classes. The priority is the probability that the given
+    label is wrong, which is the number of labels that one (correct) answer is expected to set right.
+    """
+    names = model.classes
+    p = model.predict_probabilities(noisy.images).double()
+    q = posterior(p, model.transition.to(p), noisy.labels)
+    found = decide(p.numpy(), q.numpy(), noisy.labels.numpy(), rho=rho)
+    return pa.table(
+        {
+            "sample_id": list(noisy.sample_ids),
+            "given_label": _named(names, noisy.labels.tolist()),
+            "suggested_label": _named(names, found.suggested.tolist()),
+            "model_label": _named(names, found.guess.tolist()),
+            "model_label_probability": found.guess_probability,
+            "confidence": found.confidence,
+            "given_label_probability": found.given_label_probability,
+            "error_probability": found.error_probability,
+            "posterior": q.to(torch.float32).tolist(),
+            "decision": list(found.decisions),
+            "priority": found.error_probability,
+            "model_version": [model_version] * len(noisy),
+        },
+        schema=SCORES,
+    )
+
+
+def _named(names: Sequence[str], indices: list[int]) -> list[str]:
+    return [names[index] for index in indices]
+
+
+def write_scores(scores: pa.Table, path: Path) -> None:
+    """Write `scores` whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.staged")
+    pq.write_table(scores, staged, compression="zstd")
+    staged.replace(path)
+
+
+def read_scores(path: Path) -> pa.Table:
+    """The rows of a `scores.parquet`; raises `DataError` in one line where the file is missing or not one."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: score the labels first (`fasten score`)") from None
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    missing = [name for name in SCORES.names if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path} is no scores file: it has no column {missing[0]!r}")
+    return table.select(SCORES.names)
+
+
+def decisions_of(scores: pa.Table) -> list[Decision]:
+    """The column of decisions."""
+    decisions: list[Decision] = scores["decision"].to_pylist()
+    return decisions
+
+
+def candidates(scores: pa.Table, image_urls: Mapping[str, str]) -> Iterator[Candidate]:
+    """The scored samples as triage sees them; `image_urls` maps each `sample_id` to its image."""
+    for row in scores.to_pylist():
+        yield Candidate(
+            sample_id=row["sample_id"],
+            image_url=image_urls[row["sample_id"]],
+            given_label=row["given_label"],
+            model_label=row["model_label"],
+            model_label_probability=row["model_label_probability"],
+            confidence=row["confidence"],
+            decision=row["decision"],
+            priority=row["priority"],
+            model_version=row["model_version"],
+        )

@@ -1,0 +1,235 @@
+"""Every setting of the project: `FASTEN_…` in the environment, then `fasten.toml`, then what the embedded stack wrote.
+
+This is the outer edge: here text becomes the frozen configuration of each concern, and nothing inside the pipeline
+reads the environment again. Precedence, highest first: arguments (flow parameters, command-line options), environment,
+`fasten.toml` in the working directory, `.fasten/stack.env` (written by `fasten up`), defaults.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from fasten_model.train import TrainConfig
+from pipeline.errors import ConfigError
+from pipeline.images import ImageConfig
+from pipeline.label_studio import LabelStudioConfig
+from pipeline.tracking import TrackingConfig
+from pipeline.triage import TriageConfig
+
+STACK_ENV = "stack.env"
+Service = Literal["label-studio", "prefect", "mlflow"]
+
+
+def default_home() -> Path:
+    """The folder of the embedded stack and, by default, of all data: `FASTEN_HOME`, else `.fasten` here."""
+    return Path(os.environ.get("FASTEN_HOME", ".fasten"))
+
+
+class Settings(BaseSettings):
+    """The whole configuration; one line under each field says what it is."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FASTEN_", toml_file="fasten.toml", frozen=True, extra="forbid", validate_default=True
+    )
+
+    home: Path = Field(default_factory=default_home)
+    """Folder of the embedded stack."""
+    data_dir: Path | None = None
+    """Folder of snapshots, images and runs; `<home>/data` unless given."""
+
+    label_studio_url: str | None = None
+    """Base URL of Label Studio."""
+    label_studio_token: SecretStr | None = None
+    """Legacy token or personal access token."""
+    label_studio_username: str | None = None
+    """Login of the embedded Label Studio, shown by `fasten status` (no other use)."""
+    label_studio_password: SecretStr | None = None
+    """Its password (no other use)."""
+    prefect_api_url: str | None = None
+    """Prefect API, as `http://host:port/api`."""
+    mlflow_tracking_uri: str | None = None
+    """MLflow tracking server, or `sqlite:///…`."""
+
+    labels_project: str | None = None
+    """Id or exact title of the project with the bulk labels."""
+    audit_project: str | None = None
+    """Id or title of the project with audited labels; none: only `ground_truth` annotations count as audited."""
+    review_project: str = "FasTEN review"
+    """Id or title of the reviewers' queue; created if missing."""
+    label_control: str | None = None
+    """Name of the Choices control, where the labels project has several."""
+
+    local_files_root: Path | None = None
+    """Label Studio's LOCAL_FILES_DOCUMENT_ROOT, where this machine can read it."""
+    allowed_image_hosts: tuple[str, ...] = ()
+    """Further hosts that images may be fetched from."""
+    max_image_bytes: int = Field(default=20_000_000, gt=0)
+    """Larger images are left out and counted."""
+    max_image_pixels: int = Field(default=50_000_000, gt=0)
+    """Images of more pixels are left out and counted, before they are decoded."""
+
+    preset: Literal["small", "resnet18", "resnet34"] = "small"
+    """Trunk and everything that goes with it: `small` for 8×8–32×32 images on two CPU cores."""
+    epochs: int | None = Field(default=None, gt=0)
+    """Training epochs; the preset's unless given."""
+    rho: float = Field(default=0.8, ge=0)
+    """Confidence at or above which the model may correct a label (ρ)."""
+    noisy_loss_weight: float = Field(default=0.5, ge=0)
+    """Weight λ of the noisy head's loss."""
+    horizontal_flip: bool = False
+    """Flip images at random in training (wrong for digits and text)."""
+    holdout: float = Field(default=0.25, gt=0, lt=1)
+    """Share of the randomly audited samples kept from training, for calibration and the confusion matrix."""
+    seed: int = 0
+    """Seed of training."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, …"""
+
+    queue_size: int = Field(default=500, ge=0)
+    """The most tasks that may wait for reviewers at once."""
+
+    @field_validator("label_studio_url", "prefect_api_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must look like http://host:port")
+        if parts.username or parts.password:
+            raise ValueError("must hold no user name or password")
+        return value.rstrip("/")
+
+    @field_validator("labels_project", "audit_project", "review_project", mode="before")
+    @classmethod
+    def _project_reference(cls, value: Any) -> Any:
+        """`7` in fasten.toml is as good as `"7"`; empty means unset."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return (value.strip() or None) if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings
+        toml = TomlConfigSettingsSource(settings_cls)
+        stack = DotEnvSettingsSource(settings_cls, env_file=default_home() / STACK_ENV, env_file_encoding="utf-8")
+        return init_settings, env_settings, toml, stack
+
+    # One frozen configuration per concern -----------------------------------------------------------------------
+
+    @property
+    def data_folder(self) -> Path:
+        """Folder of snapshots, images and runs."""
+        return self.data_dir or self.home / "data"
+
+    @property
+    def label_studio(self) -> LabelStudioConfig:
+        """How to reach Label Studio; raises `ConfigError` where URL or token is missing."""
+        if self.label_studio_url is None:
+            raise ConfigError("no Label Studio is set: run `fasten up`, or set FASTEN_LABEL_STUDIO_URL")
+        if self.label_studio_token is None or not self.label_studio_token.get_secret_value().strip():
+            raise ConfigError(
+                f"no token for Label Studio at {self.label_studio_url}: set FASTEN_LABEL_STUDIO_TOKEN "
+                "(Account & Settings, Access Token)"
+            )
+        return LabelStudioConfig(url=self.label_studio_url, token=self.label_studio_token)
+
+    @property
+    def images(self) -> ImageConfig:
+        """What may be fetched as an image, and how."""
+        return ImageConfig(
+            allowed_hosts=self.allowed_image_hosts,
+            max_bytes=self.max_image_bytes,
+            max_pixels=self.max_image_pixels,
+            local_files_root=self.local_files_root,
+        )
+
+    @property
+    def training(self) -> TrainConfig:
+        """The method's own configuration."""
+        return TrainConfig(
+            preset=self.preset,
+            epochs=self.epochs,
+            rho=self.rho,
+            noisy_loss_weight=self.noisy_loss_weight,
+            horizontal_flip=self.horizontal_flip,
+            seed=self.seed,
+            device=self.device,
+        )
+
+    @property
+    def triage(self) -> TriageConfig:
+        """What is put before people."""
+        return TriageConfig(rho=self.rho, queue_size=self.queue_size)
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        """Where runs are logged; raises `ConfigError` where no MLflow is set."""
+        if self.mlflow_tracking_uri is None:
+            raise ConfigError("no MLflow is set: run `fasten up`, or set FASTEN_MLFLOW_TRACKING_URI")
+        return TrackingConfig(uri=self.mlflow_tracking_uri)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings as they are now; `overrides` that are not None win over every other source.
+
+    Raises `ConfigError`, one line that names the setting, where a value is wrong or a name unknown.
+    """
+    return _load(Settings, overrides)
+
+
+def _load(kind: type[Settings], overrides: dict[str, Any]) -> Settings:
+    try:
+        return kind(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"setting {name} (FASTEN_{name.upper()}, or {name} in fasten.toml): {first['msg']}") from None
+    except ValueError as error:  # TOML that does not parse, a list in the environment that is not JSON
+        raise ConfigError(f"settings cannot be read: {error}") from None
+
+
+class _UserSettings(Settings):
+    """The settings without what the embedded stack wrote: what the user chose."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources = super().settings_customise_sources(
+            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
+        )
+        return sources[:-1]
+
+
+def user_chosen_services() -> frozenset[Service]:
+    """The services that the environment or fasten.toml points at: `fasten up` leaves those alone."""
+    chosen = _load(_UserSettings, {})
+    urls: dict[Service, str | None] = {
+        "label-studio": chosen.label_studio_url,
+        "prefect": chosen.prefect_api_url,
+        "mlflow": chosen.mlflow_tracking_uri,
+    }
+    return frozenset(service for service, url in urls.items() if url is not None)

@@ -1,0 +1,175 @@
+"""From labelled images to a calibrated model: split, train, calibrate, estimate T.
+
+The audited samples that were drawn at random serve three purposes, and no sample serves two that would bias each other:
+most train (and estimate T̂ inside training); a fixed share is held out, to fit the temperature and to tell the model's
+accuracy. Which share a sample falls into depends on its id alone, so that a held-out sample stays held out in every
+later run. Reviews (`clean_estimates` false) only ever train.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fasten_model.calibrate import fit_temperature
+from fasten_model.checkpoint import Model
+from fasten_model.presets import find_preset
+from fasten_model.score import soft_count_transition
+from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train
+from pipeline.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledImages:
+    """N images in memory with their labels; audited ones also say how they came to be audited."""
+
+    sample_ids: tuple[str, ...]
+    images: Tensor
+    """uint8 [N, 3, S, S]"""
+    labels: Tensor
+    """int64 [N]: given labels of the noisy set, audited labels of the clean one."""
+    given_labels: Tensor
+    """int64 [N]: what the annotators had said of an audited sample; −1 where nobody had."""
+    estimates: Tensor
+    """bool [N]: drawn at random, so that it may estimate T̂, calibration and accuracy (false: a targeted review)."""
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def at(self, mask: Tensor) -> "LabelledImages":
+        """The rows where `mask` [N] is true."""
+        return LabelledImages(
+            sample_ids=tuple(s for s, chosen in zip(self.sample_ids, mask.tolist(), strict=True) if chosen),
+            images=self.images[mask],
+            labels=self.labels[mask],
+            given_labels=self.given_labels[mask],
+            estimates=self.estimates[mask],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitted:
+    """A trained, calibrated model and what was learnt about it and about the labels."""
+
+    model: Model
+    history: tuple[EpochMetrics, ...]
+    held_out: int
+    """Audited samples that no training step saw."""
+    accuracy: float | None
+    """Share of the held-out audited samples that the model labels as the auditor did; None where none was held out."""
+    confusion: Tensor
+    """int64 [K, K]: held-out audited samples by (audited label, predicted label)."""
+    training_transition: Tensor
+    """[K, K] T̂ as the last training step had it (rows sum to 1)."""
+
+
+def is_held_out(sample_id: str, share: float) -> bool:
+    """Whether an audited sample is kept from training: decided by its id alone, the same in every run."""
+    digest = hashlib.sha256(b"fasten holdout\0" + sample_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def holdout_mask(clean: LabelledImages, share: float, num_classes: int) -> Tensor:
+    """bool [C]: the audited samples kept from training.
+
+    Only samples drawn at random are held out (a targeted review would bias the estimate), and never the last one of its
+    class: a class that nothing clean teaches costs more than a held-out sample is worth.
+    """
+    mask = torch.tensor([is_held_out(sample_id, share) for sample_id in clean.sample_ids], dtype=torch.bool)
+    mask &= clean.estimates
+    for label in range(num_classes):
+        of_class = clean.labels == label
+        if of_class.any() and not (of_class & ~mask).any():
+            mask &= ~of_class
+    return mask
+
+
+def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Sequence[str]) -> None:
+    """Raise `DataError` where FasTEN cannot be trained on these sets; the line says what is missing."""
+    if len(classes) < 2:
+        named = f" (“{classes[0]}”)" if classes else ""
+        raise DataError(f"there is only one class{named}: nothing can be mislabelled; add classes to the label config")
+    if len(noisy) == 0:
+        raise DataError("there is no bulk label to learn from: label some tasks in the labels project first")
+    if len(clean) == 0:
+        raise DataError(
+            "the clean set is empty: audit some randomly drawn tasks, in an audit project (FASTEN_AUDIT_PROJECT) or as "
+            "ground truth in the labels project"
+        )
+    audited = set(clean.labels.tolist())
+    missing = [name for index, name in enumerate(classes) if index not in audited]
+    used = set(noisy.labels.tolist())
+    unlearnable = [name for name in missing if classes.index(name) in used]
+    if unlearnable:
+        raise DataError(
+            f"no audited sample of {'class' if len(unlearnable) == 1 else 'classes'} "
+            f"{', '.join(f'“{name}”' for name in unlearnable[:5])}{' …' if len(unlearnable) > 5 else ''}: "
+            "audit at least one of each, T̂ has no row without it"
+        )
+    if missing:
+        logger.warning("no sample at all of class %s: it is never predicted", ", ".join(missing[:5]))
+
+
+def fit(
+    noisy: LabelledImages,
+    clean: LabelledImages,
+    classes: Sequence[str],
+    config: TrainConfig,
+    *,
+    holdout: float,
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+) -> Fitted:
+    """Train FasTEN, calibrate it on the held-out audited samples, and estimate T of the original labels.
+
+    Raises `DataError` where the sets cannot be trained on.
+    """
+    check_trainable(noisy, clean, classes)
+    num_classes = len(classes)
+    held = holdout_mask(clean, holdout, num_classes)
+    taught, kept = clean.at(~held), clean.at(held)
+    trained = train(
+        TrainingSet(
+            noisy_images=noisy.images,
+            noisy_labels=noisy.labels,
+            clean_images=taught.images,
+            clean_labels=taught.labels,
+            clean_estimates=taught.estimates,
+            num_classes=num_classes,
+        ),
+        config,
+        on_epoch=on_epoch,
+    )
+    model = Model(
+        network=trained.network,
+        classes=tuple(classes),
+        preset=config.preset,
+        image_size=find_preset(config.preset).image_size,
+        temperature=1.0,
+        transition=trained.transition,
+        rho=config.rho,
+    )
+    held_logits = model.predict_logits(kept.images)
+    temperature = fit_temperature(held_logits, kept.labels) if len(kept) else 1.0
+    pairs = clean.at(clean.estimates & (clean.given_labels >= 0))
+    transition = soft_count_transition(
+        torch.softmax(model.predict_logits(noisy.images) / temperature, dim=1),
+        noisy.labels,
+        num_classes,
+        pairs=torch.stack([pairs.labels, pairs.given_labels], dim=1),
+    )
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    predicted = held_logits.argmax(dim=1)
+    confusion.index_put_((kept.labels, predicted), torch.ones_like(predicted), accumulate=True)
+    return Fitted(
+        model=replace(model, temperature=temperature, transition=transition),
+        history=trained.history,
+        held_out=len(kept),
+        accuracy=float((predicted == kept.labels).double().mean()) if len(kept) else None,
+        confusion=confusion,
+        training_transition=trained.transition,
+    )
