@@ -1,0 +1,78 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline.demo.scoreboard import RoundRow, Share, accuracy, load_rows, save_rows, scoreboard, wrong_labels
+from pipeline.errors import DataError
+
+FIRST = RoundRow(
+    round_number=1, labels=1_400, wrong_before=420, wrong_after=35, accuracy=0.981, plain_accuracy=0.74,
+    relabeled=390, low_confidence=60, waiting=200, shown=150, shown_wrong=40, seconds=61.4,
+)  # fmt: skip
+SECOND = RoundRow(
+    round_number=2, labels=0, wrong_before=0, wrong_after=0, accuracy=None, plain_accuracy=None,
+    relabeled=0, low_confidence=0, waiting=0,
+)  # fmt: skip
+
+
+def test_wrong_labels_counts_only_samples_whose_truth_is_known() -> None:
+    share = wrong_labels({"a": "cat", "b": "dog", "z": "cat"}, {"a": "cat", "b": "cat", "unknown": "cat"})
+    assert share == Share(count=1, total=2)
+    assert str(share) == "1 of 2 (50.0%)"
+
+
+def test_a_share_of_nothing_is_zero() -> None:
+    assert Share(count=0, total=0).fraction == 0.0
+    assert str(wrong_labels({}, {"a": "cat"})) == "none"
+
+
+def test_accuracy_compares_in_order() -> None:
+    assert accuracy(["a", "b", "b", "c"], ["a", "b", "c", "b"]) == 0.5
+    assert accuracy([], []) == 0.0
+
+
+def _rendered(rows: list[RoundRow]) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(scoreboard(rows))
+    return console.export_text()
+
+
+def test_the_board_has_one_row_a_round_with_every_figure() -> None:
+    text = _rendered([FIRST, SECOND])
+    first, second = (line for line in text.splitlines() if line.startswith("│"))
+    for figure in (
+        "420 / 1,400 (30.0%)",
+        "35 / 1,400 (2.5%)",
+        "98.1%",
+        "74.0%",
+        "390",
+        "60",
+        "200",
+        "40 / 150",
+        "61 s",
+    ):
+        assert figure in first
+    assert second.count("–") == 5, "what was not measured is a dash, not a zero"
+
+
+def test_rows_survive_the_way_to_disk(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rounds.json"
+    save_rows([FIRST, SECOND], path)
+    assert load_rows(path) == [FIRST, SECOND]
+    assert [entry.name for entry in path.parent.iterdir()] == ["rounds.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", '{"a": 1}', '["a"]', "[1]", json.dumps([{"round_number": 1}]), '[{"labels": "many"}]', '[{"other": 1}]'],
+)
+def test_a_damaged_board_is_one_line_with_its_path(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "rounds.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"rounds\.json is not a score board"):
+        load_rows(path)
+    with pytest.raises(DataError, match="is not a score board"):
+        load_rows(tmp_path / "missing.json")
