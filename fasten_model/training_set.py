@@ -1,0 +1,82 @@
+"""The two sets that FasTEN learns from, checked once so that the loop need not."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fasten_model.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSet:
+    """N bulk samples whose labels may be wrong, and C audited ones whose labels are right. `DataError` if unusable."""
+
+    noisy_images: Tensor
+    """uint8 [N,3,S,S]."""
+    noisy_labels: Tensor
+    """int64 [N]: ȳ*, as the annotators gave them."""
+    clean_images: Tensor
+    """uint8 [C,3,S,S]."""
+    clean_labels: Tensor
+    """int64 [C]: y."""
+    clean_estimates: Tensor
+    """bool [C]: True where the sample was audited at random. Only these enter T̂: a sample that was reviewed because the
+    model was unsure of it trains the clean head, but would bias an estimate."""
+    num_classes: int
+    """K."""
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise DataError(f"training needs at least two classes, got {self.num_classes}")
+        for kind, images, labels in (
+            ("noisy", self.noisy_images, self.noisy_labels),
+            ("clean", self.clean_images, self.clean_labels),
+        ):
+            check_images(f"{kind} images", images)
+            check_labels(f"{kind} labels", labels, len(images), self.num_classes)
+        if self.clean_images.shape[1:] != self.noisy_images.shape[1:]:
+            raise DataError(f"clean images are {_shape(self.clean_images)}, noisy ones {_shape(self.noisy_images)}")
+        if self.clean_estimates.dtype != torch.bool or self.clean_estimates.shape != self.clean_labels.shape:
+            raise DataError(
+                f"clean_estimates must be bool [{len(self.clean_labels)}], got {_shape(self.clean_estimates)}"
+            )
+        if not self.clean_estimates.any():
+            raise DataError("no clean sample was audited at random, so T cannot be estimated; audit a few hundred")
+
+    def classes_without_estimate(self) -> tuple[int, ...]:
+        """Classes with no sample audited at random: their row of T̂ stays that of the identity."""
+        counts = torch.bincount(self.clean_labels[self.clean_estimates].cpu(), minlength=self.num_classes)
+        return tuple((counts == 0).nonzero().squeeze(1).tolist())
+
+    def to(self, device: torch.device) -> "TrainingSet":
+        """The same on `device`."""
+        return TrainingSet(
+            noisy_images=self.noisy_images.to(device),
+            noisy_labels=self.noisy_labels.to(device),
+            clean_images=self.clean_images.to(device),
+            clean_labels=self.clean_labels.to(device),
+            clean_estimates=self.clean_estimates.to(device),
+            num_classes=self.num_classes,
+        )
+
+
+def check_images(name: str, images: Tensor) -> None:
+    """`DataError` unless `images` is uint8 [N,3,S,S] with N ≥ 1."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise DataError(f"{name} must be uint8 [N,3,S,S], got {_shape(images)}")
+    if len(images) == 0:
+        raise DataError(f"there are no {name}; nothing can be trained without them")
+
+
+def check_labels(name: str, labels: Tensor, count: int, num_classes: int) -> None:
+    """`DataError` unless `labels` is int64 [count] within 0…num_classes − 1."""
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        raise DataError(f"{name} must be int64 [{count}], got {_shape(labels)}")
+    low, high = (int(value) for value in labels.aminmax())
+    if low < 0 or high >= num_classes:
+        raise DataError(f"{name} must be from 0 to {num_classes - 1}, found {low if low < 0 else high}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
