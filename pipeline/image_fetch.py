@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import stat
-import threading
 import time
 from collections.abc import Callable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -38,8 +37,8 @@ _IMAGE_PATHS = re.compile(r"/(data|storage-data|static)/|/(tasks|projects)/\d+/(
 class ImageFetcher:
     """Bytes by URL. One instance serves many threads.
 
-    `base_url` is Label Studio's; `authorization` gives the header for it, asked for anew with every request because
-    such tokens may live for minutes only.
+    `base_url` is Label Studio's; `authorization` gives the header for it, asked for anew with every request
+    (from several threads) because such tokens may live for minutes only.
     """
 
     def __init__(
@@ -66,7 +65,6 @@ class ImageFetcher:
             mounts={"all://127.0.0.1": transport, "all://localhost": transport},
             transport=transport,
         )
-        self._authorizing = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +136,7 @@ class ImageFetcher:
         for _ in range(_REDIRECTS + 1):
             ours = self._is_label_studio(url)
             try:
-                with self._client.stream("GET", url, headers=self._token() if ours else None) as response:
+                with self._client.stream("GET", url, headers=dict(self._authorization()) if ours else None) as response:
                     if response.has_redirect_location:
                         url = self._checked(url.join(response.headers["location"]))
                         continue
@@ -150,10 +148,6 @@ class ImageFetcher:
                 what = str(error) or type(error).__name__
                 raise ServiceUnavailable(f"image host {url.host} does not answer ({what}); try again later") from error
         raise ImageError("image URL redirects too often", _shown(str(url)))
-
-    def _token(self) -> dict[str, str]:
-        with self._authorizing:  # one refresh at a time
-            return dict(self._authorization())
 
     def _check_status(self, response: httpx.Response, *, ours: bool) -> None:
         status, url = response.status_code, response.url

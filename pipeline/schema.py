@@ -47,11 +47,13 @@ NOISY = pa.schema(
     [
         _required("sample_id", pa.string()),
         _required("image_sha256", pa.string()),
+        _required("image_url", pa.string()),
         _required("label", pa.string()),
         _required("votes", _VOTES),
     ]
 )
-"""One row per sample that annotators labelled and nobody has decided; `label` is the consensus of `votes`."""
+"""One row per sample that annotators labelled and nobody has decided; `label` is the consensus of `votes`.
+`image_url` is the image as the labels project names it: what a reviewer's screen can show."""
 
 CLEAN = pa.schema(
     [

@@ -1,7 +1,7 @@
 """Snapshots: what one pull found, written whole or not at all, never changed afterwards.
 
     data_dir/
-        latest.json                 which snapshot the newest pull gave, and the project states it was pulled at
+        latest.json                 which snapshot the newest pull gave
         snapshots/<snapshot_id>/    labels.parquet  noisy.parquet  clean.parquet  manifest.json
         images/                     shared by all snapshots (`pipeline.image_store`)
 
@@ -99,14 +99,9 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Latest:
-    """`latest.json`: the outcome of the newest pull.
-
-    Kept apart from the manifest because a pull may find the projects touched and yet every label as it was: the
-    snapshot stays the same one, the states move on.
-    """
+    """`latest.json`: which snapshot the newest pull gave."""
 
     snapshot_id: str
-    states: tuple[ProjectState, ...] = ()
 
 
 _MANIFEST = TypeAdapter(Manifest)

@@ -1,0 +1,255 @@
+"""Pull: everything that people have said of the samples becomes one snapshot.
+
+*Audited* are the samples of the audit project and those with a `ground_truth` annotation in the labels project;
+*reviewed* are those answered in the review project. Both leave the noisy samples for good, and where both exist the
+audit stands (`consensus.decision` says why). All other annotations of the labels project are votes. A sample of the
+audit project is the labels project's one of the same `sample_id`, or else the only one with the very same image.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.errors import ConfigError
+from pipeline.images import Images
+from pipeline.records import Origin, Project, ProjectState, Task
+from pipeline.settle import settle
+from pipeline.snapshot import Latest, ProjectSource, Snapshot, read_latest, write_latest
+from pipeline.snapshot_writer import SnapshotWriter, exclusive_pull
+from pipeline.staging import Said, Staging
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = 5
+_PROGRESS = 10_000
+_LONGEST_SAMPLE_ID = 1_000
+
+
+class TaskSource(Protocol):
+    """What a pull needs of Label Studio (`label_studio.LabelStudio` has it)."""
+
+    def iter_tasks(
+        self, project: Project, *, annotated_only: bool = False, on_bad: Callable[[str, str], None] | None = None
+    ) -> Iterator[Task]:
+        """Tasks with all their annotations; what cannot be read is left out and told to `on_bad(reason, where)`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PullReport:
+    """What one pull found, in numbers."""
+
+    annotations: dict[str, int]
+    """Annotations read, by origin."""
+    samples: dict[str, int]
+    """Samples by their fate: `noisy`, `audit`, `review`, `unusable`, `not_sure`, `unlabelled`, `rejected`."""
+    linked_by_image: int
+    """Audited tasks that were matched to a labelled sample by their image."""
+    rejected: dict[str, int]
+    """What was left out, by reason, most frequent first."""
+    examples: dict[str, tuple[str, ...]]
+    """A few of each reason, with particulars."""
+    notes: dict[str, int]
+    """What was used although something about it is odd."""
+
+    def summary(self) -> str:
+        """One line for a log."""
+        counts = self.samples
+        line = f"{counts['noisy']} noisy, {counts['audit']} audited and {counts['review']} reviewed samples"
+        undecided = counts["unusable"] + counts["not_sure"]
+        line += f"; {undecided} that reviewers found unusable or were not sure of" if undecided else ""
+        if self.rejected:
+            line += f"; left out: {sum(self.rejected.values())} (" + _listed(self.rejected) + ")"
+        return line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PullResult:
+    """A snapshot, and whether it says anything that the pull before did not."""
+
+    snapshot: Snapshot
+    is_new: bool
+    report: PullReport
+
+
+def pull(
+    door: TaskSource,
+    images: Images,
+    *,
+    labels: Project,
+    audit: Project | None = None,
+    review: Project | None = None,
+    data_dir: Path,
+    states: Sequence[ProjectState] = (),
+) -> PullResult:
+    """Read the projects, fetch new images, write the snapshot below `data_dir` unless it is the one of the last pull.
+
+    `images` keeps its store below `data_dir` too; `states` are the projects' states just before, for the manifest. A
+    sample at fault is counted, reported and left out. Raises `ConfigError` where the projects do not belong together,
+    and lets the errors of Label Studio through; then nothing is written but images that were fetched whole.
+    """
+    projects = _projects(labels, audit, review)
+    tally = _Tally()
+    with exclusive_pull(data_dir) as folder, Staging(folder) as staging:
+        for origin, project in projects:
+            _read(door, project, origin, staging, tally)
+        for url, image in images.resolve(staging.urls()):
+            staging.set_image(url, image)
+        tally.linked = staging.link_by_image()
+        with SnapshotWriter(folder / "snapshot", labels.control.classes) as writer:
+            for sample_id, said in staging.samples():
+                _write(sample_id, said, writer, tally)
+            report = tally.report()
+            snapshot, _ = writer.finish(
+                data_dir,
+                rejected=report.rejected,
+                projects=[
+                    ProjectSource(role=origin, project_id=project.project_id, title=project.title)
+                    for origin, project in projects
+                ],
+                states=states,
+            )
+        before = read_latest(data_dir)
+        is_new = before is None or before.snapshot_id != snapshot.snapshot_id
+        write_latest(data_dir, Latest(snapshot_id=snapshot.snapshot_id))
+    _tell(report, snapshot, is_new)
+    return PullResult(snapshot=snapshot, is_new=is_new, report=report)
+
+
+def _projects(labels: Project, audit: Project | None, review: Project | None) -> list[tuple[Origin, Project]]:
+    """The projects with their roles; raises `ConfigError` where two are one, or their classes differ."""
+    projects: list[tuple[Origin, Project]] = [("labels", labels)]
+    if audit is not None:
+        projects.append(("audit", audit))
+    if review is not None:
+        projects.append(("review", review))
+    expected = set(labels.control.classes)
+    seen: dict[int, Origin] = {}
+    for origin, project in projects:
+        if project.project_id in seen:
+            raise ConfigError(
+                f"project {project.project_id} {project.title!r} is set both as the {seen[project.project_id]} and the "
+                f"{origin} project; they must be different ones (FASTEN_{origin.upper()}_PROJECT)"
+            )
+        seen[project.project_id] = origin
+        classes = set(project.control.classes)
+        if classes != expected:
+            differences = [
+                f"{said} {', '.join(map(repr, sorted(names)[:10]))}{', …' if len(names) > 10 else ''}"
+                for said, names in (("lacks", expected - classes), ("has besides", classes - expected))
+                if names
+            ]
+            raise ConfigError(
+                f"the {origin} project {project.project_id} {project.title!r} has other classes than the labels "
+                f"project {labels.project_id} {labels.title!r}: it {' and '.join(differences)}; mend its label config"
+            )
+    return projects
+
+
+def _read(door: TaskSource, project: Project, origin: Origin, staging: Staging, tally: "_Tally") -> None:
+    field = project.control.image_field
+    read = 0
+    for task in door.iter_tasks(project, annotated_only=True, on_bad=tally.reject):
+        where = f"task {task.task_id} of project {project.project_id}"
+        if not _usable(task.sample_id):
+            tally.reject("sample_id is too long or not text", where)
+            continue
+        url = task.data.get(field)
+        staging.add(task, origin, url if isinstance(url, str) and url else None)
+        for annotation in task.annotations:
+            tally.annotations[origin] += 1
+            if annotation.kind == "unknown_class":
+                tally.reject("annotation names an unknown class", f"{where}: {str(annotation.label)[:80]!r}")
+            elif annotation.kind == "empty":
+                tally.reject("annotation is empty", where)
+        read += 1
+        if read % _PROGRESS == 0:
+            logger.info("%d tasks of project %r read", read, project.title)
+    logger.info("project %r: %d tasks with annotations", project.title, read)
+
+
+def _usable(sample_id: str) -> bool:
+    try:
+        return len(sample_id.encode()) <= _LONGEST_SAMPLE_ID
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+
+
+def _write(sample_id: str, said: list[Said], writer: SnapshotWriter, tally: "_Tally") -> None:
+    for each in said:
+        writer.add("labels", _label_row(sample_id, each))
+    settled = settle(sample_id, said)
+    tally.samples[settled.fate] += 1
+    tally.notes.update(settled.notes)
+    tally.ground_truth += any(each.answer.origin == "labels" and each.answer.ground_truth for each in said)
+    if settled.fate == "rejected":
+        tally.reject(settled.reason, f"sample {sample_id[:80]}: {settled.particulars}")
+    elif settled.row is not None:
+        writer.add("noisy" if settled.fate == "noisy" else "clean", settled.row)
+
+
+def _label_row(sample_id: str, said: Said) -> dict[str, Any]:
+    answer = said.answer
+    return {
+        "sample_id": sample_id,
+        "project_id": said.project_id,
+        "task_id": said.task_id,
+        "annotation_id": answer.annotation_id,
+        "annotator": answer.annotator,
+        "answer": answer.kind,
+        "label": answer.label,
+        "ground_truth": answer.ground_truth,
+        "was_cancelled": said.was_cancelled,
+        "lead_time_s": said.lead_time_s,
+        "created_at": said.created_at,
+        "updated_at": answer.updated_at,
+        "origin": answer.origin,
+    }
+
+
+class _Tally:
+    """Counts while a pull runs."""
+
+    def __init__(self) -> None:
+        self.annotations = Counter[str](labels=0, audit=0, review=0)
+        self.samples = Counter[str](noisy=0, audit=0, review=0, unusable=0, not_sure=0, unlabelled=0, rejected=0)
+        self.notes = Counter[str]()
+        self.linked = 0
+        self.ground_truth = 0
+        self._rejected = Counter[str]()
+        self._examples: dict[str, list[str]] = {}
+
+    def reject(self, reason: str, where: str) -> None:
+        self._rejected[reason] += 1
+        examples = self._examples.setdefault(reason, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(where)
+
+    def report(self) -> PullReport:
+        if self.ground_truth > 10 and self.ground_truth > self.samples["noisy"]:
+            # Label Studio marks every annotation that is imported with its task as ground truth unless told not to.
+            self.notes["samples marked as ground truth in the labels project are taken as audited"] = self.ground_truth
+        return PullReport(
+            annotations=dict(self.annotations),
+            samples=dict(self.samples),
+            linked_by_image=self.linked,
+            rejected=dict(self._rejected.most_common()),
+            examples={reason: tuple(examples) for reason, examples in self._examples.items()},
+            notes=dict(self.notes),
+        )
+
+
+def _tell(report: PullReport, snapshot: Snapshot, is_new: bool) -> None:
+    logger.info("snapshot %s (%s): %s", snapshot.snapshot_id, "new" if is_new else "as before", report.summary())
+    for reason, count in report.rejected.items():
+        logger.warning("left out, %d × %s; for example %s", count, reason, report.examples[reason][0])
+    for note, count in report.notes.items():
+        logger.warning("%s (%d)", note, count)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    first = [f"{count} × {reason}" for reason, count in list(counts.items())[:3]]
+    return ", ".join(first) + (", …" if len(counts) > 3 else "")
