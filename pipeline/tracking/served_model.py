@@ -1,0 +1,52 @@
+"""The model as MLflow serves it. MLflow stores this file beside the weights and runs it to load the model.
+
+It may import only what the model brings along: `fasten_model` (its code path) and its pip requirements.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd  # type: ignore[import-untyped]
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from fasten_model.checkpoint import load_model
+
+IMAGES_AT_ONCE = 256
+"""Images decoded and classified together: bounds the memory of a long request."""
+
+
+class ImageClassifier(PythonModel):
+    """Image bytes in, label and calibrated probabilities out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self._model = load_model(Path(context.artifacts["weights"]).parent)
+
+    def predict(  # the arguments that MLflow passes
+        self,
+        context: PythonModelContext,  # noqa: ARG002
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> pd.DataFrame:
+        """Label images.
+
+        Args:
+            context: unused; MLflow passes the artifacts.
+            model_input: DataFrame with a column `image` of encoded images (bytes), or a list of such bytes.
+            params: unused.
+
+        Returns:
+            DataFrame with the input's index: `label` (class name) and `probabilities` (dict class name → probability).
+        """
+        table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame({"image": list(model_input)})
+        images = [bytes(image) for image in table["image"]]
+        classes = list(self._model.classes)
+        rows: list[dict[str, float]] = []
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            probabilities = self._model.predict_bytes(images[start : start + IMAGES_AT_ONCE])
+            rows.extend(dict(zip(classes, map(float, row), strict=True)) for row in probabilities)
+        labels = [max(row, key=row.__getitem__) for row in rows]
+        return pd.DataFrame({"label": labels, "probabilities": rows}, index=table.index)
+
+
+set_model(ImageClassifier())
