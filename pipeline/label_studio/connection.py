@@ -1,0 +1,189 @@
+"""One connection to one Label Studio: authentication, time limits, and its answers turned into our errors.
+
+The only module that imports the SDK. Small calls go through the SDK; reading tasks page by page, importing and
+uploading go through the same httpx client without it, because the SDK builds an object for every task it reads and
+every task it sends, and has no call for uploads that make no tasks. Nothing that writes is ever repeated from here: a
+write whose answer was lost may have been carried out.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from label_studio_sdk import LabelStudio as LabelStudioSdk
+from label_studio_sdk.core.api_error import ApiError
+from pydantic import SecretStr
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
+
+logger = logging.getLogger(__name__)
+
+ACCESS_TOKEN_S = 240.0
+"""A personal access token is exchanged for a bearer that lives 300 s; ours is renewed a minute before."""
+
+Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelStudioConfig:
+    """How to reach one Label Studio."""
+
+    url: str
+    """Base URL, such as `http://127.0.0.1:8080`; a path prefix is kept."""
+    token: SecretStr
+    """Legacy token or personal access token."""
+    timeout_s: float = 300.0
+    """Limit on one request. Imports and exports are synchronous: with 60 s, large ones fail half-way."""
+    connect_timeout_s: float = 10.0
+    """Limit on opening a connection."""
+    page_size: int = 500
+    """Tasks read per request."""
+    read_attempts: int = 3
+    """Attempts at a read that got no answer; writes are never repeated."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                f"Label Studio URL {self.url!r} must look like http://host:port; set FASTEN_LABEL_STUDIO_URL"
+            )
+        if self.page_size < 1 or self.read_attempts < 1 or self.timeout_s <= 0 or self.connect_timeout_s <= 0:
+            raise ConfigError("Label Studio page size, attempts and time-outs must be positive")
+
+
+class Connection:
+    """Requests to one Label Studio as one user; safe to share between threads."""
+
+    def __init__(self, config: LabelStudioConfig, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.config = config
+        self.url = config.url.rstrip("/")
+        # Redirects are not followed: a token goes to the configured address and nowhere else.
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
+            transport=transport,
+            follow_redirects=False,
+        )
+        self._token = config.token.get_secret_value().strip()
+        if re.fullmatch(r"[\w.-]+", self._token, re.ASCII) is None:
+            raise ConfigError("the Label Studio token is empty or holds odd characters; set FASTEN_LABEL_STUDIO_TOKEN")
+        self._bearer = ""
+        self._bearer_until = 0.0
+        self._lock = threading.Lock()
+        with self.answers("reading the token"):
+            self.sdk = LabelStudioSdk(  # type: ignore[no-untyped-call]
+                base_url=self.url, api_key=self._token, timeout=config.timeout_s, max_retries=0, httpx_client=self._http
+            )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def authorization(self) -> dict[str, str]:
+        """The header that authenticates against this host, for either kind of token."""
+        if self._token.count(".") != 2:  # a legacy token is 40 hex digits, a personal access token is a JWT
+            return {"Authorization": f"Token {self._token}"}
+        with self._lock:
+            if time.monotonic() >= self._bearer_until:
+                with self.answers("exchanging the access token"):
+                    self._bearer = self.sdk.tokens.refresh(refresh=self._token).access
+                self._bearer_until = time.monotonic() + ACCESS_TOKEN_S
+            return {"Authorization": f"Bearer {self._bearer}"}
+
+    def get(self, path: str, *, what: str, params: Params | None = None, attempts: int | None = None) -> Any:
+        """The decoded JSON of a GET, tried again with growing pauses while no answer comes."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type(ServiceUnavailable),
+            stop=stop_after_attempt(attempts or self.config.read_attempts),
+            wait=wait_exponential_jitter(initial=0.3, max=10),
+            before_sleep=before_sleep_log(logger, logging.WARNING),
+            reraise=True,
+        ):
+            with attempt:
+                return self._request("GET", path, what=what, params=params)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def post(self, path: str, *, what: str, params: Params | None = None, **body: Any) -> Any:
+        """The decoded JSON of one POST (`json=` or `files=`), sent once.
+
+        Raises `ServiceUnavailable` also where the answer was lost: the request may have been carried out.
+        """
+        return self._request("POST", path, what=what, params=params, **body)
+
+    def _request(self, method: str, path: str, *, what: str, **kwargs: Any) -> Any:
+        headers = self.authorization()
+        with self.answers(what):
+            response = self._http.request(method, path, headers=headers, **kwargs)
+            if not response.is_success:
+                raise ApiError(status_code=response.status_code, headers=dict(response.headers), body=_body(response))
+            return response.json()
+
+    @contextmanager
+    def answers(self, what: str) -> Iterator[None]:
+        """Turns whatever an answer or its absence raises into `ServiceError` and `ServiceUnavailable`."""
+        here = f"Label Studio at {self.url}"
+        try:
+            yield
+        except ApiError as error:
+            raise self._refused(error, what) from None
+        except httpx.TimeoutException:
+            raise ServiceUnavailable(f"{here} did not answer in time while {what}; is it overloaded?") from None
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise ServiceUnavailable(
+                f"{here} cannot be reached while {what} ({error or type(error).__name__}); is it running "
+                "(`fasten status`), and is FASTEN_LABEL_STUDIO_URL right?"
+            ) from None
+        except ValueError:  # JSON that is none
+            raise ServiceError(
+                f"{here} did not answer with JSON while {what}; does FASTEN_LABEL_STUDIO_URL point at Label Studio?"
+            ) from None
+
+    def _refused(self, error: ApiError, what: str) -> ServiceError:
+        here, status = f"Label Studio at {self.url}", error.status_code or 0
+        if status in (401, 403):
+            return ServiceError(
+                f"{here} did not accept the token while {what} ({status}); set FASTEN_LABEL_STUDIO_TOKEN to the access "
+                "token of a user who may"
+            )
+        if 300 <= status < 400:
+            target = (error.headers or {}).get("location", "elsewhere")
+            return ServiceError(
+                f"{here} redirects to {target} while {what}; set FASTEN_LABEL_STUDIO_URL to the address"
+            )
+        detail = _detail(error.body)
+        if status >= 500 or status in (408, 429):
+            return ServiceUnavailable(f"{here} failed while {what} ({status}{detail}); its log says why")
+        return RefusedError(f"{here} refused while {what} ({status}{detail})", status=status)
+
+
+class RefusedError(ServiceError):
+    """A 4xx answer that its caller may be able to explain better."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _body(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _detail(body: Any, limit: int = 300) -> str:
+    """What Label Studio says of an error, on one line, bounded."""
+    if not isinstance(body, dict):
+        return ""
+    parts = [str(body.get("detail") or "")]
+    if body.get("validation_errors"):
+        parts.append(str(body["validation_errors"]))
+    text = " ".join(" ".join(parts).split())
+    return f": {text[:limit]}" if text else ""

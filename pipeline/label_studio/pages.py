@@ -1,0 +1,104 @@
+"""Reading a project's tasks page by page through the Data Manager's filters.
+
+Pages follow the task id instead of a page number, so that tasks which come or go meanwhile neither hide others nor
+show them twice. Only named fields are asked for: everything together costs the server two to four times as much.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import quote_plus
+
+from pipeline.errors import ServiceError
+from pipeline.label_studio.connection import Connection
+
+QUERY_BYTES = 3000
+"""Limit on an encoded filter: gunicorn and uwsgi refuse request lines over 4,094 bytes unless told otherwise."""
+
+TASK_FIELDS = (
+    "id", "data", "annotations", "result", "completed_by", "ground_truth", "was_cancelled", "lead_time", "created_at",
+    "updated_at",
+)  # fmt: skip
+"""What is read of a task and, by the same names, of its annotations."""
+
+Filter = dict[str, Any]
+
+
+def answered() -> list[Filter]:
+    """Filters, either of which holds for a task that somebody answered or skipped."""
+    return [_number(field, "greater", 0) for field in ("total_annotations", "cancelled_annotations")]
+
+
+def data_in(field: str, values: Sequence[str]) -> Filter:
+    """Filter: `data[field]` is one of `values`."""
+    return {"filter": f"filter:tasks:data.{field}", "operator": "in_list", "type": "List", "value": list(values)}
+
+
+def groups_that_fit(values: Iterable[str], limit: int = QUERY_BYTES) -> Iterator[list[str]]:
+    """`values` in groups whose filter fits into one request line."""
+    group: list[str] = []
+    room = limit
+    for value in values:
+        size = len(_encoded(json.dumps(value))) + 6
+        if group and size > room:
+            yield group
+            group, room = [], limit
+        group.append(value)
+        room -= size
+    if group:
+        yield group
+
+
+def walk(
+    connection: Connection, project_id: int, *, any_of: Sequence[Filter], fields: Sequence[str], answers: bool
+) -> Iterator[Any]:
+    """The raw JSON of every task that passes one of the filters (all tasks, if there are none), by ascending id."""
+    last = 0
+    while True:
+        after = _number("id", "greater", last)
+        query: dict[str, Any] = {"ordering": ["tasks:id"], "filters": {"conjunction": "or", "items": [after]}}
+        if any_of:  # (filter and id > last) or (filter and id > last): a child belongs to its parent
+            query["filters"]["items"] = [{**one, "child_filter": after} for one in any_of]
+        raw = page(connection, project_id, query, fields=fields, size=connection.config.page_size, answers=answers)
+        yield from raw["tasks"]
+        if len(raw["tasks"]) >= raw["total"]:  # not "shorter than asked": a server may allow smaller pages only
+            return
+        ids = [task["id"] for task in raw["tasks"] if isinstance(task, dict) and isinstance(task.get("id"), int)]
+        if not ids or max(ids) <= last:
+            raise ServiceError(f"Label Studio does not page through project {project_id}: no task after id {last}")
+        last = max(ids)
+
+
+def page(
+    connection: Connection,
+    project_id: int,
+    query: Mapping[str, Any],
+    *,
+    fields: Sequence[str],
+    size: int,
+    answers: bool,
+) -> Mapping[str, Any]:
+    """One answer of `GET /api/tasks`: `tasks`, `total`, `total_annotations`, of which the shape is checked."""
+    params: list[tuple[str, Any]] = [
+        ("project", project_id),
+        ("page", 1),
+        ("page_size", size),
+        ("fields", "all" if answers else "task_only"),
+        ("resolve_uri", "false"),  # the URL as it was entered, so that it means the same in a year
+        ("query", json.dumps(query, separators=(",", ":")).replace("%", "%25")),  # the server decodes it twice
+        *(("include", field) for field in fields),
+    ]
+    raw = connection.get("/api/tasks/", what=f"reading tasks of project {project_id}", params=params)
+    totals = (raw.get("total"), raw.get("total_annotations")) if isinstance(raw, dict) else (None, None)
+    if not all(isinstance(total, int) for total in totals) or not isinstance(raw.get("tasks"), list):
+        raise ServiceError(f"Label Studio answered without a list of tasks for project {project_id}")
+    found: Mapping[str, Any] = raw
+    return found
+
+
+def _number(field: str, operator: Literal["greater"], value: int) -> Filter:
+    return {"filter": f"filter:tasks:{field}", "operator": operator, "type": "Number", "value": value}
+
+
+def _encoded(text: str) -> str:
+    return quote_plus(text.replace("%", "%25"))
