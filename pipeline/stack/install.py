@@ -52,8 +52,8 @@ def clean_environment() -> dict[str, str]:
 
 
 def label_studio_environment(data_dir: Path) -> dict[str, str]:
-    """Environment of every Label Studio process on `data_dir`: SQLite, no telemetry, no version check, no Sentry."""
-    return clean_environment() | {
+    """What every Label Studio process on `data_dir` is told: SQLite, no telemetry, no version check, no Sentry."""
+    return {
         "LABEL_STUDIO_BASE_DATA_DIR": str(data_dir.absolute()),
         "DJANGO_DB": "sqlite",
         "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
@@ -136,7 +136,7 @@ def _make(home: Path, *, lock: str, version: str) -> None:
         # `version` migrates the database as `start` would, and makes no user and no organisation.
         _run(
             [str(staged.python), "-P", "-m", "label_studio.server", "version"],
-            env=label_studio_environment(staged.template),
+            env=clean_environment() | label_studio_environment(staged.template),
             quiet=True,
         )
         # The signing key of sessions and tokens: every copy must make its own.

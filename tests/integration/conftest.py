@@ -49,13 +49,20 @@ def label_studio(
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            service.command, env=service.environment, cwd=service.cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            service.command,
+            env={**service.inherited, **service.environment},
+            cwd=service.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
     try:
-        complaint = health.wait_until(lambda: health.ask(service), timeout_s=120, alive=lambda: process.poll() is None)
+        complaint = health.wait_until(
+            lambda: health.ask(service.endpoint), timeout_s=120, alive=lambda: process.poll() is None
+        )
         assert complaint is None, f"{complaint}: {(folder / 'log').read_text()[-2000:]}"
         yield LabelStudioServer(
-            url=service.url,
+            url=service.endpoint.url,
             token=login.token.get_secret_value(),
             username=login.username,
             password=login.password.get_secret_value(),
