@@ -1,0 +1,231 @@
+"""The demonstration, played: enter labels, retrain, let reviewers work, retrain, and tell the truth at the end.
+
+The loop is run as its users run it, through Prefect's deployment, and knows nothing of the truth; this module does, and
+only reads what a round left behind in order to judge it.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from fasten_model.checkpoint import Model, load_model
+from fasten_model.predict import predict_logits
+from fasten_model.train import train_cross_entropy
+from pipeline import loop, orchestrator, scoring
+from pipeline.demo.enter import Entered, Titles, email_of, enter_dataset
+from pipeline.demo.records import DemoDataset
+from pipeline.demo.review import Reviewed, review_queue
+from pipeline.demo.scoreboard import RoundRow, accuracy, load_rows, save_rows, wrong_labels
+from pipeline.errors import ConfigError, ServiceError
+from pipeline.image_store import ImageStore
+from pipeline.label_studio import LabelStudio, LabelStudioConfig
+from pipeline.settings import DEMO_ENV, Settings, load_settings
+from pipeline.snapshot import Snapshot, latest_snapshot
+from pipeline.tracking import Tracking
+from pipeline.training import is_held_out
+from pipeline.training_data import load_clean, load_noisy
+from pipeline.triage import count_decisions
+from pipeline.workspace import Workspace, write_whole
+
+logger = logging.getLogger(__name__)
+
+REVIEWERS = 2
+REVIEWER_ACCURACY = 0.97
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Played:
+    """Where the demonstration stands."""
+
+    rows: tuple[RoundRow, ...]
+    """All rounds so far, the earlier calls' included."""
+    links: Mapping[str, str]
+    """Name → URL."""
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Say what begins, and how long it took."""
+    logger.info("▸ %s", name)
+    started = time.monotonic()
+    yield
+    logger.info("✓ %s: %.1f s", name, time.monotonic() - started)
+
+
+def play(settings: Settings, dataset: DemoDataset, *, reviews: int, seed: int = 0) -> Played:
+    """Enter the data set, then play rounds: two the first time, one more with each further call.
+
+    Between two rounds simulated reviewers take `reviews` tasks of the queue, in its order. Raises `ServiceError` where
+    a round does not complete.
+    """
+    if settings.prefect_api_url is None or settings.label_studio_password is None:
+        raise ConfigError(
+            "the demonstration signs people up and needs a Label Studio of its own: unset FASTEN_LABEL_STUDIO_URL and "
+            "run `fasten up`, or set FASTEN_LABEL_STUDIO_PASSWORD for its people"
+        )
+    titles = Titles.of(dataset.name)
+    review_title = f"{titles.labels}, review"
+    with phase(f"entering {len(dataset.samples):,} images and their labels into Label Studio"):
+        with LabelStudio(settings.label_studio) as door:
+            entered = enter_dataset(door, dataset, titles, password=settings.label_studio_password)
+    _point_settings_at(settings, entered, review_title, dataset)
+    settings = load_settings()
+    board = settings.home / "demo" / f"{dataset.name}.json"
+    rows = load_rows(board) if entered.added == 0 and board.exists() else []
+    rounds = 1 if rows else 2
+    links: Mapping[str, str] = {}
+    for _ in range(rounds):
+        started = time.monotonic()
+        reviewed = None
+        if rows:
+            with phase(f"{REVIEWERS} reviewers take up to {reviews} tasks of the queue"):
+                reviewed = _let_people_review(settings, dataset, review_title, reviews, seed=seed + len(rows))
+        with phase(f"round {len(rows) + 1}: prefect deployment run {orchestrator.DEPLOYMENT}"):
+            outcome = _retrain(settings.prefect_api_url)
+        with phase("comparing with the truth, and with plain cross-entropy on the same data"):
+            row, mlflow_url = _judge(settings, dataset, entered, number=len(rows) + 1, reviewed=reviewed)
+        rows.append(replace(row, seconds=time.monotonic() - started))
+        save_rows(rows, board)
+        links = _links(settings, entered, review_title, mlflow_url, outcome.url)
+    return Played(rows=tuple(rows), links=links)
+
+
+def _point_settings_at(settings: Settings, entered: Entered, review_title: str, dataset: DemoDataset) -> None:
+    """Make the demonstration's projects the defaults, so that anybody's `fasten/retrain` works on them."""
+    flip = dataset.name in ("fashion-mnist", "cifar10n")
+    lines = {
+        "FASTEN_LABELS_PROJECT": str(entered.labels.project_id),
+        "FASTEN_AUDIT_PROJECT": str(entered.audit.project_id),
+        "FASTEN_REVIEW_PROJECT": f"'{review_title}'",
+        "FASTEN_HORIZONTAL_FLIP": str(flip).lower(),
+    }
+    write_whole(settings.home / DEMO_ENV, "".join(f"{name}={value}\n" for name, value in lines.items()).encode())
+
+
+def _retrain(api_url: str) -> orchestrator.RunOutcome:
+    run_id = orchestrator.start_run(api_url)
+    logger.info("Prefect: %s", orchestrator.flow_run_url(api_url, run_id))
+    outcome = orchestrator.follow_run(api_url, run_id, on_log=lambda line: logger.info("  %s", line))
+    if not outcome.completed:
+        raise ServiceError(f"flow run {outcome.name} ended {outcome.state_name}: {outcome.message} ({outcome.url})")
+    logger.info("%s: %s", outcome.state_name, outcome.message)
+    return outcome
+
+
+def _let_people_review(
+    settings: Settings, dataset: DemoDataset, review_title: str, count: int, *, seed: int
+) -> Reviewed:
+    assert settings.label_studio_password is not None
+    with LabelStudio(settings.label_studio) as door:
+        project = door.find_project(review_title, control=loop.REVIEW_CONTROL)
+        people = [
+            door.add_user(email_of(f"reviewer-{i + 1}"), settings.label_studio_password.get_secret_value())
+            for i in range(REVIEWERS)
+        ]
+    doors = [LabelStudio(LabelStudioConfig(url=settings.label_studio.url, token=user.token)) for user in people]
+    try:
+        return review_queue(
+            doors,
+            project,
+            dataset.truths,
+            count=count,
+            accuracy=REVIEWER_ACCURACY,
+            rng=np.random.default_rng(seed),
+        )
+    finally:
+        for each in doors:
+            each.close()
+
+
+def _judge(
+    settings: Settings, dataset: DemoDataset, entered: Entered, *, number: int, reviewed: Reviewed | None
+) -> tuple[RoundRow, str]:
+    """The row of the round that has just been completed, and its MLflow run's page."""
+    workspace = Workspace.of(settings, entered.labels.project_id)
+    completed, snapshot = workspace.completed(), latest_snapshot(workspace.folder)
+    assert completed is not None
+    assert snapshot is not None
+    run = workspace.run_folder(completed.run_key)
+    scores = scoring.read_scores(run / "scores.parquet")
+    clean = pq.read_table(snapshot.clean_path, columns=["sample_id", "label", "given_label"]).to_pylist()
+    before = {row["sample_id"]: row["given_label"] for row in clean if row["given_label"] is not None}
+    before |= dict(zip(scores["sample_id"].to_pylist(), scores["given_label"].to_pylist(), strict=True))
+    after = dict(zip(scores["sample_id"].to_pylist(), scores["suggested_label"].to_pylist(), strict=True))
+    after |= {row["sample_id"]: row["label"] for row in clean}
+    after = {sample_id: label for sample_id, label in after.items() if sample_id in before}
+    wrong_before, wrong_after = wrong_labels(dataset.truths, before), wrong_labels(dataset.truths, after)
+    decisions = count_decisions(scoring.decisions_of(scores))
+    with LabelStudio(settings.label_studio) as door:
+        review = loop.find_review_project(settings, door)
+        waiting = door.unanswered(review) if review is not None else 0
+    finished = Tracking(settings.tracking).find_finished(completed.run_key)
+    fasten = load_model(run / "model")
+    row = RoundRow(
+        round_number=number,
+        labels=wrong_before.total,
+        wrong_before=wrong_before.count,
+        wrong_after=wrong_after.count,
+        accuracy=_accuracy(fasten, dataset),
+        plain_accuracy=_accuracy(_plain(settings, snapshot, workspace, fasten), dataset),
+        relabeled=decisions["relabel"],
+        low_confidence=decisions["low_confidence"],
+        waiting=waiting,
+        shown=reviewed.asked if reviewed else 0,
+        shown_wrong=reviewed.really_wrong if reviewed else 0,
+    )
+    return row, finished.url if finished else ""
+
+
+def _plain(settings: Settings, snapshot: Snapshot, workspace: Workspace, like: Model) -> Model:
+    """The same trunk and schedule, trained with plain cross-entropy on every label that FasTEN had."""
+    with ImageStore(workspace.folder) as store:
+        noisy = load_noisy(snapshot, store, size=like.image_size)
+        clean = load_clean(snapshot, store, size=like.image_size)
+    taught = clean.at(
+        torch.tensor(
+            [not (estimates and is_held_out(sample_id, settings.holdout))
+             for sample_id, estimates in zip(clean.sample_ids, clean.estimates.tolist(), strict=True)]
+        )
+    )  # fmt: skip
+    trained = train_cross_entropy(
+        torch.cat([noisy.images, taught.images]),
+        torch.cat([noisy.labels, taught.labels]),
+        len(snapshot.classes),
+        settings.training,
+    )
+    return replace(like, network=trained.network)
+
+
+def _accuracy(model: Model, dataset: DemoDataset) -> float | None:
+    """On the held-out images, which the loop never sees."""
+    if not dataset.held_out:
+        return None
+    predicted = predict_logits(model.network, model.decode([each.image for each in dataset.held_out]))[0].argmax(dim=1)
+    names = [model.classes[index] for index in predicted.tolist()]
+    return accuracy([each.truth for each in dataset.held_out], names)
+
+
+def _links(
+    settings: Settings, entered: Entered, review_title: str, mlflow_url: str, prefect_url: str
+) -> Mapping[str, str]:
+    with LabelStudio(settings.label_studio) as door:
+        review = door.find_project(review_title, control=loop.REVIEW_CONTROL)
+    return {
+        "review queue": loop.queue_url(settings.label_studio.url, review),
+        "labels": f"{settings.label_studio.url}/projects/{entered.labels.project_id}",
+        "MLflow run": mlflow_url,
+        "Prefect run": prefect_url,
+    }
+
+
+def dataset_options(name: str) -> Path | None:
+    """Where Debian's package puts a data set's files; None where there is no such place."""
+    debian = Path("/usr/share/datasets/fashion-mnist")
+    return debian if name == "fashion-mnist" and debian.is_dir() else None
