@@ -154,6 +154,12 @@ class LabelStudio:
             newest_change=str(raw["tasks"][0].get("updated_at", "")) if raw["tasks"] else "",
         )
 
+    def unanswered(self, project: Project) -> int:
+        """Tasks that nobody has answered yet (skipped ones wait for someone else)."""
+        query = {"filters": {"conjunction": "and", "items": pages.unanswered()}}
+        raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
+        return int(raw["total"])
+
     # Reading tasks --------------------------------------------------------------------------------------------------
 
     def iter_tasks(

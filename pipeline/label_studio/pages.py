@@ -29,6 +29,11 @@ def answered() -> list[Filter]:
     return [_number(field, "greater", 0) for field in ("total_annotations", "cancelled_annotations")]
 
 
+def unanswered() -> list[Filter]:
+    """Filters, all of which hold for a task without an answer."""
+    return [_number("total_annotations", "equal", 0)]
+
+
 def data_in(field: str, values: Sequence[str]) -> Filter:
     """Filter: `data[field]` is one of `values`."""
     return {"filter": f"filter:tasks:data.{field}", "operator": "in_list", "type": "List", "value": list(values)}
@@ -96,7 +101,7 @@ def page(
     return found
 
 
-def _number(field: str, operator: Literal["greater"], value: int) -> Filter:
+def _number(field: str, operator: Literal["equal", "greater"], value: int) -> Filter:
     return {"filter": f"filter:tasks:{field}", "operator": operator, "type": "Number", "value": value}
 
 
