@@ -87,7 +87,7 @@ class ImageFetcher:
         if url[:5].lower() == "data:":
             return self._inline(url)
         target = self._resolve(url)
-        if local := self._local_file(target):
+        if (local := self._local_file(target)) is not None:
             return self._read(local)
         for attempt in Retrying(
             retry=retry_if_exception_type(ServiceUnavailable),
@@ -108,7 +108,7 @@ class ImageFetcher:
                 return self._checked(httpx.URL(origin + ("" if url.startswith(f"{prefix}/") else prefix) + url))
             return self._checked(httpx.URL(url))
         except (httpx.InvalidURL, ValueError) as error:  # ValueError: what cannot be encoded as a host name
-            raise ImageError("image URL is malformed", f"{_shown(url)} ({error})") from error
+            raise ImageError("image URL is malformed", _shown(url)) from error
 
     def _checked(self, url: httpx.URL) -> httpx.URL:
         if url.scheme not in _DEFAULT_PORTS:
@@ -116,8 +116,9 @@ class ImageFetcher:
         if url.userinfo:
             raise ImageError("image URL carries a password", url.host)
         if self._is_label_studio(url):
-            path = unquote(url.path)
-            if ".." in path.split("/") or not _IMAGE_PATHS.match(path.removeprefix(self._base.path.rstrip("/"))):
+            prefix, path = self._base.path.rstrip("/"), unquote(url.path)
+            below = path[len(prefix) :] if path.startswith(f"{prefix}/") else ""
+            if ".." in path.split("/") or not _IMAGE_PATHS.match(below):
                 raise ImageError("image URL is not an image's on Label Studio", _shown(url.path))
             return url
         host = url.raw_host.decode("ascii", "replace").lower()
@@ -223,5 +224,5 @@ def _origin(url: httpx.URL) -> tuple[str, bytes, int | None]:
 
 
 def _shown(url: str) -> str:
-    """A URL for a message: without its query, which may hold a signature, and not at length."""
-    return url.partition("?")[0][:120]
+    """A URL for a message: in one line, not at length, and without its query, which may hold a signature."""
+    return "".join(letter if letter.isprintable() else "?" for letter in url.partition("?")[0][:120])
