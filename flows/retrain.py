@@ -19,6 +19,7 @@ from prefect.tasks import exponential_backoff
 
 from pipeline import loop
 from pipeline.errors import FastenError, ServiceUnavailable
+from pipeline.orchestrator import flow_run_url
 from pipeline.parent_watch import watch_parent
 from pipeline.settings import Settings, load_settings
 
@@ -109,9 +110,10 @@ def _round(settings: Settings, *, force: bool) -> State[Any]:
         return Completed(name="Skipped", message=pulled.nothing_new)
     trained = _value(train(settings, pulled, prefect_run_id=flow_run.id, return_state=True))
     scores = _value(score(settings, pulled, trained, return_state=True))
-    queue = _value(triage(settings, pulled, scores, return_state=True))
+    queue = _value(triage(pulled, scores, return_state=True))
     pushed = _value(push(settings, found, queue, return_state=True))
-    summary = _value(report(settings, found, pulled, trained, scores, pushed, return_state=True))
+    page = flow_run_url(settings.prefect_api_url, str(flow_run.id)) if settings.prefect_api_url else ""
+    summary = _value(report(settings, pulled, trained, scores, pushed, prefect_url=page, return_state=True))
     create_markdown_artifact(
         key="fasten-report", markdown=summary.markdown, description="What this round found and did"
     )

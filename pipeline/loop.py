@@ -7,33 +7,32 @@ written whole or not at all: a round that died is run again and takes up its own
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from fasten_model.checkpoint import load_model, save_model
 from fasten_model.presets import find_preset
 from fasten_model.train import EpochMetrics
 from pipeline import queue, scoring
-from pipeline.errors import ConfigError, ServiceError
+from pipeline.errors import ConfigError, DataError, ServiceError
 from pipeline.image_store import ImageStore
 from pipeline.images import Images
-from pipeline.label_studio import LabelStudio
-from pipeline.pull import pull
+from pipeline.label_studio import LabelStudio, MissingProjectError
+from pipeline.pull import check_same_classes, pull
 from pipeline.records import Project, ReviewTask
 from pipeline.report import RoundReport, headline, markdown
 from pipeline.review_screen import REVIEW_CONTROL, review_config
 from pipeline.settings import Settings
 from pipeline.snapshot import Snapshot, open_snapshot
 from pipeline.tracking import Tracking, TrainingRun
-from pipeline.training import Fitted, fit
+from pipeline.training import fit, summary
 from pipeline.training_data import load_clean, load_noisy
-from pipeline.triage import Candidate, choose_queue, count_decisions
+from pipeline.triage import choose_queue, count_decisions
 from pipeline.workspace import Completed, Workspace, config_digest, fingerprint, run_key, write_whole
 
 logger = logging.getLogger(__name__)
@@ -79,9 +78,13 @@ class TrainedModel:
 class Pushed:
     """What the queue holds now."""
 
-    review: Project
+    title: str
+    """Of the review project."""
     added: int
     waiting: int
+    """Tasks that nobody has answered."""
+    url: str = ""
+    """Where a reviewer starts; empty while there is no review project."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,10 +109,13 @@ def find_projects(settings: Settings, door: LabelStudio) -> tuple[Project, Proje
 
 
 def find_review_project(settings: Settings, door: LabelStudio) -> Project | None:
-    """The reviewers' project, or None where it has yet to be made."""
-    if not door.has_project(settings.review_project):
+    """The reviewers' project, or None where it has yet to be made. An id that does not exist is an error."""
+    try:
+        return door.find_project(settings.review_project, control=REVIEW_CONTROL)
+    except MissingProjectError:
+        if settings.review_project.isdecimal():
+            raise
         return None
-    return door.find_project(settings.review_project, control=REVIEW_CONTROL)
 
 
 def survey(settings: Settings) -> Found:
@@ -223,36 +229,20 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
     with ImageStore(snapshot.path.parent.parent) as store:
         noisy = load_noisy(snapshot, store, size=size)
         clean = load_clean(snapshot, store, size=size)
-    logger.info("training on %d noisy and %d audited samples, %d classes", len(noisy), len(clean), len(snapshot.classes))
+    logger.info(
+        "training on %d noisy and %d audited samples, %d classes", len(noisy), len(clean), len(snapshot.classes)
+    )
     fitted = fit(
-        noisy, clean, snapshot.classes, settings.training, holdout=settings.holdout, on_epoch=log_epochs(run.log_epoch)
+        noisy, clean, snapshot.classes, settings.training, holdout=settings.holdout, on_epoch=partial(_log_epoch, run)
     )
     model = replace(fitted.model, metadata={**fitted.model.metadata, "snapshot_id": snapshot.snapshot_id})
     save_model(model, folder / "model")
-    write_whole(folder / "fitted.json", json.dumps(fitted_summary(fitted)).encode())
+    write_whole(folder / "fitted.json", json.dumps(summary(fitted)).encode())
 
 
-def log_epochs(log: Callable[[dict[str, float], int], None]) -> Callable[[EpochMetrics], None]:
-    """Hand each epoch's metrics to `log(metrics, step)`."""
-
-    def on_epoch(metrics: EpochMetrics) -> None:
-        values = asdict(metrics)
-        log({name: float(value) for name, value in values.items() if name != "epoch"}, int(values["epoch"]))
-
-    return on_epoch
-
-
-def fitted_summary(fitted: Fitted) -> dict[str, Any]:
-    """What is known about a training besides its weights, as JSON values."""
-    return {
-        "held_out": fitted.held_out,
-        "accuracy": fitted.accuracy,
-        "temperature": fitted.model.temperature,
-        "confusion": fitted.confusion.tolist(),
-        "transition": fitted.model.transition.double().tolist(),
-        "training_transition": fitted.training_transition.double().tolist(),
-        "history": [asdict(metrics) for metrics in fitted.history],
-    }
+def _log_epoch(run: TrainingRun, metrics: EpochMetrics) -> None:
+    values = asdict(metrics)
+    run.log_epoch({name: float(value) for name, value in values.items() if name != "epoch"}, metrics.epoch)
 
 
 def _read_fitted(folder: Path) -> dict[str, Any]:
@@ -282,7 +272,7 @@ def score_labels(settings: Settings, pulled: Pulled, trained: TrainedModel) -> P
 _QUEUE = TypeAdapter(list[ReviewTask])
 
 
-def triage_scores(settings: Settings, pulled: Pulled, scores_path: Path) -> Path:
+def triage_scores(pulled: Pulled, scores_path: Path) -> Path:
     """Order what people should look at, most valuable first; the path of `queue.json`."""
     scores = scoring.read_scores(scores_path)
     noisy = pq.read_table(open_snapshot(pulled.snapshot).noisy_path, columns=["sample_id", "image_url"])
@@ -295,38 +285,46 @@ def triage_scores(settings: Settings, pulled: Pulled, scores_path: Path) -> Path
     return path
 
 
-def push_queue(settings: Settings, found: Found, queue_path: Path) -> Pushed:
-    """Add to the reviewers' queue what it lacks, up to its size; the review project is made if missing."""
-    tasks = _QUEUE.validate_json(queue_path.read_bytes())
+def push_queue(settings: Settings, found: Found, queue_path: Path, *, dry_run: bool = False) -> Pushed:
+    """Add to the reviewers' queue what it lacks, up to its size; the review project is made if missing.
+
+    With `dry_run` nothing is made or sent, and the figures are what they would be.
+    """
+    try:
+        tasks = _QUEUE.validate_json(queue_path.read_bytes())
+    except (OSError, ValidationError):
+        raise DataError(f"{queue_path} is missing or damaged: run `fasten retrain` again") from None
     with LabelStudio(settings.label_studio) as door:
-        review = find_review_project(settings, door) or make_review_project(settings, door, found.labels)
-        if set(review.control.classes) != set(found.labels.control.classes):
-            raise ConfigError(
-                f"project “{review.title}” offers other classes than “{found.labels.title}”: mend its label config, or "
-                "set FASTEN_REVIEW_PROJECT to a title that does not exist yet"
+        review = find_review_project(settings, door)
+        if review is None:
+            if dry_run:
+                return Pushed(title=settings.review_project, added=min(len(tasks), settings.queue_size), waiting=0)
+            review = door.create_project(
+                settings.review_project,
+                review_config(found.labels.control.classes),
+                uncertainty_sampling=True,
+                description=f"Labels of “{found.labels.title}” that the model doubts, the most doubtful first.",
             )
-        waiting = door.waiting(review)
-        pushed = queue.push(door, review, tasks, limit=max(0, settings.queue_size - waiting))
-    return Pushed(review=review, added=pushed.added, waiting=waiting + pushed.added)
-
-
-def make_review_project(settings: Settings, door: LabelStudio, labels: Project) -> Project:
-    """The reviewers' project, with its screen made from the labels project's own classes."""
-    if settings.review_project.isdigit():
-        raise ConfigError(
-            f"project {settings.review_project} does not exist at {settings.label_studio.url}: set "
-            "FASTEN_REVIEW_PROJECT to a title, and it is made"
-        )
-    return door.create_project(
-        settings.review_project,
-        review_config(labels.control.classes),
-        uncertainty_sampling=True,
-        description=f"Labels of “{labels.title}” that the model doubts, the most doubtful first.",
+        check_same_classes(found.labels, review)
+        waiting = door.unanswered(review)
+        room = max(0, settings.queue_size - waiting)
+        added = queue.push(door, review, tasks, limit=room, dry_run=dry_run).added
+    return Pushed(
+        title=review.title,
+        added=added,
+        waiting=waiting if dry_run else waiting + added,
+        url=queue_url(settings.label_studio.url, review),
     )
 
 
 def report_run(
-    settings: Settings, pulled: Pulled, trained: TrainedModel, scores_path: Path, pushed: Pushed, *, prefect_url: str = ""
+    settings: Settings,
+    pulled: Pulled,
+    trained: TrainedModel,
+    scores_path: Path,
+    pushed: Pushed,
+    *,
+    prefect_url: str = "",
 ) -> Summary:
     """Tell people what the round did, and remember it as completed: its last act."""
     snapshot = open_snapshot(pulled.snapshot)
@@ -335,7 +333,7 @@ def report_run(
     pairs = [row for row in clean if row["provenance"] == "audit" and row["given_label"] is not None]
     report = RoundReport(
         labels_project=pulled.labels.title,
-        review_project=pushed.review.title,
+        review_project=pushed.title,
         snapshot_id=pulled.snapshot_id,
         noisy=scores.num_rows,
         audited=sum(row["provenance"] == "audit" for row in clean),
@@ -353,7 +351,7 @@ def report_run(
         queue_waiting=pushed.waiting,
         model_version=trained.model_version,
         links={
-            "Queue": queue_url(settings.label_studio.url, pushed.review),
+            "Queue": pushed.url,
             "MLflow run": trained.mlflow_url,
             **({"Prefect run": prefect_url} if prefect_url else {}),
         },
@@ -380,3 +378,23 @@ def report_run(
 def queue_url(label_studio_url: str, review: Project) -> str:
     """Where a reviewer starts."""
     return f"{label_studio_url}/projects/{review.project_id}/data?labeling=1"
+
+
+def last_run(settings: Settings) -> Path:
+    """The folder of the last completed round of the labels project."""
+    with LabelStudio(settings.label_studio) as door:
+        labels, _, _ = find_projects(settings, door)
+    workspace = Workspace.of(settings, labels.project_id)
+    completed = workspace.completed()
+    if completed is None:
+        raise DataError(f"no round of “{labels.title}” has been completed yet: run `fasten retrain`")
+    return workspace.run_folder(completed.run_key)
+
+
+def last_report(settings: Settings) -> str:
+    """The report of the last completed round, as Markdown."""
+    path = last_run(settings) / "report.md"
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        raise DataError(f"{path} is missing: run `fasten retrain --force`") from None

@@ -7,7 +7,7 @@ reads the environment again. Precedence, highest first: arguments (flow paramete
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -19,14 +19,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from fasten_model.train import TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.images import ImageConfig
-from pipeline.label_studio import LabelStudioConfig
-from pipeline.tracking import TrackingConfig
-from pipeline.triage import TriageConfig
+
+if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten status` need not wait for torch
+    from fasten_model.train import TrainConfig
+    from pipeline.images import ImageConfig
+    from pipeline.label_studio import LabelStudioConfig
+    from pipeline.tracking import TrackingConfig
 
 STACK_ENV = "stack.env"
+DEMO_ENV = "demo.env"
+"""Written by `fasten up` (addresses, token) and `fasten demo` (its projects): anything else overrides them."""
 Service = Literal["label-studio", "prefect", "mlflow"]
 
 
@@ -129,7 +132,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
         toml = TomlConfigSettingsSource(settings_cls)
-        stack = DotEnvSettingsSource(settings_cls, env_file=default_home() / STACK_ENV, env_file_encoding="utf-8")
+        files = [default_home() / STACK_ENV, default_home() / DEMO_ENV]
+        stack = DotEnvSettingsSource(settings_cls, env_file=files, env_file_encoding="utf-8")
         return init_settings, env_settings, toml, stack
 
     # One frozen configuration per concern -----------------------------------------------------------------------
@@ -140,7 +144,7 @@ class Settings(BaseSettings):
         return self.data_dir or self.home / "data"
 
     @property
-    def label_studio(self) -> LabelStudioConfig:
+    def label_studio(self) -> "LabelStudioConfig":
         """How to reach Label Studio; raises `ConfigError` where URL or token is missing."""
         if self.label_studio_url is None:
             raise ConfigError("no Label Studio is set: run `fasten up`, or set FASTEN_LABEL_STUDIO_URL")
@@ -149,11 +153,15 @@ class Settings(BaseSettings):
                 f"no token for Label Studio at {self.label_studio_url}: set FASTEN_LABEL_STUDIO_TOKEN "
                 "(Account & Settings, Access Token)"
             )
+        from pipeline.label_studio import LabelStudioConfig
+
         return LabelStudioConfig(url=self.label_studio_url, token=self.label_studio_token)
 
     @property
-    def images(self) -> ImageConfig:
+    def images(self) -> "ImageConfig":
         """What may be fetched as an image, and how."""
+        from pipeline.images import ImageConfig
+
         return ImageConfig(
             allowed_hosts=self.allowed_image_hosts,
             max_bytes=self.max_image_bytes,
@@ -162,8 +170,10 @@ class Settings(BaseSettings):
         )
 
     @property
-    def training(self) -> TrainConfig:
+    def training(self) -> "TrainConfig":
         """The method's own configuration."""
+        from fasten_model.train import TrainConfig
+
         return TrainConfig(
             preset=self.preset,
             epochs=self.epochs,
@@ -175,15 +185,12 @@ class Settings(BaseSettings):
         )
 
     @property
-    def triage(self) -> TriageConfig:
-        """What is put before people."""
-        return TriageConfig(rho=self.rho, queue_size=self.queue_size)
-
-    @property
-    def tracking(self) -> TrackingConfig:
+    def tracking(self) -> "TrackingConfig":
         """Where runs are logged; raises `ConfigError` where no MLflow is set."""
         if self.mlflow_tracking_uri is None:
             raise ConfigError("no MLflow is set: run `fasten up`, or set FASTEN_MLFLOW_TRACKING_URI")
+        from pipeline.tracking import TrackingConfig
+
         return TrackingConfig(uri=self.mlflow_tracking_uri)
 
 

@@ -9,7 +9,8 @@ later run. Reviews (`clean_estimates` false) only ever train.
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -173,3 +174,16 @@ def fit(
         confusion=confusion,
         training_transition=trained.transition,
     )
+
+
+def summary(fitted: Fitted) -> dict[str, Any]:
+    """What is known about a training besides its weights, as JSON values."""
+    return {
+        "held_out": fitted.held_out,
+        "accuracy": fitted.accuracy,
+        "temperature": fitted.model.temperature,
+        "confusion": fitted.confusion.tolist(),
+        "transition": fitted.model.transition.double().tolist(),
+        "training_transition": fitted.training_transition.double().tolist(),
+        "history": [asdict(metrics) for metrics in fitted.history],
+    }

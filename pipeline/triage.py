@@ -20,22 +20,6 @@ DECISIONS: tuple[Decision, ...] = ("keep", "relabel", "low_confidence")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TriageConfig:
-    """What is put before people."""
-
-    rho: float = 0.8
-    """Confidence at or above which the model may correct a label (ρ)."""
-    queue_size: int = 500
-    """The most tasks that may wait for reviewers at once."""
-
-    def __post_init__(self) -> None:
-        if self.rho < 0:
-            raise ValueError(f"rho must be at least 0, not {self.rho}")
-        if self.queue_size < 0:
-            raise ValueError(f"queue_size must be at least 0, not {self.queue_size}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Verdicts:
     """The triage of N samples, as columns."""
 

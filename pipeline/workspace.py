@@ -93,7 +93,7 @@ def config_digest(settings: Settings) -> str:
     return _digest(
         {
             "training": asdict(settings.training),
-            "triage": asdict(settings.triage),
+            "queue_size": settings.queue_size,
             "holdout": settings.holdout,
             "version": version("fasten"),
         }

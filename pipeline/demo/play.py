@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -72,9 +71,11 @@ def play(settings: Settings, dataset: DemoDataset, *, reviews: int, seed: int = 
         )
     titles = Titles.of(dataset.name)
     review_title = f"{titles.labels}, review"
-    with phase(f"entering {len(dataset.samples):,} images and their labels into Label Studio"):
-        with LabelStudio(settings.label_studio) as door:
-            entered = enter_dataset(door, dataset, titles, password=settings.label_studio_password)
+    with (
+        phase(f"entering {len(dataset.samples):,} images and their labels into Label Studio"),
+        LabelStudio(settings.label_studio) as door,
+    ):
+        entered = enter_dataset(door, dataset, titles, password=settings.label_studio_password)
     _point_settings_at(settings, entered, review_title, dataset)
     settings = load_settings()
     board = settings.home / "demo" / f"{dataset.name}.json"
@@ -223,9 +224,3 @@ def _links(
         "MLflow run": mlflow_url,
         "Prefect run": prefect_url,
     }
-
-
-def dataset_options(name: str) -> Path | None:
-    """Where Debian's package puts a data set's files; None where there is no such place."""
-    debian = Path("/usr/share/datasets/fashion-mnist")
-    return debian if name == "fashion-mnist" and debian.is_dir() else None

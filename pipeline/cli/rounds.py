@@ -1,0 +1,107 @@
+"""`fasten retrain | pull | triage | push | report`: the loop, whole and step by step."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.console import out
+from pipeline.errors import FastenError
+from pipeline.settings import Settings, load_settings
+
+Labels = Annotated[str | None, typer.Option("--labels-project", help="Id or title; FASTEN_LABELS_PROJECT.")]
+Audit = Annotated[str | None, typer.Option("--audit-project", help="Id or title; FASTEN_AUDIT_PROJECT.")]
+Review = Annotated[str | None, typer.Option("--review-project", help="Id or title; FASTEN_REVIEW_PROJECT.")]
+
+
+def retrain(
+    labels: Labels = None,
+    audit: Audit = None,
+    review: Review = None,
+    force: Annotated[bool, typer.Option(help="Also where nothing is new.")] = False,
+) -> None:
+    """Run the flow `fasten` here and now: pull, train, score, triage, push.
+
+    The same as `prefect deployment run fasten/retrain`, without a worker.
+    """
+    from pipeline.orchestrator import run_in_process
+
+    settings = load_settings()
+    parameters = {"labels_project": labels, "audit_project": audit, "review_project": review, "force": force}
+    state = run_in_process(parameters, api_url=settings.prefect_api_url)
+    if not state.is_completed():
+        raise FastenError(state.message or f"the flow ended {state.name}")
+    out.print(f"{state.name}: {state.message}", markup=False)
+
+
+def pull(labels: Labels = None, audit: Audit = None, review: Review = None) -> None:
+    """Pull labels, audits, reviews and images into a snapshot (Parquet), and say what it holds."""
+    from pipeline import loop
+    from pipeline.snapshot import open_snapshot
+
+    settings = _settings(labels, audit, review)
+    pulled = loop.pull_labels(settings, loop.survey(settings))
+    manifest = open_snapshot(pulled.snapshot).manifest
+    out.print(f"snapshot {manifest.snapshot_id}: {pulled.snapshot}", markup=False)
+    for name, count in manifest.rows.items():
+        out.print(f"  {name:8} {count}", markup=False)
+    for why, count in manifest.rejected.items():
+        out.print(f"  left out: {count} × {why}", markup=False)
+
+
+def triage(
+    scores: Annotated[Path | None, typer.Option(help="A scores.parquet; else that of the last run.")] = None,
+    top: Annotated[int, typer.Option(min=0, help="How many of the most doubtful to list.")] = 10,
+    labels: Labels = None,
+) -> None:
+    """Show what the scores say: how many to keep, to relabel and to look at, and the most doubtful labels."""
+    from pipeline import loop, scoring
+    from pipeline.triage import count_decisions
+
+    path = scores or loop.last_run(_settings(labels, None, None)) / "scores.parquet"
+    found = scoring.read_scores(path)
+    for decision, count in count_decisions(scoring.decisions_of(found)).items():
+        out.print(f"{decision:15} {count}")
+    table = Table(box=None, pad_edge=False)
+    for column in ("SAMPLE", "GIVEN", "MODEL SAYS", "CONFIDENCE", "WRONG WITH P", "DECISION"):
+        table.add_column(column)
+    for row in found.sort_by([("priority", "descending"), ("sample_id", "ascending")]).slice(0, top).to_pylist():
+        table.add_row(
+            *(_plain(row[name]) for name in ("sample_id", "given_label", "model_label")),
+            f"{row['confidence']:.0%}",
+            f"{row['error_probability']:.0%}",
+            row["decision"],
+        )
+    if top:
+        out.print(table)
+
+
+def push(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be added.")] = False,
+    labels: Labels = None,
+    review: Review = None,
+) -> None:
+    """Put the last run's doubtful labels into the reviewers' queue; what waits there already is not added again."""
+    from pipeline import loop
+
+    settings = _settings(labels, None, review)
+    pushed = loop.push_queue(settings, loop.survey(settings), loop.last_run(settings) / "queue.json", dry_run=dry_run)
+    verb = "would be added" if dry_run else "added"
+    out.print(f"{pushed.added} {verb} to “{pushed.title}”, {pushed.waiting} waiting", markup=False)
+
+
+def report(labels: Labels = None) -> None:
+    """Print the report of the last completed round (Markdown)."""
+    from pipeline import loop
+
+    out.print(loop.last_report(_settings(labels, None, None)), markup=False)
+
+
+def _settings(labels: str | None, audit: str | None, review: str | None) -> Settings:
+    return load_settings(labels_project=labels, audit_project=audit, review_project=review)
+
+
+def _plain(text: str) -> str:
+    """Text from outside, without rich's markup or control characters."""
+    return "".join(mark for mark in text if mark.isprintable()).replace("[", r"\[")

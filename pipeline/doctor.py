@@ -1,0 +1,155 @@
+"""Checks each outside system and says, for each that is not well, what to do."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import ConfigError, FastenError
+from pipeline.settings import Settings
+
+Level = Literal["ok", "warning", "problem"]
+
+_LOW_DISK_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that was checked."""
+
+    what: str
+    level: Level
+    detail: str
+    """What was found; for a problem also what to do about it."""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Check everything that a round needs, in the order it needs it."""
+    yield from _label_studio(settings)
+    yield from _prefect(settings)
+    yield _checked("MLflow", lambda: _mlflow(settings))
+    yield _checked("device", lambda: _device(settings))
+    yield _disk(settings)
+
+
+def _checked(what: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what=what, level="ok", detail=check())
+    except FastenError as error:
+        return Finding(what=what, level="problem", detail=str(error))
+
+
+def _label_studio(settings: Settings) -> Iterator[Finding]:
+    from pipeline import loop
+    from pipeline.label_studio import LabelStudio
+    from pipeline.pull import check_same_classes
+
+    try:
+        door = LabelStudio(settings.label_studio)
+    except FastenError as error:
+        yield Finding(what="Label Studio", level="problem", detail=str(error))
+        return
+    with door:
+        try:
+            server = door.check()
+        except FastenError as error:
+            yield Finding(what="Label Studio", level="problem", detail=str(error))
+            return
+        yield Finding(
+            what="Label Studio",
+            level="ok",
+            detail=f"{server.version} at {settings.label_studio_url}, signed in as {server.user}",
+        )
+        try:
+            labels, audit, review = loop.find_projects(settings, door)
+        except FastenError as error:
+            yield Finding(what="projects", level="problem", detail=str(error))
+            return
+        yield Finding(
+            what="labels project",
+            level="ok",
+            detail=f"“{labels.title}” ({labels.project_id}): control “{labels.control.name}” on "
+            f"“${labels.control.image_field}”, {len(labels.control.classes)} classes",
+        )
+        if audit is None:
+            yield Finding(
+                what="audit project",
+                level="warning",
+                detail="none is set (FASTEN_AUDIT_PROJECT): only ground-truth annotations of the labels project count",
+            )
+        for what, project in (("audit project", audit), ("review project", review)):
+            if project is None:
+                continue
+            try:
+                check_same_classes(labels, project)
+            except FastenError as error:
+                yield Finding(what=what, level="problem", detail=str(error))
+            else:
+                yield Finding(what=what, level="ok", detail=f"“{project.title}” ({project.project_id}), same classes")
+        if review is None:
+            yield Finding(
+                what="review project",
+                level="ok",
+                detail=f"“{settings.review_project}” does not exist yet: the first round makes it",
+            )
+
+
+def _prefect(settings: Settings) -> Iterator[Finding]:
+    from pipeline import orchestrator
+
+    api_url = settings.prefect_api_url
+    if api_url is None:
+        yield Finding(
+            what="Prefect", level="problem", detail="none is set: run `fasten up`, or set FASTEN_PREFECT_API_URL"
+        )
+        return
+    reachable = _checked("Prefect", lambda: f"{orchestrator.server_version(api_url)} at {api_url}")
+    yield reachable
+    if reachable.level == "problem":
+        return
+    yield _checked("deployment", lambda: _deployment(api_url))
+    yield _checked("worker", lambda: _worker(api_url))
+
+
+def _deployment(api_url: str) -> str:
+    from pipeline import orchestrator
+
+    crons = orchestrator.deployment_schedules(api_url)
+    return f"{orchestrator.DEPLOYMENT}, cron {', '.join(crons)}" if crons else f"{orchestrator.DEPLOYMENT}, no schedule"
+
+
+def _worker(api_url: str) -> str:
+    from pipeline import orchestrator
+
+    online = orchestrator.workers_online(api_url)
+    if not online:
+        raise ConfigError(
+            f"no worker serves the work pool “{orchestrator.WORK_POOL}”: run `fasten up`, or "
+            f"`prefect worker start --pool {orchestrator.WORK_POOL}`"
+        )
+    return f"{online} online for work pool “{orchestrator.WORK_POOL}”"
+
+
+def _mlflow(settings: Settings) -> str:
+    from pipeline.tracking import Tracking
+
+    config = settings.tracking
+    return f"{Tracking(config).check().version} at {config.uri}, experiment “{config.experiment}”"
+
+
+def _device(settings: Settings) -> str:
+    from fasten_model.device import resolve_device
+
+    device = resolve_device(settings.device)
+    return f"{device.type}; preset “{settings.preset}”"
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = settings.data_folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 2**30:.0f} GiB free for {settings.data_folder}"
+    if free < _LOW_DISK_BYTES:
+        return Finding(what="disk", level="problem", detail=f"{detail}: free some, or set FASTEN_DATA_DIR elsewhere")
+    return Finding(what="disk", level="ok", detail=detail)

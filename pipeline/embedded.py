@@ -1,0 +1,45 @@
+"""The embedded stack together with what Prefect has to know of it: `fasten up`, `status` and `down`."""
+
+import logging
+from pathlib import Path
+
+from pipeline import orchestrator
+from pipeline.errors import ConfigError
+from pipeline.settings import Service, Settings, load_settings
+from pipeline.stack import ServiceStatus, StackConfig, down, status, up
+
+logger = logging.getLogger(__name__)
+
+
+def project_root() -> Path:
+    """The folder with `prefect.yaml`: the working directory, as for Prefect's own commands."""
+    root = Path.cwd()
+    if not (root / "prefect.yaml").is_file():
+        raise ConfigError(f"{root} has no prefect.yaml: run this command in the project's folder")
+    return root
+
+
+def start(settings: Settings, *, external: frozenset[Service]) -> None:
+    """Start what is missing, register the deployments, and bury runs that died with an earlier stack."""
+    root = project_root()
+    config = StackConfig(home=settings.home, root=root)
+    before = {service.name: service.healthy for service in status(config)}
+    up(config, external=external)
+    api_url = load_settings().prefect_api_url  # `up` has written the addresses
+    if api_url is None:
+        raise ConfigError("no Prefect is set: set FASTEN_PREFECT_API_URL, or leave it out to have one started")
+    if "prefect" not in external and not before.get("worker", False):
+        dead = orchestrator.mark_dead_runs(api_url)
+        if dead:
+            logger.info("%d flow run(s) that died with the last worker are marked as crashed", dead)
+    orchestrator.deploy(api_url, root)
+
+
+def stop(settings: Settings) -> int:
+    """Stop what `start` started; how many processes that were."""
+    return down(StackConfig(home=settings.home, root=Path.cwd()))
+
+
+def statuses(settings: Settings) -> list[ServiceStatus]:
+    """How each service is."""
+    return status(StackConfig(home=settings.home, root=Path.cwd()))

@@ -1,0 +1,95 @@
+"""Settings: where each value comes from, what wins, and one line for what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.settings import DEMO_ENV, STACK_ENV, load_settings, user_chosen_services
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("FASTEN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".fasten").mkdir()
+    return tmp_path
+
+
+def test_arguments_beat_the_environment_beats_the_file_beats_the_stack_beats_the_default(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().review_project == "FasTEN review"
+    (empty_folder / ".fasten" / STACK_ENV).write_text("FASTEN_REVIEW_PROJECT=stack\n")
+    assert load_settings().review_project == "stack"
+    (empty_folder / ".fasten" / DEMO_ENV).write_text("FASTEN_REVIEW_PROJECT='the demo'\n")
+    assert load_settings().review_project == "the demo"
+    (empty_folder / "fasten.toml").write_text('review_project = "file"\n')
+    assert load_settings().review_project == "file"
+    monkeypatch.setenv("FASTEN_REVIEW_PROJECT", "environment")
+    assert load_settings().review_project == "environment"
+    assert load_settings(review_project="argument").review_project == "argument"
+    assert load_settings(review_project=None).review_project == "environment"
+
+
+def test_a_service_that_the_user_points_at_is_not_ours_to_start(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty_folder / ".fasten" / STACK_ENV).write_text(
+        "FASTEN_LABEL_STUDIO_URL=http://127.0.0.1:1\nFASTEN_PREFECT_API_URL=http://127.0.0.1:2/api\n"
+    )
+    assert user_chosen_services() == frozenset()
+    monkeypatch.setenv("FASTEN_MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
+    (empty_folder / "fasten.toml").write_text('prefect_api_url = "http://prefect.example/api"\n')
+    assert user_chosen_services() == {"mlflow", "prefect"}
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ('rho = "high"', "rho (FASTEN_RHO"),
+        ("rho = -1", "rho (FASTEN_RHO"),
+        ('labl_project = "7"', "labl_project"),
+        ('label_studio_url = "localhost"', "http://host:port"),
+        ('label_studio_url = "http://me:secret@host"', "no user name or password"),
+        ("rho = ", "cannot be read"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(empty_folder: Path, toml: str, says: str) -> None:
+    (empty_folder / "fasten.toml").write_text(toml + "\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert says in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_token_shows_neither_in_the_settings_nor_in_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", "http://127.0.0.1:1/")
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_TOKEN", "abcdef0123456789")
+    settings = load_settings()
+    assert "abcdef" not in repr(settings) + repr(settings.label_studio) + settings.model_dump_json()
+    assert settings.label_studio.url == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("concern", ["label_studio", "tracking"])
+def test_a_missing_service_says_how_to_get_one(concern: str) -> None:
+    with pytest.raises(ConfigError, match="fasten up"):
+        getattr(load_settings(), concern)
+
+
+def test_an_empty_token_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_TOKEN", " ")
+    with pytest.raises(ConfigError, match="FASTEN_LABEL_STUDIO_TOKEN"):
+        _ = load_settings().label_studio
+
+
+def test_a_project_may_be_given_as_a_number_and_an_empty_one_is_none(empty_folder: Path) -> None:
+    (empty_folder / "fasten.toml").write_text('labels_project = 7\naudit_project = ""\n')
+    settings = load_settings()
+    assert (settings.labels_project, settings.audit_project) == ("7", None)

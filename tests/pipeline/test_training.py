@@ -1,0 +1,109 @@
+"""Training: who is held out, what cannot be trained on, and what a fitted model knows."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fasten_model.train import TrainConfig
+from pipeline.errors import DataError
+from pipeline.training import LabelledImages, check_trainable, fit, holdout_mask, is_held_out
+
+CLASSES = ("dark", "bright")
+
+
+def images(
+    labels: list[int], *, name: str = "s", given_labels: list[int] | None = None, estimates: list[bool] | None = None
+) -> LabelledImages:
+    """Dark and bright squares: class 0 is dark, class 1 is bright."""
+    count = len(labels)
+    generator = torch.Generator().manual_seed(count)
+    noise = torch.randint(0, 60, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return LabelledImages(
+        sample_ids=tuple(f"{name}-{i}" for i in range(count)),
+        images=noise + 190 * torch.tensor(labels, dtype=torch.uint8).reshape(-1, 1, 1, 1),
+        labels=torch.tensor(labels),
+        given_labels=torch.tensor(labels if given_labels is None else given_labels),
+        estimates=torch.tensor([True] * count if estimates is None else estimates),
+    )
+
+
+def flipped(data: LabelledImages, *, every: int) -> LabelledImages:
+    """The same images, every so many-th label wrong."""
+    labels = data.labels.clone()
+    labels[::every] = 1 - labels[::every]
+    return LabelledImages(
+        sample_ids=data.sample_ids,
+        images=data.images,
+        labels=labels,
+        given_labels=data.given_labels,
+        estimates=data.estimates,
+    )
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, unique=True), st.floats(0.01, 0.98))
+def test_a_sample_held_out_once_is_held_out_at_every_larger_share(names: list[str], share: float) -> None:
+    for name in names:
+        assert is_held_out(name, share) == is_held_out(name, share)
+        assert not is_held_out(name, share) or is_held_out(name, min(1.0, share + 0.01))
+
+
+def test_about_the_given_share_is_held_out() -> None:
+    assert sum(is_held_out(f"sample-{i}", 0.25) for i in range(4000)) == pytest.approx(1000, abs=100)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=40),
+    st.floats(0.05, 0.95),
+)
+@settings(deadline=None)
+def test_every_class_keeps_a_sample_to_train_on_and_reviews_are_never_held_out(
+    rows: list[tuple[int, bool]], share: float
+) -> None:
+    clean = images([label for label, _ in rows], estimates=[audit for _, audit in rows])
+    held = holdout_mask(clean, share, 4)
+    assert not (held & ~clean.estimates).any()
+    assert set(clean.labels[~held].tolist()) == set(clean.labels.tolist())
+
+
+@pytest.mark.parametrize(
+    ("noisy", "clean", "classes", "says"),
+    [
+        ([0, 1], [0, 1], ("only",), "only one class"),
+        ([], [0, 1], CLASSES, "no bulk label"),
+        ([0, 1], [], CLASSES, "clean set is empty"),
+        ([0, 1], [0, 0], CLASSES, "no audited sample of class “bright”"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_line(
+    noisy: list[int], clean: list[int], classes: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(DataError, match=says):
+        check_trainable(images(noisy), images(clean), classes)
+
+
+def test_a_class_that_nobody_uses_does_not_stop_training() -> None:
+    check_trainable(images([0, 1]), images([0, 1]), (*CLASSES, "never used"))
+
+
+def test_a_fitted_model_undoes_the_noise_and_knows_its_rate() -> None:
+    truth = [i % 2 for i in range(160)]
+    noisy = flipped(images(truth), every=5)
+    clean = images(
+        truth[:40], name="audited", given_labels=[1 - t if i % 5 == 0 else t for i, t in enumerate(truth[:40])]
+    )
+    heard: list[int] = []
+    fitted = fit(
+        noisy,
+        clean,
+        CLASSES,
+        TrainConfig(epochs=4, noisy_batch=32, clean_batch=16, device="cpu"),
+        holdout=0.25,
+        on_epoch=lambda metrics: heard.append(metrics.epoch),
+    )
+    assert heard == [1, 2, 3, 4]
+    assert fitted.held_out == int(fitted.confusion.sum()) > 0
+    assert fitted.accuracy == 1.0
+    assert fitted.model.predict_probabilities(noisy.images).argmax(dim=1).tolist() == truth
+    assert fitted.model.transition.sum(dim=1).tolist() == pytest.approx([1, 1])
+    assert fitted.model.transition.diagonal().tolist() == pytest.approx([0.8, 0.8], abs=0.08)

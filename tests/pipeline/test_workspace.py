@@ -1,0 +1,58 @@
+"""The workspace: what counts as new, and what a run is called."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import DataError
+from pipeline.records import ProjectState
+from pipeline.settings import Settings
+from pipeline.workspace import Completed, Workspace, config_digest, fingerprint, run_key, write_whole
+
+
+def state(project_id: int, tasks: int, annotations: int, newest: str) -> ProjectState:
+    return ProjectState(project_id=project_id, tasks=tasks, annotations=annotations, newest_change=newest)
+
+
+LABELS = state(1, 10, 12, "2026-01-01")
+
+
+def test_making_and_filling_the_queue_is_nothing_new_but_an_answer_is() -> None:
+    before = fingerprint({"labels": LABELS})
+    assert fingerprint({"labels": LABELS, "review": state(2, 0, 0, "")}) == before
+    assert fingerprint({"labels": LABELS, "review": state(2, 0, 1, "2026-01-02")}) != before
+
+
+@pytest.mark.parametrize(
+    "changed", [state(1, 11, 12, "2026-01-01"), state(1, 10, 11, "2026-01-01"), state(1, 10, 12, "2026-01-02")]
+)
+def test_every_change_of_a_project_is_something_new(changed: ProjectState) -> None:
+    assert fingerprint({"labels": changed}) != fingerprint({"labels": LABELS})
+
+
+def test_the_key_of_a_run_changes_with_what_is_learnt_from_and_not_with_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FASTEN_HOME", "/nowhere")
+    base = Settings()
+    assert run_key("abc", base) == run_key("abc", Settings(queue_size=3))
+    assert config_digest(base) != config_digest(Settings(queue_size=3))
+    assert len({run_key("abc", base), run_key("abd", base), run_key("abc", Settings(seed=1))}) == 3
+
+
+def test_a_completed_round_is_remembered_and_a_damaged_record_is_one_line(tmp_path: Path) -> None:
+    workspace = Workspace(folder=tmp_path / "project-1")
+    assert workspace.completed() is None
+    completed = Completed(fingerprint="f", snapshot_id="s", config="c", run_key="k")
+    workspace.remember(completed)
+    assert workspace.completed() == completed
+    (workspace.folder / "completed.json").write_text("{")
+    with pytest.raises(DataError, match=r"completed\.json is damaged"):
+        workspace.completed()
+
+
+def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_whole(path, b"one")
+    write_whole(path, b"two")
+    assert [(p.name, p.read_bytes()) for p in path.parent.iterdir()] == [("file", b"two")]
