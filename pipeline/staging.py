@@ -40,7 +40,7 @@ WITH bulk AS (
     WHERE origin = 'labels' AND sha256 IS NOT NULL GROUP BY url.sha256 HAVING COUNT(DISTINCT sample_id) = 1
 )
 UPDATE task SET sample_id = bulk.sample_id FROM bulk JOIN url ON url.sha256 = bulk.sha256
-WHERE task.digest = url.digest AND task.origin != 'labels'
+WHERE task.digest = url.digest AND task.origin = 'audit'
     AND task.sample_id NOT IN (SELECT sample_id FROM task WHERE origin = 'labels')
 """
 _URLS = """
@@ -131,7 +131,9 @@ class Staging:
 
     def link_by_image(self) -> int:
         """Give audited tasks whose sample nobody labelled the id of the one labelled sample with the same image."""
-        return self._database.execute(_LINK).rowcount
+        before = self._database.total_changes  # a cursor's rowcount does not see past the WITH
+        self._database.execute(_LINK)
+        return self._database.total_changes - before
 
     def samples(self) -> Iterator[tuple[str, list[Said]]]:
         """Every sample, by id, with all its annotations in a fixed order."""
