@@ -6,7 +6,7 @@ earlier call left half done, and adds nothing to what is complete.
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from pipeline.demo.records import DemoDataset
 from pipeline.demo.tasks import SAMPLE_ID, audit_task, labelling_config, labels_task, with_image
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
 from pipeline.label_studio import MissingProjectError, User
+from pipeline.queue import SETTLE_PAUSES_S
 from pipeline.records import Project, Task
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,13 @@ def email_of(person: str) -> str:
 
 
 def enter_dataset(
-    door: EntryDoor, dataset: DemoDataset, titles: Titles, *, password: SecretStr, chunk: int = CHUNK
+    door: EntryDoor,
+    dataset: DemoDataset,
+    titles: Titles,
+    *,
+    password: SecretStr,
+    chunk: int = CHUNK,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Entered:
     """Creates the labels and the audit project, and in them a task for each sample with everybody's answers.
 
@@ -97,7 +104,7 @@ def enter_dataset(
         for start in range(0, len(missing), chunk):
             group = missing[start : start + chunk]
             urls |= _upload(door, labels, {i: images[i] for i in group if i not in urls})
-            _import(door, project, [with_image(tasks[i], project, i, urls[i]) for i in group])
+            _import(door, project, [with_image(tasks[i], project, i, urls[i]) for i in group], pause)
             added += len(group)
             done = len(there) + start + len(group)
             logger.info("entered %s of %s tasks into %r", f"{done:,}", f"{len(tasks):,}", project.title)
@@ -153,11 +160,16 @@ def _upload(door: EntryDoor, project: Project, images: Mapping[str, bytes]) -> d
     return {i: urls[name] for name, i in names.items()}
 
 
-def _import(door: EntryDoor, project: Project, payload: Sequence[Mapping[str, Any]]) -> None:
+def _import(
+    door: EntryDoor, project: Project, payload: Sequence[Mapping[str, Any]], pause: Callable[[float], None]
+) -> None:
     try:
         door.import_tasks(project.project_id, payload)
     except ServiceUnavailable:
-        # The answer was lost, not necessarily the tasks: a chunk is there as a whole, or not at all.
+        # The answer was lost, not necessarily the tasks: a chunk is there as a whole, now or soon, or not at all.
         ids = {task["data"][SAMPLE_ID] for task in payload}
-        if door.find_data_values(project.project_id, SAMPLE_ID, ids) != ids:
-            raise
+        for seconds in SETTLE_PAUSES_S:
+            if door.find_data_values(project.project_id, SAMPLE_ID, ids) == ids:
+                return
+            pause(seconds)
+        raise

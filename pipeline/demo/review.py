@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,7 +33,7 @@ class ReviewDoor(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReviewedSummary:
+class Reviewed:
     """What came of one sitting."""
 
     asked: int
@@ -52,15 +52,15 @@ class ReviewedSummary:
 def review_queue(
     reviewers: Sequence[ReviewDoor],
     project: Project,
-    truth_of: Callable[[str], str | None],
+    truths: Mapping[str, str],
     *,
     count: int,
     accuracy: float = REVIEWER_ACCURACY,
     rng: np.random.Generator,
-) -> ReviewedSummary:
+) -> Reviewed:
     """The `reviewers` in turn answer up to `count` tasks, each the one that the queue serves them next.
 
-    `truth_of(sample_id)` is asked only to decide what a person would see in the image. Ends early when the queue has
+    `truths` (`sample_id` → truth) only decide what a person would see in the image. Ends early when the queue has
     nothing left for a reviewer whose turn it is.
     """
     asked = really_wrong = suggestion_right = answered_right = unknown = 0
@@ -70,7 +70,7 @@ def review_queue(
         if task is None:
             logger.info("the queue is empty")
             break
-        truth = truth_of(task.sample_id)
+        truth = truths.get(task.sample_id)
         lead_time_s = round(float(rng.gamma(4.0, 0.8)), 2)
         if truth is None:
             reviewer.submit(project, task, verdict=NOT_SURE, lead_time_s=lead_time_s)
@@ -85,7 +85,7 @@ def review_queue(
         seconds += lead_time_s
         if asked % _LOG_EVERY == 0:
             logger.info("reviewed %s tasks, %s of them showed a wrong label", f"{asked:,}", f"{really_wrong:,}")
-    return ReviewedSummary(
+    return Reviewed(
         asked=asked,
         really_wrong=really_wrong,
         suggestion_right=suggestion_right,

@@ -1,30 +1,25 @@
 """What the demonstration's tasks and their screen look like to Label Studio."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
-from xml.sax.saxutils import quoteattr
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 from pipeline.demo.records import DemoSample
 from pipeline.records import Project
+from pipeline.review_screen import CLASS_KEYS
 
 SAMPLE_ID = "sample_id"
 
-_HOTKEYS = "1234567890qwertyuiopasdfghjklzxcvbnm"
-
 
 def labelling_config(classes: Sequence[str]) -> str:
-    """A screen with the image and one radio button a class; a class that is a digit has that digit as its hotkey."""
-    keys = _hotkeys(classes)
-    choices = "".join(
-        f"<Choice value={quoteattr(name)}{f' hotkey={quoteattr(keys[name])}' if name in keys else ''}/>"
-        for name in classes
-    )
-    return (
-        '<View style="display:flex;gap:24px">'
-        '<View><Image name="image" value="$image" maxWidth="320px" zoomControl="false"/></View>'
-        f'<View><Choices name="label" toName="image" choice="single-radio" required="true">{choices}</Choices></View>'
-        "</View>"
-    )
+    """Label config XML: the image, and one radio button a class with the key that the reviewers' screen has for it."""
+    root = Element("View", style="display: flex; gap: 24px; align-items: flex-start")
+    SubElement(root, "Image", name="image", value="$image", maxWidth="320px", zoomControl="false")
+    choices = SubElement(root, "Choices", name="label", toName="image", choice="single-radio", required="true")
+    for name, key in zip_longest(classes, CLASS_KEYS[: len(classes)]):
+        SubElement(choices, "Choice", {"value": name} | ({"hotkey": key} if key else {}))
+    return tostring(root, encoding="unicode")
 
 
 def labels_task(sample: DemoSample, project: Project, annotators: Sequence[int], auditor: int) -> dict[str, Any] | None:
@@ -59,9 +54,3 @@ def _answer(project: Project, label: str | None, user: int, *, ground_truth: boo
     }
     # Said each time: an imported annotation that does not say so is taken for ground truth.
     return {"result": [region], "completed_by": user, "ground_truth": ground_truth, "was_cancelled": False}
-
-
-def _hotkeys(classes: Sequence[str]) -> dict[str, str]:
-    own = {name: name for name in classes if len(name) == 1 and name in _HOTKEYS}
-    free = (key for key in _HOTKEYS if key not in own.values())
-    return own | dict(zip((name for name in classes if name not in own), free, strict=False))

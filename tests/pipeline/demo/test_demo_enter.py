@@ -17,6 +17,7 @@ from pipeline.label_config import find_control
 from pipeline.label_studio import MissingProjectError, User
 from pipeline.label_studio.parsing import parse_task
 from pipeline.records import Project, Task
+from pipeline.review_screen import CLASS_KEYS, review_config
 
 PASSWORD = SecretStr("seven-of-them")
 TITLES = Titles.of("animals")
@@ -82,6 +83,10 @@ class MemoryDoor:
     def add_user(self, email: str, password: str) -> User:
         self.passwords.add(password)
         return User(user_id=self.users.setdefault(email, 10 + len(self.users)), token=SecretStr("0" * 40))
+
+
+def _at_once(seconds: float) -> None:
+    """Nobody waits for a server in memory."""
 
 
 def _sample(number: int, **changes: Any) -> DemoSample:
@@ -166,8 +171,8 @@ def test_entering_again_adds_nothing() -> None:
 def test_a_half_entered_data_set_is_completed(fail_at: int) -> None:
     door = MemoryDoor(fail_at=fail_at)
     with pytest.raises(ServiceUnavailable):
-        enter_dataset(door, DATASET, TITLES, password=PASSWORD, chunk=2)
-    entered = enter_dataset(door, DATASET, TITLES, password=PASSWORD, chunk=2)
+        enter_dataset(door, DATASET, TITLES, password=PASSWORD, chunk=2, pause=_at_once)
+    entered = enter_dataset(door, DATASET, TITLES, password=PASSWORD, chunk=2, pause=_at_once)
     assert entered.added == 8 - 2 * (fail_at - 1)
     whole = MemoryDoor()
     complete = enter_dataset(whole, DATASET, TITLES, password=PASSWORD)
@@ -177,7 +182,7 @@ def test_a_half_entered_data_set_is_completed(fail_at: int) -> None:
 
 def test_a_lost_answer_to_an_import_that_was_carried_out_adds_nothing_twice() -> None:
     door = MemoryDoor(fail_at=2, fails_after_taking=True)
-    entered = enter_dataset(door, DATASET, TITLES, password=PASSWORD, chunk=2)
+    entered = enter_dataset(door, DATASET, TITLES, password=PASSWORD, chunk=2, pause=_at_once)
     assert len(_answers(door, entered.labels)) == len(door.tasks[entered.labels.project_id]) == 6
 
 
@@ -221,9 +226,14 @@ def test_the_screen_names_every_class_whatever_it_is_called() -> None:
     assert control.image_field == "image"
 
 
-def test_a_digit_is_its_own_hotkey_and_no_key_is_used_twice() -> None:
-    config = labelling_config([*"0123456789", *(f"class {i}" for i in range(40))])
+def test_a_digit_is_its_own_hotkey_as_on_the_reviewers_screen() -> None:
+    config, review = labelling_config("0123456789"), review_config([*"0123456789"])
     for digit in "0123456789":
-        assert f'<Choice value="{digit}" hotkey="{digit}"/>' in config
-    assert '<Choice value="class 0" hotkey="q"/>' in config
-    assert '<Choice value="class 39"/>' in config
+        assert f'<Choice value="{digit}" hotkey="{digit}"' in config
+        assert f'<Choice value="{digit}" hotkey="{digit}"' in review
+
+
+def test_more_classes_than_keys_can_still_be_chosen() -> None:
+    config = labelling_config([f"class {i}" for i in range(60)])
+    assert '<Choice value="class 59" />' in config
+    assert config.count("hotkey=") == len(set(CLASS_KEYS))

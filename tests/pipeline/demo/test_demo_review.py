@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.demo.review import ReviewedSummary, review_queue
+from pipeline.demo.review import Reviewed, review_queue
 from pipeline.records import NOT_SURE, LabelControl, Project, Task
 
 CLASSES = ("cat", "dog", "cow")
@@ -51,10 +51,13 @@ class MemoryReviewer:
         return task.task_id
 
 
-def _review(queue: MemoryQueue, **changes: Any) -> ReviewedSummary:
+def _review(queue: MemoryQueue, **changes: Any) -> Reviewed:
     arguments: dict[str, Any] = {
-        "truth_of": lambda _: "cat", "count": 100, "accuracy": 1.0, "rng": np.random.default_rng(0), **changes,
-    }  # fmt: skip
+        "truths": {f"s{n}": "cat" for n in range(1_000)},
+        "count": 100,
+        "accuracy": 1.0,
+        "rng": np.random.default_rng(0),
+    } | changes
     return review_queue([MemoryReviewer("ann", queue), MemoryReviewer("ben", queue)], PROJECT, **arguments)
 
 
@@ -96,7 +99,7 @@ def test_reviewers_err_as_often_as_they_are_said_to_and_only_with_classes() -> N
 
 def test_nobody_knows_a_sample_without_a_truth() -> None:
     queue = MemoryQueue([_task(0), _task(1)])
-    summary = _review(queue, truth_of={"s0": "cat"}.get)
+    summary = _review(queue, truths={"s0": "cat"})
     assert queue.answers[1] == ("ben", 1, None, NOT_SURE)
     assert (summary.asked, summary.unknown, summary.really_wrong, summary.answered_right) == (2, 1, 1, 1)
 
