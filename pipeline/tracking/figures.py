@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, PowerNorm
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ def heat_map(
     edge = len(cells) * block - 0.5
     image = axes.imshow(
         cells,
-        cmap=_palette(),
+        cmap=colormaps["Blues"].with_extremes(bad="0.85"),
         norm=PowerNorm(gamma=0.5, vmin=0.0, vmax=1.0),
         extent=(-0.5, edge, edge, -0.5),
         interpolation="nearest",
@@ -102,7 +102,7 @@ def _write_cells(axes: Axes, shares: NDArray[np.float64], cell_texts: Sequence[S
     for row, column in np.ndindex(shares.shape):
         share = float(shares[row, column])
         text = f"{share:.2f}" if cell_texts is None else cell_texts[row][column]
-        if np.isnan(share) or share < 0.005:  # empty cells stay empty: the eye finds the others
+        if np.isnan(share) or text in ("0", "0.00"):  # empty cells stay empty: the eye finds the others
             continue
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if share > 0.3 else "black")
 
@@ -117,9 +117,3 @@ def _coarse(shares: NDArray[np.float64], block: int) -> NDArray[np.float64]:
     padded[:size, :size] = np.where(np.isnan(shares), -np.inf, shares)
     largest: NDArray[np.float64] = padded.reshape(side, block, side, block).max(axis=(1, 3))
     return np.where(np.isneginf(largest), np.nan, largest)
-
-
-def _palette() -> Colormap:
-    palette = colormaps["Blues"].copy()
-    palette.set_bad("0.85")
-    return palette

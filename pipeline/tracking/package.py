@@ -79,6 +79,11 @@ def complete_package(target: Path, *, run_id: str, model_id: str, location: str)
     model.run_id = run_id
     model.model_id = model.model_uuid = model_id
     model.artifact_path = location
+    # MLflow notes where the files came from; it never reads that again, and this machine's paths are nobody's business.
+    flavor = model.flavors[pyfunc.FLAVOR_NAME]
+    flavor[pyfunc.MODEL_CODE_PATH] = _SERVED_MODEL.name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
     model.save(str(description))
 
 

@@ -106,7 +106,7 @@ class TrainingRun:
         for name, value in metrics.items():
             point = (_key(name), step, float(value))
             if not np.isfinite(point[2]):
-                logger.warning("metric %s is %s at step %d: not logged", name, value, step)
+                logger.debug("metric %s is %s at step %d: not logged", name, value, step)
             elif point not in self._logged_points:  # a run taken up again passes the same epochs once more
                 self._logged_points.add(point)
                 points.append(Metric(point[0], point[2], now, step))
@@ -126,11 +126,11 @@ class TrainingRun:
         if (shares < 0).any() or np.abs(shares.sum(axis=1) - 1).max() > 1e-3:
             raise DataError(f"transition matrix {name!r} has rows that do not sum to 1; pass p(noisy=j | clean=i)")
         figure = heat_map(
-            shares, classes, title="Transition matrix T̂: how each class is labelled",
+            shares, classes, title=f"{_words(name).capitalize()}: how each class is labelled",
             row_axis="true class", column_axis="given label",
         )  # fmt: skip
         document = {"rows": "true class", "columns": "given label", "classes": list(classes)}
-        self._log_matrix(name, document | {"matrix": np.round(shares, 6).tolist()}, figure)
+        self._log_matrix(_file_name(name), document | {"matrix": np.round(shares, 6).tolist()}, figure)
 
     def log_confusion(self, matrix: ArrayLike, classes: Sequence[str], name: str) -> None:
         """Log counts of (true class, predicted class) as `confusion/{name}.json` and `.png`, coloured by row.
@@ -145,9 +145,9 @@ class TrainingRun:
             raise DataError(f"confusion matrix {name!r} has negative counts")
         totals = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
-        texts = [[f"{value:g}" for value in row] for row in counts]
+        texts = [[f"{value:.0f}" for value in row] for row in counts]
         figure = heat_map(
-            shares, classes, title=f"Confusion, {name}: {counts.sum():g} samples",
+            shares, classes, title=f"Confusion, {_words(name)}: {counts.sum():.0f} samples",
             row_axis="true class", column_axis="predicted class", cell_texts=texts,
         )  # fmt: skip
         document = {"rows": "true class", "columns": "predicted class", "classes": list(classes)}
@@ -245,6 +245,10 @@ def _file_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
         raise DataError(f"artifact name {name!r} is not 1–100 letters, digits, '_' or '-'")
     return name
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _param_value(value: Any) -> str:

@@ -32,21 +32,21 @@ class ImageClassifier(PythonModel):
 
         Args:
             context: unused; MLflow passes the artifacts.
-            model_input: DataFrame with a column `image` of encoded images (bytes), or a list of such bytes.
+            model_input: DataFrame with a column `image` of encoded images (bytes); callers may also pass
+                `{"image": [bytes, …]}`, which MLflow turns into one by the signature.
             params: unused.
 
         Returns:
             DataFrame with the input's index: `label` (class name) and `probabilities` (dict class name → probability).
         """
-        table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame({"image": list(model_input)})
-        images = [bytes(image) for image in table["image"]]
+        images = [bytes(image) for image in model_input["image"]]
         classes = list(self._model.classes)
         rows: list[dict[str, float]] = []
         for start in range(0, len(images), IMAGES_AT_ONCE):
             probabilities = self._model.predict_bytes(images[start : start + IMAGES_AT_ONCE])
             rows.extend(dict(zip(classes, map(float, row), strict=True)) for row in probabilities)
         labels = [max(row, key=row.__getitem__) for row in rows]
-        return pd.DataFrame({"label": labels, "probabilities": rows}, index=table.index)
+        return pd.DataFrame({"label": labels, "probabilities": rows}, index=model_input.index)
 
 
 set_model(ImageClassifier())
