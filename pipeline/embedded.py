@@ -22,13 +22,11 @@ def project_root() -> Path:
 def start(settings: Settings, *, external: frozenset[Service]) -> None:
     """Start what is missing, register the deployments, and bury runs that died with an earlier stack."""
     root = project_root()
-    config = StackConfig(home=settings.home, root=root)
-    before = {service.name: service.healthy for service in status(config)}
-    up(config, external=external)
+    stack = up(StackConfig(home=settings.home, project=root), external=external)
     api_url = load_settings().prefect_api_url  # `up` has written the addresses
     if api_url is None:
         raise ConfigError("no Prefect is set: set FASTEN_PREFECT_API_URL, or leave it out to have one started")
-    if "prefect" not in external and not before.get("worker", False):
+    if "worker" in stack.started:
         dead = orchestrator.mark_dead_runs(api_url)
         if dead:
             logger.info("%d flow run(s) that died with the last worker are marked as crashed", dead)
@@ -37,9 +35,9 @@ def start(settings: Settings, *, external: frozenset[Service]) -> None:
 
 def stop(settings: Settings) -> int:
     """Stop what `start` started; how many processes that were."""
-    return down(StackConfig(home=settings.home, root=Path.cwd()))
+    return down(StackConfig(home=settings.home))
 
 
 def statuses(settings: Settings) -> list[ServiceStatus]:
     """How each service is."""
-    return status(StackConfig(home=settings.home, root=Path.cwd()))
+    return status(StackConfig(home=settings.home))

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -105,7 +106,9 @@ def deployment_schedules(api_url: str, name: str = DEPLOYMENT) -> list[str]:
 def workers_online(api_url: str, pool: str = WORK_POOL) -> int:
     """How many workers of the pool have been heard of lately."""
     with connected(api_url) as client:
-        response = client.request("POST", f"/work_pools/{pool}/workers/filter", json={})
+        response = client.request(
+            "POST", "/work_pools/{work_pool_name}/workers/filter", path_params={"work_pool_name": pool}, json={}
+        )
         if response.status_code == httpx.codes.NOT_FOUND:
             return 0
         response.raise_for_status()
@@ -114,7 +117,12 @@ def workers_online(api_url: str, pool: str = WORK_POOL) -> int:
 
 def deploy(api_url: str, root: Path) -> None:
     """Register every deployment of `root/prefect.yaml`, with Prefect's own command."""
-    _prefect(api_url, root, "--no-prompt", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
+    with connected(api_url) as client:
+        try:
+            client.read_work_pool(WORK_POOL)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
+            logger.info("made the process work pool “%s”", WORK_POOL)
     _prefect(api_url, root, "--no-prompt", "deploy", "--all")
 
 
@@ -214,8 +222,7 @@ def run_in_process(parameters: dict[str, Any], *, api_url: str | None) -> State[
     flow = registered_flow()
     overrides = {PREFECT_API_URL: api_url} if api_url else {}
     with temporary_settings(overrides):
-        state: State[Any] = flow(**parameters, return_state=True)
-    return state
+        return cast(State[Any], flow(**parameters, return_state=True))
 
 
 def registered_flow(name: str = "retrain") -> Flow[..., Any]:

@@ -13,7 +13,7 @@ from pipeline.errors import DataError
 from pipeline.settings import Settings
 from pipeline.training import Fitted, fit, summary
 from pipeline.training_data import from_samples, load_files
-from pipeline.triage import Decision, count_decisions
+from pipeline.triage import count_decisions
 from pipeline.workspace import write_whole
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def train_files(*, clean: Path, noisy: Path, out: Path, settings: Settings) -> F
     return fitted
 
 
-def score_file(*, model: Path, noisy: Path, out: Path, rho: float | None, device: str) -> dict[Decision, int]:
+def score_file(*, model: Path, noisy: Path, out: Path, rho: float | None, device: str) -> dict[str, int]:
     """Score the file's labels into `out`; how many were kept, relabeled, left to people."""
     loaded = load_model(model, device=device)
     samples = from_samples(read_samples(noisy, size=loaded.image_size, classes=loaded.classes), noisy)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -49,13 +50,13 @@ def _load(path: Path, classes: Sequence[str], store: ImageStore, *, size: int) -
         logger.warning(
             "%d of %d samples of %s are left out: their image is missing or unreadable", missing, len(hashes), path.name
         )
-    given = rows["given_label"].to_pylist() if "given_label" in rows.column_names else [None] * len(hashes)
+    given: list[str | None] = rows["given_label"].to_pylist() if "given_label" in rows.column_names else [None] * len(hashes)
     provenance = rows["provenance"].to_pylist() if "provenance" in rows.column_names else ["noisy"] * len(hashes)
     every = LabelledImages(
         sample_ids=tuple(rows["sample_id"].to_pylist()),
         images=images,
         labels=torch.tensor([index[name] for name in rows["label"].to_pylist()], dtype=torch.int64),
-        given_labels=torch.tensor([index.get(name, UNKNOWN) for name in given], dtype=torch.int64),
+        given_labels=torch.tensor([UNKNOWN if name is None else index[name] for name in given], dtype=torch.int64),
         estimates=torch.tensor([kind == "audit" for kind in provenance], dtype=torch.bool),
     )
     return every.at(usable)
@@ -64,16 +65,15 @@ def _load(path: Path, classes: Sequence[str], store: ImageStore, *, size: int) -
 def load_files(clean: Path, noisy: Path, *, size: int) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
     """(noisy, clean, classes) from the two inline Parquet files; every clean row counts as drawn at random.
 
-    The classes are those of the clean file (its metadata, or its sorted labels): a noisy label that no audited sample
-    has is rejected with its reason.
+    The classes are those of the clean file, then those that only the noisy file has (which no training will take, for
+    want of an audited sample: `training.check_trainable` says so).
     """
-    clean_samples = read_samples(clean, size=size)
-    noisy_samples = read_samples(noisy, size=size, classes=clean_samples.classes)
-    return (
-        from_samples(noisy_samples, noisy),
-        from_samples(clean_samples, clean),
-        tuple(clean_samples.classes),
-    )
+    clean_samples, noisy_samples = read_samples(clean, size=size), read_samples(noisy, size=size)
+    classes = tuple(clean_samples.classes)
+    classes += tuple(name for name in noisy_samples.classes if name not in classes)
+    position = torch.tensor([classes.index(name) for name in noisy_samples.classes], dtype=torch.int64)
+    noisy_set = from_samples(noisy_samples, noisy)
+    return replace(noisy_set, labels=position[noisy_set.labels]), from_samples(clean_samples, clean), classes
 
 
 def from_samples(samples: Samples, path: Path) -> LabelledImages:

@@ -114,7 +114,7 @@ def choose_queue(candidates: Iterable[Candidate], *, key: Callable[[str], str]) 
     ]
 
 
-def count_decisions(decisions: Iterable[str]) -> dict[Decision, int]:
+def count_decisions(decisions: Iterable[str]) -> dict[str, int]:
     """How many samples were kept, relabeled and left to people."""
     counted = Counter(decisions)
     return {name: counted[name] for name in DECISIONS}

@@ -25,6 +25,7 @@ from pipeline.demo.scoreboard import RoundRow, accuracy, load_rows, save_rows, w
 from pipeline.errors import ConfigError, ServiceError
 from pipeline.image_store import ImageStore
 from pipeline.label_studio import LabelStudio, LabelStudioConfig
+from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import DEMO_ENV, Settings, load_settings
 from pipeline.snapshot import Snapshot, latest_snapshot
 from pipeline.tracking import Tracking
@@ -64,7 +65,8 @@ def play(settings: Settings, dataset: DemoDataset, *, reviews: int, seed: int = 
     Between two rounds simulated reviewers take `reviews` tasks of the queue, in its order. Raises `ServiceError` where
     a round does not complete.
     """
-    if settings.prefect_api_url is None or settings.label_studio_password is None:
+    api_url = settings.prefect_api_url
+    if api_url is None or settings.label_studio_password is None:
         raise ConfigError(
             "the demonstration signs people up and needs a Label Studio of its own: unset FASTEN_LABEL_STUDIO_URL and "
             "run `fasten up`, or set FASTEN_LABEL_STUDIO_PASSWORD for its people"
@@ -89,7 +91,7 @@ def play(settings: Settings, dataset: DemoDataset, *, reviews: int, seed: int = 
             with phase(f"{REVIEWERS} reviewers take up to {reviews} tasks of the queue"):
                 reviewed = _let_people_review(settings, dataset, review_title, reviews, seed=seed + len(rows))
         with phase(f"round {len(rows) + 1}: prefect deployment run {orchestrator.DEPLOYMENT}"):
-            outcome = _retrain(settings.prefect_api_url)
+            outcome = _retrain(api_url)
         with phase("comparing with the truth, and with plain cross-entropy on the same data"):
             row, mlflow_url = _judge(settings, dataset, entered, number=len(rows) + 1, reviewed=reviewed)
         rows.append(replace(row, seconds=time.monotonic() - started))
@@ -125,7 +127,7 @@ def _let_people_review(
 ) -> Reviewed:
     assert settings.label_studio_password is not None
     with LabelStudio(settings.label_studio) as door:
-        project = door.find_project(review_title, control=loop.REVIEW_CONTROL)
+        project = door.find_project(review_title, control=REVIEW_CONTROL)
         people = [
             door.add_user(email_of(f"reviewer-{i + 1}"), settings.label_studio_password.get_secret_value())
             for i in range(REVIEWERS)
@@ -217,7 +219,7 @@ def _links(
     settings: Settings, entered: Entered, review_title: str, mlflow_url: str, prefect_url: str
 ) -> Mapping[str, str]:
     with LabelStudio(settings.label_studio) as door:
-        review = door.find_project(review_title, control=loop.REVIEW_CONTROL)
+        review = door.find_project(review_title, control=REVIEW_CONTROL)
     return {
         "review queue": loop.queue_url(settings.label_studio.url, review),
         "labels": f"{settings.label_studio.url}/projects/{entered.labels.project_id}",
