@@ -1,0 +1,186 @@
+"""Models on disk: they come back as they were, and nothing malformed or hostile gets in."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from fasten_model.checkpoint import JSON_FILE, WEIGHTS_FILE, Model, load_model, save_model
+from fasten_model.errors import DataError
+from fasten_model.network import build_network
+
+
+def small_model(seed: int = 0, classes: tuple[str, ...] = ("cat", "dög <b>", "ant")) -> Model:
+    torch.manual_seed(seed)
+    num_classes = len(classes)
+    return Model(
+        network=build_network("small", num_classes).eval(),
+        classes=classes,
+        preset="small",
+        image_size=16,
+        temperature=1.7,
+        transition=torch.softmax(torch.randn(num_classes, num_classes), dim=1),
+        rho=0.8,
+        metadata={"snapshot": "abc"},
+    )
+
+
+def png(grey: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (20, 10), grey).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_saved_model_loads_and_predicts_the_same(tmp_path: Path) -> None:
+    model = small_model()
+    save_model(model, tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [JSON_FILE, WEIGHTS_FILE]
+    for name in ("classes", "preset", "image_size", "temperature", "rho", "metadata"):
+        assert getattr(loaded, name) == getattr(model, name)
+    assert torch.equal(loaded.transition, model.transition)
+    images = [png(0), png(200)]
+    assert torch.equal(loaded.predict_bytes(images), model.predict_bytes(images))
+
+
+def test_probabilities_are_the_tempered_softmax_of_the_clean_head() -> None:
+    model = small_model()
+    images = model.decode([png(0), png(90), png(200)])
+    assert (images.dtype, images.shape) == (torch.uint8, (3, 3, 16, 16))
+    logits, probabilities = model.predict_logits(images), model.predict_probabilities(images)
+    torch.testing.assert_close(probabilities, torch.softmax(logits / 1.7, dim=1))
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(3))
+
+
+def test_no_images_give_no_predictions() -> None:
+    assert small_model().predict_bytes([]).shape == (0, 3)
+
+
+def test_a_bad_image_is_named_by_its_position() -> None:
+    with pytest.raises(DataError, match="image 1: not a PNG"):
+        small_model().predict_bytes([png(0), b"<html>"])
+
+
+def test_saving_again_replaces_the_model_and_leaves_other_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "scores.parquet").write_text("kept")
+    save_model(small_model(0), tmp_path)
+    save_model(small_model(1), tmp_path)
+    assert torch.equal(load_model(tmp_path).transition, small_model(1).transition)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [JSON_FILE, WEIGHTS_FILE, "scores.parquet"]
+
+
+def test_one_half_of_another_model_is_refused(tmp_path: Path) -> None:
+    save_model(small_model(0), tmp_path / "a")
+    save_model(small_model(1), tmp_path / "b")
+    (tmp_path / "b" / WEIGHTS_FILE).replace(tmp_path / "a" / WEIGHTS_FILE)
+    with pytest.raises(DataError, match=r"not the file that model\.json describes"):
+        load_model(tmp_path / "a")
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    description = json.loads((folder / JSON_FILE).read_text())
+    (folder / JSON_FILE).write_text(json.dumps({**description, **changes}))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Other tensors under a hash that fits them: what someone with write access could do."""
+    tensors = load_file(folder / WEIGHTS_FILE)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS_FILE)
+    edit(folder, weights_sha256=hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 2},
+        {"classes": ["only one"]},
+        {"classes": ["cat", "cat", "ant"]},
+        {"classes": ["cat", 1, "ant"]},
+        {"classes": [["cat"], "dog", "ant"]},
+        {"classes": "cat"},
+        {"classes": [str(number) for number in range(100_000)]},
+        {"preset": "no such preset"},
+        {"preset": ["small"]},
+        {"preset": "resnet18"},
+        {"image_size": 0},
+        {"image_size": True},
+        {"image_size": 10**9},
+        {"image_size": "32"},
+        {"temperature": 0},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"temperature": None},
+        {"rho": -1.0},
+        {"rho": "0.8"},
+        {"metadata": {"key": 1}},
+        {"metadata": []},
+        {"weights_sha256": None},
+        {"weights_sha256": "0" * 64},
+    ],
+    ids=lambda changes: repr(changes)[:40],
+)
+def test_a_malformed_description_is_one_line_of_data_error(tmp_path: Path, changes: dict[str, Any]) -> None:
+    save_model(small_model(), tmp_path)
+    edit(tmp_path, **changes)
+    with pytest.raises(DataError) as caught:
+        load_model(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "[" * 100_000, "\xff\xfe", '{"format": 1}'])
+def test_a_description_that_is_not_one_is_a_data_error(tmp_path: Path, text: str) -> None:
+    save_model(small_model(), tmp_path)
+    (tmp_path / JSON_FILE).write_text(text, encoding="latin-1")
+    with pytest.raises(DataError):
+        load_model(tmp_path)
+
+
+def rename_head(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["other"] = tensors.pop("clean_head.weight")
+
+
+def reshape_head(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["clean_head.weight"] = tensors["clean_head.weight"][:2].clone()
+
+
+def poison_head(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["clean_head.bias"][0] = float("nan")
+
+
+def transpose_transition(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["transition"] = tensors["transition"].t().contiguous()
+
+
+@pytest.mark.parametrize("change", [rename_head, reshape_head, poison_head, transpose_transition])
+def test_weights_that_do_not_fit_are_a_data_error(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None]
+) -> None:
+    save_model(small_model(), tmp_path)
+    edit_weights(tmp_path, change)
+    with pytest.raises(DataError, match=WEIGHTS_FILE):
+        load_model(tmp_path)
+
+
+def test_a_pickle_in_place_of_the_weights_is_never_opened(tmp_path: Path) -> None:
+    save_model(small_model(), tmp_path)
+    torch.save({"clean_head.weight": torch.zeros(1)}, tmp_path / WEIGHTS_FILE)
+    edit(tmp_path, weights_sha256=hashlib.sha256((tmp_path / WEIGHTS_FILE).read_bytes()).hexdigest())
+    with pytest.raises(DataError, match="not a safetensors file"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [JSON_FILE, WEIGHTS_FILE])
+def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+    save_model(small_model(), tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(DataError, match=missing):
+        load_model(tmp_path)
