@@ -20,7 +20,7 @@ import httpx
 from label_studio_sdk import LabelStudio as LabelStudioSdk
 from label_studio_sdk.core.api_error import ApiError
 from pydantic import SecretStr
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
 
@@ -102,7 +102,7 @@ class Connection:
         for attempt in Retrying(
             retry=retry_if_exception_type(ServiceUnavailable),
             stop=stop_after_attempt(attempts or self.config.read_attempts),
-            wait=wait_exponential_jitter(initial=0.3, max=10),
+            wait=wait_random_exponential(multiplier=0.3, max=10),
             before_sleep=before_sleep_log(logger, logging.WARNING),
             reraise=True,
         ):

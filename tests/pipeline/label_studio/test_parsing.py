@@ -1,0 +1,137 @@
+"""Untrusted JSON becomes records or a counted reason, never another error."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.label_studio.parsing import parse_task
+from pipeline.records import NOT_SURE, UNUSABLE, VERDICT_CONTROL, LabelControl, Project, Task
+
+CONTROL = LabelControl(name="label", to_name="image", image_field="image", classes=("cat", "dog"))
+PROJECT = Project(project_id=7, title="pets", control=CONTROL)
+
+
+def chosen(name: str, *choices: Any) -> dict[str, Any]:
+    return {"from_name": name, "to_name": "image", "type": "choices", "value": {"choices": list(choices)}}
+
+
+def annotation(*regions: Any, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": 3,
+        "completed_by": 5,
+        "result": list(regions),
+        "was_cancelled": False,
+        "ground_truth": False,
+        "lead_time": 2.5,
+        "created_at": "2026-01-02T03:04:05.678901Z",
+        "updated_at": "2026-01-02T03:04:06Z",
+    } | changes
+
+
+def parse(raw: Any) -> tuple[Task | None, list[str]]:
+    reasons: list[str] = []
+    task = parse_task(raw, PROJECT, lambda reason, where: reasons.append(f"{reason}: {where}"))
+    return task, reasons
+
+
+def parse_one(raw: Any) -> tuple[Task, list[str]]:
+    task, reasons = parse({"id": 11, "data": {"image": "x"}, "annotations": [raw]})
+    assert task is not None
+    return task, reasons
+
+
+def test_a_plain_annotation_is_read_whole() -> None:
+    task, reasons = parse_one(annotation(chosen("label", "dog"), ground_truth=True))
+    [found] = task.annotations
+    assert (found.annotation_id, found.annotator, found.kind, found.label) == (3, "user:5", "class", "dog")
+    assert found.ground_truth
+    assert found.lead_time_s == 2.5
+    assert found.updated_at.isoformat() == "2026-01-02T03:04:06+00:00"
+    assert task.sample_id == "ls:7:11"
+    assert reasons == []
+
+
+@pytest.mark.parametrize(
+    ("regions", "kind", "label"),
+    [
+        ([chosen("label", "horse")], "unknown_class", "horse"),
+        ([chosen("label", "dog"), chosen(VERDICT_CONTROL, UNUSABLE)], "unusable", None),
+        ([chosen(VERDICT_CONTROL, NOT_SURE), chosen("label", "dog")], "not_sure", None),
+        ([], "empty", None),
+        ([chosen("weather", "sun")], "empty", None),
+        ([chosen("label")], "empty", None),
+        ([chosen("label", "dog"), chosen("label", "dog")], "class", "dog"),
+    ],
+)
+def test_what_an_answer_says(regions: list[Any], kind: str, label: str | None) -> None:
+    task, reasons = parse_one(annotation(*regions))
+    assert (task.annotations[0].kind, task.annotations[0].label) == (kind, label)
+    assert reasons == []
+
+
+def test_a_skipped_task_carries_no_label() -> None:
+    task, _ = parse_one(annotation(chosen("label", "dog"), was_cancelled=True))
+    assert (task.annotations[0].kind, task.annotations[0].label) == ("skipped", None)
+
+
+def test_an_expanded_author_is_the_same_author() -> None:
+    task, _ = parse_one(annotation(completed_by={"id": 5, "email": "a@b.c"}))
+    assert task.annotations[0].annotator == "user:5"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        None,
+        [],
+        annotation(id="3"),
+        annotation(id=True),
+        annotation(completed_by=None),
+        annotation(result="cat"),
+        annotation(chosen("label", "cat", "dog")),
+        annotation(chosen("label", {"a": 1})),
+        annotation({**chosen("label", "cat"), "value": None}),
+        annotation(created_at="yesterday"),
+        annotation(updated_at="2026-01-02T03:04:05"),
+        annotation(created_at=17),
+    ],
+)
+def test_a_malformed_annotation_is_counted_and_left_out(raw: Any) -> None:
+    task, reasons = parse_one(raw)
+    assert task.annotations == ()
+    assert len(reasons) == 1
+    assert reasons[0].endswith("task 11 of project 7")
+
+
+@pytest.mark.parametrize("lead_time", [None, -1, float("nan"), "3", True])
+def test_an_absurd_lead_time_is_unknown(lead_time: Any) -> None:
+    task, _ = parse_one(annotation(chosen("label", "dog"), lead_time=lead_time))
+    assert task.annotations[0].lead_time_s is None
+
+
+@pytest.mark.parametrize("raw", [None, 3, {}, {"id": 1}, {"id": "1", "data": {}}, {"id": 1, "data": []}])
+def test_a_malformed_task_is_counted_and_left_out(raw: Any) -> None:
+    task, reasons = parse(raw)
+    assert task is None
+    assert reasons == ["malformed task: project 7"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from([*annotation()]), json_values)
+def test_any_value_in_any_field_is_read_or_counted(field: str, value: Any) -> None:
+    task, reasons = parse_one(annotation(chosen("label", "dog")) | {field: value})
+    assert len(task.annotations) + len(reasons) == 1
+
+
+@given(json_values)
+def test_any_region_is_read_or_counted(region: Any) -> None:
+    task, reasons = parse_one(annotation(region))
+    assert len(task.annotations) + len(reasons) == 1

@@ -1,0 +1,181 @@
+"""The queue asks every question once, however answers get lost."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from pipeline.errors import DataError, ServiceError, ServiceUnavailable
+from pipeline.queue import QUEUE_MODEL_VERSION, payload_of, push, push_key
+from pipeline.records import LabelControl, Project, ReviewTask
+from pipeline.review_screen import TASK_VARIABLES
+
+CONTROL = LabelControl(name="label", to_name="image", image_field="image", classes=("cat", "dog"))
+REVIEW = Project(project_id=9, title="review", control=CONTROL)
+
+
+def question(number: int, **changes: Any) -> ReviewTask:
+    task = ReviewTask(
+        push_key=push_key(1, f"s{number}"),
+        sample_id=f"s{number}",
+        image_url=f"/data/upload/{number}.png",
+        current_label="cat",
+        model_label="dog",
+        confidence=0.9,
+        reason="the model says otherwise",
+        priority=number / 100,
+        model_version="3",
+    )
+    return replace(task, **changes)
+
+
+@dataclass
+class MemoryDoor:
+    """A review project in memory; `faults` are what the next imports do instead of answering."""
+
+    tasks: list[Mapping[str, Any]] = field(default_factory=list)
+    faults: list[Callable[["MemoryDoor", Sequence[Mapping[str, Any]]], None]] = field(default_factory=list)
+    imports: list[int] = field(default_factory=list)
+    invisible_for: int = 0
+
+    def find_push_keys(self, project_id: int, keys: Iterable[str], /) -> set[str]:
+        assert project_id == REVIEW.project_id
+        if self.invisible_for > 0:
+            self.invisible_for -= 1
+            return set()
+        return {task["data"]["push_key"] for task in self.tasks} & set(keys)
+
+    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]], /) -> int:
+        assert project_id == REVIEW.project_id
+        self.imports.append(len(payload))
+        if self.faults:
+            self.faults.pop(0)(self, payload)
+        else:
+            self.tasks.extend(payload)
+        return len(payload)
+
+    @property
+    def keys(self) -> list[str]:
+        return [task["data"]["push_key"] for task in self.tasks]
+
+
+def committed_but_unanswered(door: MemoryDoor, payload: Sequence[Mapping[str, Any]]) -> None:
+    door.tasks.extend(payload)
+    raise ServiceUnavailable("timed out")
+
+
+def committed_late(door: MemoryDoor, payload: Sequence[Mapping[str, Any]]) -> None:
+    door.invisible_for = 2
+    committed_but_unanswered(door, payload)
+
+
+def lost_on_the_way(door: MemoryDoor, payload: Sequence[Mapping[str, Any]]) -> None:
+    del door, payload
+    raise ServiceUnavailable("connection refused")
+
+
+def half_committed(door: MemoryDoor, payload: Sequence[Mapping[str, Any]]) -> None:
+    door.tasks.extend(payload[: len(payload) // 2])
+    raise ServiceUnavailable("cut off")
+
+
+def test_a_second_push_adds_nothing() -> None:
+    door = MemoryDoor()
+    tasks = [question(i) for i in range(25)]
+    first = push(door, REVIEW, tasks, chunk=10)
+    second = push(door, REVIEW, tasks, chunk=10)
+    assert (first.added, first.known) == (25, 0)
+    assert (second.added, second.known) == (0, 25)
+    assert door.imports == [10, 10, 5]
+
+
+@pytest.mark.parametrize("fault", [committed_but_unanswered, committed_late, lost_on_the_way, half_committed])
+def test_a_lost_answer_neither_loses_nor_duplicates(fault: Callable[..., None]) -> None:
+    door = MemoryDoor(faults=[fault])
+    pauses: list[float] = []
+    push(door, REVIEW, [question(i) for i in range(25)], chunk=10, pause=pauses.append)
+    assert len(door.keys) == len(set(door.keys)) == 25
+    assert sum(pauses) < 20
+
+
+def test_a_server_that_stays_away_is_an_error_and_the_next_push_completes() -> None:
+    door = MemoryDoor(faults=[lost_on_the_way, lost_on_the_way])
+    tasks = [question(i) for i in range(5)]
+    with pytest.raises(ServiceUnavailable):
+        push(door, REVIEW, tasks, pause=lambda _: None)
+    push(door, REVIEW, tasks)
+    assert len(set(door.keys)) == 5
+
+
+def test_a_refusal_is_not_tried_again() -> None:
+    def refuse(door: MemoryDoor, payload: Sequence[Mapping[str, Any]]) -> None:
+        del door, payload
+        raise ServiceError("counted fewer than sent")
+
+    door = MemoryDoor(faults=[refuse])
+    with pytest.raises(ServiceError, match="counted fewer"):
+        push(door, REVIEW, [question(1)])
+    assert door.imports == [1]
+
+
+def test_highest_priority_is_sent_first_and_scored_lowest() -> None:
+    door = MemoryDoor()
+    push(door, REVIEW, [question(i) for i in (3, 50, 7)], limit=2)
+    assert [task["data"]["sample_id"] for task in door.tasks] == ["s50", "s7"]
+    scores = [task["predictions"][0]["score"] for task in door.tasks]
+    assert scores == pytest.approx([0.5, 0.93])
+
+
+def test_the_limit_counts_new_questions_only() -> None:
+    door = MemoryDoor()
+    push(door, REVIEW, [question(i) for i in range(10)], limit=4)
+    report = push(door, REVIEW, [question(i) for i in range(10)], limit=4)
+    assert (report.known, report.added, report.over_limit) == (4, 4, 2)
+    assert push(door, REVIEW, [question(i) for i in range(10)], limit=0).added == 0
+
+
+def test_a_dry_run_sends_nothing_and_says_the_same_twice() -> None:
+    door = MemoryDoor()
+    lines = {push(door, REVIEW, [question(i) for i in range(10)], limit=4, dry_run=True).line() for _ in range(2)}
+    assert lines == {"would add 4 of 10 questions (0 known, 6 over the limit)"}
+    assert door.tasks == []
+    assert door.imports == []
+
+
+def test_the_same_question_twice_is_asked_once() -> None:
+    door = MemoryDoor()
+    assert push(door, REVIEW, [question(1), question(1), question(2)]).offered == 2
+    assert len(door.keys) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_label": "horse"},
+        {"confidence": 1.2},
+        {"confidence": float("nan")},
+        {"priority": -0.1},
+        {"image_url": ""},
+        {"push_key": ""},
+    ],
+)
+def test_one_bad_question_stops_the_push_before_anything_is_sent(changes: dict[str, Any]) -> None:
+    door = MemoryDoor()
+    with pytest.raises(DataError, match="s7"):
+        push(door, REVIEW, [question(1), question(7, **changes)], chunk=1)
+    assert door.tasks == []
+
+
+def test_the_payload_holds_what_the_screen_shows() -> None:
+    payload = payload_of(question(1, extra={"image": "ours wins", "batch": "b1"}), REVIEW)
+    assert set(TASK_VARIABLES) <= set(payload["data"])
+    assert payload["data"]["image"] == "/data/upload/1.png"
+    assert payload["data"]["batch"] == "b1"
+    assert payload["predictions"][0]["model_version"] == QUEUE_MODEL_VERSION
+
+
+def test_push_keys_tell_projects_and_samples_apart() -> None:
+    keys = {push_key(1, "a"), push_key(2, "a"), push_key(1, "b"), push_key(11, ""), push_key(1, "1")}
+    assert len(keys) == 5
+    assert push_key(1, "a") == push_key(1, "a")
