@@ -72,6 +72,7 @@ def up(config: StackConfig, *, external: frozenset[str] = frozenset()) -> StackS
         StackError: a service does not get well; what this call had started is stopped again.
     """
     names = _wanted(external)
+    before = time.monotonic()
     with exclusive(config):
         config.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         login = label_studio_login(config)
@@ -90,8 +91,10 @@ def up(config: StackConfig, *, external: frozenset[str] = frozenset()) -> StackS
             if "worker" in wanted:
                 _wait_until_well(config, memory, wanted["prefect"].endpoint)
                 started.update(_start(config, memory, [wanted["worker"]]))
-            for name in wanted:
-                _wait_until_well(config, memory, wanted[name].endpoint)
+            for name, service in wanted.items():
+                _wait_until_well(config, memory, service.endpoint)
+                if name in started:
+                    logger.info("%s is well after %.0f s: %s", name, time.monotonic() - before, service.endpoint.url)
         except BaseException:
             _undo(config, memory, started, everything=not running)
             raise
@@ -126,10 +129,13 @@ def status(config: StackConfig) -> list[ServiceStatus]:
             for name in names
         ]
     running = _processes(memory)
+    absent = "not running"
+    if not running and supervisord.members(memory.stack_id):
+        absent = "without its supervisord: `fasten up` or `fasten down` clears that"
     found = []
     for name in memory.services:
         endpoint, process = services.endpoint(name, memory.ports), running.get(name)
-        complaint = "not running" if process is None else health.ask(endpoint, process=process)
+        complaint = absent if process is None else health.ask(endpoint, process=process)
         found.append(
             ServiceStatus(
                 name=name,
@@ -262,7 +268,6 @@ def _stop(memory: Memory, name: ServiceName) -> None:
 
 def _wait_until_well(config: StackConfig, memory: Memory, endpoint: Endpoint) -> None:
     first: dict[str, int] = {}
-    before = time.monotonic()
 
     def process() -> psutil.Process | None:
         found = _processes(memory).get(endpoint.name)
@@ -283,7 +288,6 @@ def _wait_until_well(config: StackConfig, memory: Memory, endpoint: Endpoint) ->
     if complaint is not None:
         log = config.log(endpoint.name)
         raise StackError(f"{endpoint.name} does not get well ({complaint}): {last_line(log)}; see {log}")
-    logger.info("%s is well after %.1f s: %s", endpoint.name, time.monotonic() - before, endpoint.url)
 
 
 def last_line(log: Path) -> str:

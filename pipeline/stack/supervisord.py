@@ -36,10 +36,10 @@ _KILL_TIMEOUT_S = 5
 
 _SUPERVISORD = """\
 [supervisord]
-logfile=%(here)s/../logs/supervisord.log
+logfile=../logs/supervisord.log
 logfile_maxbytes=2MB
 logfile_backups=1
-pidfile=%(here)s/supervisord.pid
+pidfile=supervisord.pid
 umask=077
 
 [unix_http_server]
@@ -49,11 +49,12 @@ chmod=0700
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
+# Paths are relative to the folder that supervisord is started in: an ini file has no way to quote them.
 # A service that ends within `startsecs` counts as not started, and is given up after `startretries`: one that
 # cannot run at all does not keep a core busy. The worker is stopped first (highest priority), then the servers.
 _PROGRAM = """
 [program:{name}]
-command={command} "%(here)s/{name}.json"
+command={command} {name}.json
 autostart=false
 autorestart=true
 startsecs=10
@@ -65,7 +66,7 @@ killasgroup=true
 priority={priority}
 umask={umask}
 redirect_stderr=true
-stdout_logfile=%(here)s/../logs/{name}.log
+stdout_logfile=../logs/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=1
 """
