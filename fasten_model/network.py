@@ -32,11 +32,11 @@ def build_network(preset: str, num_classes: int) -> TwoHeadNetwork:
     return TwoHeadNetwork(_resnet_trunk(preset), 512, num_classes)
 
 
-_SMALL_WIDTHS = (32, 64, 128)
+_SMALL_WIDTHS = (16, 32, 64)
 
 
 def _small_trunk() -> nn.Module:
-    """Three strided convolution stages and a global average: [B,3,S,S] → [B,128]."""
+    """Three strided convolution stages and a global average: [B,3,S,S] → [B,64]."""
     layers: list[nn.Module] = []
     channels = 3
     for width in _SMALL_WIDTHS:
