@@ -27,11 +27,12 @@ CREATE TABLE task (
     project_id INT, task_id INT, origin TEXT, sample_id TEXT, digest BLOB, PRIMARY KEY (project_id, task_id)
 ) WITHOUT ROWID;
 CREATE TABLE annotation (
-    project_id INT, annotation_id INT, task_id INT, annotator TEXT, answer TEXT, label TEXT, ground_truth INT,
-    was_cancelled INT, lead_time_s REAL, created_at TEXT, updated_at TEXT, PRIMARY KEY (project_id, annotation_id)
+    project_id INT, task_id INT, annotation_id INT, annotator TEXT, answer TEXT, label TEXT, ground_truth INT,
+    was_cancelled INT, lead_time_s REAL, created_at TEXT, updated_at TEXT,
+    PRIMARY KEY (project_id, task_id, annotation_id)
 ) WITHOUT ROWID;
 CREATE INDEX by_digest ON task (digest);
-CREATE INDEX by_task ON annotation (project_id, task_id);
+CREATE INDEX by_sample ON task (sample_id, project_id, task_id);
 """
 # An audited task of its own belongs to the one labelled sample that shows the same bytes; where several do, to none.
 _LINK = """
@@ -52,7 +53,7 @@ SELECT digest, url FROM url WHERE digest > ? AND EXISTS (
 _EVERYTHING = """
 SELECT sample_id, task.project_id, task.task_id, origin, annotation_id, annotator, answer, label, ground_truth,
     was_cancelled, lead_time_s, created_at, updated_at, url, sha256, reason, problem
-FROM task JOIN annotation USING (project_id, task_id) LEFT JOIN url USING (digest)
+FROM task CROSS JOIN annotation USING (project_id, task_id) LEFT JOIN url USING (digest)
 ORDER BY sample_id, task.project_id, task.task_id, annotation_id
 """
 
@@ -145,8 +146,8 @@ class Staging:
 def _row(task: Task, annotation: Annotation) -> tuple[Any, ...]:
     return (
         task.project_id,
-        annotation.annotation_id,
         task.task_id,
+        annotation.annotation_id,
         _storable(annotation.annotator),
         annotation.kind,
         None if annotation.label is None else _storable(annotation.label),
