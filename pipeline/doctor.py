@@ -3,9 +3,11 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from pipeline.errors import ConfigError, FastenError
+from pipeline.records import Origin, Project
 from pipeline.settings import Settings
 
 Level = Literal["ok", "warning", "problem"]
@@ -42,7 +44,6 @@ def _checked(what: str, check: Callable[[], str]) -> Finding:
 def _label_studio(settings: Settings) -> Iterator[Finding]:
     from pipeline import loop
     from pipeline.label_studio import LabelStudio
-    from pipeline.pull import check_same_classes
 
     try:
         door = LabelStudio(settings.label_studio)
@@ -77,21 +78,23 @@ def _label_studio(settings: Settings) -> Iterator[Finding]:
                 level="warning",
                 detail="none is set (FASTEN_AUDIT_PROJECT): only ground-truth annotations of the labels project count",
             )
-        for what, project in (("audit project", audit), ("review project", review)):
-            if project is None:
-                continue
-            try:
-                check_same_classes(labels, project)
-            except FastenError as error:
-                yield Finding(what=what, level="problem", detail=str(error))
-            else:
-                yield Finding(what=what, level="ok", detail=f"“{project.title}” ({project.project_id}), same classes")
+        roles: tuple[tuple[Origin, Project | None], ...] = (("audit", audit), ("review", review))
+        for role, project in roles:
+            if project is not None:
+                yield _checked(f"{role} project", partial(_same_classes, labels, project, role))
         if review is None:
             yield Finding(
                 what="review project",
                 level="ok",
                 detail=f"“{settings.review_project}” does not exist yet: the first round makes it",
             )
+
+
+def _same_classes(labels: Project, project: Project, role: Origin) -> str:
+    from pipeline.pull import check_same_classes
+
+    check_same_classes(labels, project, role=role)
+    return f"“{project.title}” ({project.project_id}), same classes"
 
 
 def _prefect(settings: Settings) -> Iterator[Finding]:

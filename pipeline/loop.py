@@ -305,7 +305,7 @@ def push_queue(settings: Settings, found: Found, queue_path: Path, *, dry_run: b
                 uncertainty_sampling=True,
                 description=f"Labels of “{found.labels.title}” that the model doubts, the most doubtful first.",
             )
-        check_same_classes(found.labels, review)
+        check_same_classes(found.labels, review, role="review")
         waiting = door.unanswered(review)
         room = max(0, settings.queue_size - waiting)
         added = queue.push(door, review, tasks, limit=room, dry_run=dry_run).added

@@ -126,7 +126,6 @@ def _projects(labels: Project, audit: Project | None, review: Project | None) ->
         projects.append(("audit", audit))
     if review is not None:
         projects.append(("review", review))
-    expected = set(labels.control.classes)
     seen: dict[int, Origin] = {}
     for origin, project in projects:
         if project.project_id in seen:
@@ -135,18 +134,24 @@ def _projects(labels: Project, audit: Project | None, review: Project | None) ->
                 f"{origin} project; they must be different ones (FASTEN_{origin.upper()}_PROJECT)"
             )
         seen[project.project_id] = origin
-        classes = set(project.control.classes)
-        if classes != expected:
-            differences = [
-                f"{said} {', '.join(map(repr, sorted(names)[:10]))}{', …' if len(names) > 10 else ''}"
-                for said, names in (("lacks", expected - classes), ("has besides", classes - expected))
-                if names
-            ]
-            raise ConfigError(
-                f"the {origin} project {project.project_id} {project.title!r} has other classes than the labels "
-                f"project {labels.project_id} {labels.title!r}: it {' and '.join(differences)}; mend its label config"
-            )
+        check_same_classes(labels, project, role=origin)
     return projects
+
+
+def check_same_classes(labels: Project, other: Project, *, role: Origin) -> None:
+    """Raise `ConfigError`, naming the differences, unless both projects have the same classes (in any order)."""
+    expected, classes = set(labels.control.classes), set(other.control.classes)
+    if classes == expected:
+        return
+    differences = [
+        f"{said} {', '.join(map(repr, sorted(names)[:10]))}{', …' if len(names) > 10 else ''}"
+        for said, names in (("lacks", expected - classes), ("has besides", classes - expected))
+        if names
+    ]
+    raise ConfigError(
+        f"the {role} project {other.project_id} {other.title!r} has other classes than the labels "
+        f"project {labels.project_id} {labels.title!r}: it {' and '.join(differences)}; mend its label config"
+    )
 
 
 def _read(door: TaskSource, project: Project, origin: Origin, staging: Staging, tally: "_Tally") -> None:

@@ -86,6 +86,7 @@ SCORES = pa.schema(
         _required("given_label", pa.string()),
         _required("suggested_label", pa.string()),
         _required("model_label", pa.string()),
+        _required("model_label_probability", pa.float64()),
         _required("confidence", pa.float64()),
         _required("given_label_probability", pa.float64()),
         _required("error_probability", pa.float64()),
@@ -95,8 +96,9 @@ SCORES = pa.schema(
         _required("model_version", pa.string()),
     ]
 )
-"""One row per noisy sample. `confidence` is the calibrated max p of the clean head, `model_label` its class,
-`suggested_label` the decision's label (the original one below rho), `posterior` q over the classes in class order."""
+"""One row per noisy sample. `confidence` is the calibrated max p of the clean head; `suggested_label` the decision's
+label (the original one below ρ); `model_label` what a reviewer is offered, with its calibrated probability
+(`triage.Verdicts.guess`); `posterior` q over the classes, in class order."""
 
 
 def check_columns(path: Path, schema: pa.Schema) -> None:

@@ -50,8 +50,9 @@ def _load(path: Path, classes: Sequence[str], store: ImageStore, *, size: int) -
         logger.warning(
             "%d of %d samples of %s are left out: their image is missing or unreadable", missing, len(hashes), path.name
         )
-    given: list[str | None] = rows["given_label"].to_pylist() if "given_label" in rows.column_names else [None] * len(hashes)
-    provenance = rows["provenance"].to_pylist() if "provenance" in rows.column_names else ["noisy"] * len(hashes)
+    audited = "given_label" in rows.column_names
+    given: list[str | None] = rows["given_label"].to_pylist() if audited else [None] * len(hashes)
+    provenance = rows["provenance"].to_pylist() if audited else ["noisy"] * len(hashes)
     every = LabelledImages(
         sample_ids=tuple(rows["sample_id"].to_pylist()),
         images=images,

@@ -4,7 +4,6 @@ import logging
 import warnings
 
 from rich.console import Console
-from rich.logging import RichHandler
 
 out = Console(highlight=False, soft_wrap=True)
 """Results: standard output."""
@@ -14,7 +13,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def log_to_terminal() -> None:
     """Show what the pipeline and the method have to say of their progress."""
-    handler = RichHandler(console=err, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     for name in ("pipeline", "fasten_model"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
