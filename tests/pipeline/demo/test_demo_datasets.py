@@ -15,6 +15,8 @@ from PIL import Image
 
 from pipeline.demo.datasets import FASHION_CLASSES, DemoDataset, load_dataset
 from pipeline.demo.image_files import extension, png
+from pipeline.demo.image_rows import read_images
+from pipeline.demo.sampling import generator
 from pipeline.errors import DataError
 
 
@@ -204,7 +206,8 @@ def test_unusable_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     }
     paths["noisy"] = _write_rows(tmp_path / "noisy.parquet", rows)
     dataset = load_dataset("parquet", **paths)
-    assert [s.sample_id for s in dataset.samples if not s.audited] == ["a"]
+    kept = [(s.sample_id, s.votes[0].label) for s in dataset.samples if not s.audited]
+    assert kept == [("a", "cat")], "of two rows with one sample_id, the first"
     assert dataset.left_out == 5
 
 
@@ -254,6 +257,18 @@ def test_a_missing_column_is_named_with_those_found(tmp_path: Path) -> None:
     _write_rows(paths["noisy"], {"id": ["a"], "label": ["cat"]})
     with pytest.raises(DataError, match="no column 'sample_id' \\(found: id, label, image\\)"):
         load_dataset("parquet", **paths)
+
+
+def test_each_row_brings_its_own_image_from_a_large_row_group(tmp_path: Path) -> None:
+    images = [{"bytes": _png(0)[:8] + str(row).encode(), "path": None} for row in range(700)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "rows.parquet")
+    wanted = [0, 255, 256, 699]
+    assert read_images(tmp_path / "rows.parquet", wanted) == {row: images[row]["bytes"] for row in wanted}
+
+
+def test_one_seed_gives_each_purpose_a_stream_of_its_own() -> None:
+    draws = {purpose: tuple(generator(0, purpose).integers(1_000, size=4)) for purpose in ("draw", "audit", "votes")}
+    assert len(set(draws.values())) == 3
 
 
 def test_kinds_of_images_are_told_by_their_first_bytes() -> None:

@@ -19,9 +19,11 @@ SECOND = RoundRow(
 
 
 def test_wrong_labels_counts_only_samples_whose_truth_is_known() -> None:
-    share = wrong_labels({"a": "cat", "b": "dog", "z": "cat"}, {"a": "cat", "b": "cat", "unknown": "cat"})
-    assert share == Share(count=1, total=2)
-    assert str(share) == "1 of 2 (50.0%)"
+    share = wrong_labels(
+        {"a": "cat", "b": "dog", "c": "cat", "z": "cat"}, {"a": "cat", "b": "cat", "c": "cat", "?": "cat"}
+    )
+    assert share == Share(count=1, total=3)
+    assert str(share) == "1 of 3 (33.3%)"
 
 
 def test_a_share_of_nothing_is_zero() -> None:
