@@ -27,6 +27,8 @@ from pipeline.tracking.run import TrainingRun, log_report
 logger = logging.getLogger(__name__)
 
 RUN_KEY_TAG = "fasten.run_key"
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Opens MLflow's pages on training runs; without it they guess, and may show those for language models."""
 _RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 
 
@@ -127,7 +129,7 @@ class Tracking:
         experiment = self._client.get_experiment_by_name(self.config.experiment)
         if experiment is None:
             try:
-                return str(self._client.create_experiment(self.config.experiment))
+                return str(self._client.create_experiment(self.config.experiment, tags=_EXPERIMENT_TAGS))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

@@ -126,7 +126,7 @@ class TrainingRun:
         if (shares < 0).any() or np.abs(shares.sum(axis=1) - 1).max() > 1e-3:
             raise DataError(f"transition matrix {name!r} has rows that do not sum to 1; pass p(noisy=j | clean=i)")
         figure = heat_map(
-            shares, classes, title=f"{_words(name).capitalize()}: how each class is labelled",
+            shares, classes, title=f"{_words(name).capitalize()} matrix: how each class is labelled",
             row_axis="true class", column_axis="given label",
         )  # fmt: skip
         document = {"rows": "true class", "columns": "given label", "classes": list(classes)}

@@ -32,8 +32,8 @@ class ImageClassifier(PythonModel):
 
         Args:
             context: unused; MLflow passes the artifacts.
-            model_input: DataFrame with a column `image` of encoded images (bytes); callers may also pass
-                `{"image": [bytes, …]}`, which MLflow turns into one by the signature.
+            model_input: DataFrame with a column `image` of encoded images (bytes). Over HTTP (`mlflow models serve`)
+                the bytes are base64: `{"dataframe_records": [{"image": "…"}]}`.
             params: unused.
 
         Returns:

@@ -108,7 +108,9 @@ def test_check_tells_version_and_experiment(mlflow_server: Server) -> None:
         pass
     assert before.version[0] == "3"
     assert before.experiment_id is None
-    assert tracking.check().experiment_id is not None
+    after = tracking.check().experiment_id
+    assert after is not None
+    assert mlflow_server.client.get_experiment(after).tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_a_whole_run_is_found_again_in_the_server(mlflow_server: Server, model_dir: Path, png: bytes) -> None:
