@@ -27,11 +27,18 @@ from pipeline.image_check import ImageConfig, ImageError
 logger = logging.getLogger(__name__)
 
 _REDIRECTS = 5
-_MAY_PASS = frozenset({408, 425, 429})
+_NO_SERVICE = frozenset({408, 425, 429, 502, 503, 504})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Label Studio's addresses for uploaded, local and cloud files. A GET of any other path is not ours to make with a
 # token: a task's data could name `/user/logout` or a whole project's export.
 _IMAGE_PATHS = re.compile(r"/(data|storage-data|static)/|/(tasks|projects)/\d+/(resolve|presign)/")
+
+
+class _ServerFault(ImageError):
+    """A server failed over this image: worth another attempt, but no sign that it fails over others.
+
+    Label Studio 1.23.2 answers 500 for an uploaded file that is gone, every time.
+    """
 
 
 class ImageFetcher:
@@ -56,11 +63,12 @@ class ImageFetcher:
         self._authorization = authorization
         self._allowed = frozenset(host.lower() for host in config.allowed_hosts)
         # No cookies: hosts and ports would share them. No proxy towards this machine itself.
+        # Label Studio answers 406 to `Accept: image/*`, hence any type; what comes is checked anyway.
         self._client = httpx.Client(
             timeout=config.timeout_s,
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            headers={"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "fasten"},
+            headers={"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "fasten"},
             limits=httpx.Limits(max_connections=config.concurrency),
             mounts={"all://127.0.0.1": transport, "all://localhost": transport},
             transport=transport,
@@ -90,7 +98,7 @@ class ImageFetcher:
         if (local := self._local_file(target)) is not None:
             return self._read(local)
         for attempt in Retrying(
-            retry=retry_if_exception_type(ServiceUnavailable),
+            retry=retry_if_exception_type((ServiceUnavailable, _ServerFault)),
             stop=stop_after_attempt(1 + self._config.retries),
             wait=wait_random_exponential(multiplier=self._config.retry_wait_s, max=30),
             reraise=True,
@@ -154,8 +162,10 @@ class ImageFetcher:
         status, url = response.status_code, response.url
         if status == 401 and ours:
             raise ServiceError("Label Studio does not accept the token for images; set FASTEN_LABEL_STUDIO_TOKEN")
-        if status >= 500 or status in _MAY_PASS:
+        if status in _NO_SERVICE:
             raise ServiceUnavailable(f"image host {url.host} answered {status} for {_shown(url.path)}")
+        if status >= 500:
+            raise _ServerFault(f"image host answered {status}", _shown(url.path))
         if status != 200:
             raise ImageError(f"image host answered {status}", _shown(url.path))
         if response.headers.get("content-encoding", "identity").lower() != "identity":

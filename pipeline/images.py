@@ -116,21 +116,21 @@ class Images:
 
 
 class _Progress:
-    """Says now and then how many images were fetched."""
+    """Says now and then how many images were asked for, good or bad."""
 
     def __init__(self) -> None:
-        self._fetched = 0
+        self._asked = 0
         self._start = self._said = time.monotonic()
 
     def step(self) -> None:
-        self._fetched += 1
+        self._asked += 1
         if time.monotonic() - self._said >= _PROGRESS_S:
             self._said = time.monotonic()
-            logger.info("%d images fetched (%.0f a second)", self._fetched, self._rate())
+            logger.info("%d images asked for (%.0f a second)", self._asked, self._rate())
 
     def end(self) -> None:
-        if self._fetched:
-            logger.info("%d new images fetched (%.0f a second)", self._fetched, self._rate())
+        if self._asked:
+            logger.info("%d images asked for that were not known yet (%.0f a second)", self._asked, self._rate())
 
     def _rate(self) -> float:
-        return self._fetched / max(time.monotonic() - self._start, 1e-9)
+        return self._asked / max(time.monotonic() - self._start, 1e-9)

@@ -134,6 +134,7 @@ def test_a_path_is_label_studios_and_carries_the_token(label_studio_host: ImageS
     assert fetch("/data/upload/1/a.png") == b"bytes"
     (headers,) = label_studio_host.asked("/data/upload/1/a.png")
     assert headers["authorization"] == "Token secret"
+    assert headers["accept"] == "*/*", "Label Studio answers 406 to image/*"
 
 
 def test_a_whole_url_of_label_studio_carries_the_token_too(label_studio_host: ImageServer, fetch: Any) -> None:
@@ -251,8 +252,8 @@ def test_a_missing_image_is_said_so_and_not_asked_for_again(label_studio_host: I
 
 def test_what_may_pass_is_tried_again(label_studio_host: ImageServer, fetch: Any) -> None:
     busy: Answer = (503, {}, b"")
-    label_studio_host.answers["/data/upload/1/a.png"] = [busy, (429, {}, b""), (200, {}, b"bytes")]
-    assert fetch("/data/upload/1/a.png", retries=2) == b"bytes"
+    label_studio_host.answers["/data/upload/1/a.png"] = [busy, (429, {}, b""), (500, {}, b""), (200, {}, b"bytes")]
+    assert fetch("/data/upload/1/a.png", retries=3) == b"bytes"
     label_studio_host.answers["/data/upload/1/a.png"] = [busy, busy, (200, {}, b"bytes")]
     with pytest.raises(ServiceUnavailable, match="answered 503"):
         fetch("/data/upload/1/a.png", retries=1)
@@ -343,11 +344,22 @@ def test_a_few_silent_hosts_are_bad_images(label_studio_host: ImageServer, tmp_p
     assert found.reason == "image host does not answer"
 
 
+def test_images_that_their_server_fails_over_are_bad_images_however_many(
+    label_studio_host: ImageServer, tmp_path: Path
+) -> None:
+    broken = [f"/data/upload/1/{number}.png" for number in range(30)]
+    for path in broken:
+        label_studio_host.give(path, status=500)
+    found = resolved(label_studio_host, tmp_path, broken)
+    assert {image.reason for image in found.values() if isinstance(image, ImageError)} == {"image host answered 500"}
+    assert len(found) == 30
+
+
 def test_an_outage_ends_the_pull_and_keeps_what_was_fetched(label_studio_host: ImageServer, tmp_path: Path) -> None:
     label_studio_host.give("/data/good.png", picture())
     broken = [f"/data/{number}.png" for number in range(30)]
     for path in broken:
-        label_studio_host.give(path, status=500)
+        label_studio_host.give(path, status=503)
     with pytest.raises(ServiceUnavailable, match="10 images in a row"):
         resolved(label_studio_host, tmp_path, ["/data/good.png", *broken], concurrency=1)
     label_studio_host.answers.clear()
