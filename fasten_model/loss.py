@@ -1,4 +1,4 @@
-"""The three terms of FasTEN's loss (paper section 3.2), in fp32 and O(B·K).
+"""The three terms of FasTEN's loss (Kye et al., ECCV 2022), in fp32 and O(B·K).
 
 Shapes: B noisy batch, C clean batch, K classes. T[i,j] = p(ȳ=j | y=i); rows sum to 1.
 """
@@ -27,7 +27,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def fasten_loss(forward: Tensor, clean: Tensor, noisy: Tensor, noisy_loss_weight: float) -> Tensor:
-    """mean(forward ‖ clean) + λ·mean(noisy): one scalar (reference step 4).
+    """mean(forward ‖ clean) + λ·mean(noisy): one scalar.
 
     forward [B]: `forward_loss` over the noisy batch. clean [C]: cross-entropy of the clean head over the clean batch.
     noisy [B]: cross-entropy of the noisy head over the noisy batch. noisy_loss_weight: λ.

@@ -1,4 +1,4 @@
-"""Two linear heads on one trunk (paper section 3.1, figure 2): the clean head θ∘φ and the noisy head θ̄∘φ."""
+"""Two linear heads on one trunk (Kye et al., ECCV 2022): the clean head θ∘φ and the noisy head θ̄∘φ."""
 
 import torchvision  # type: ignore[import-untyped]
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""FasTEN's training (paper section 3, algorithm 1) and its plain baseline, as steps of the one loop.
+"""FasTEN's training (Kye et al., ECCV 2022) and its plain baseline, as steps of the one loop.
 
 Shapes: N noisy samples and C clean ones, B and D their batches, K classes, S image side.
 """

@@ -1,4 +1,4 @@
-"""The transition matrix T̂ from one mini-batch of clean samples (paper section 3.1, equation for T̂; reference step 2).
+"""The transition matrix T̂ from one mini-batch of clean samples (Kye et al., ECCV 2022: T̂ in one forward pass).
 
 Shapes: B noisy batch, C clean batch, K classes. T[i,j] = p(ȳ=j | y=i); rows sum to 1.
 """
