@@ -1,9 +1,9 @@
 """One connection to one Label Studio: authentication, time limits, and its answers turned into our errors.
 
-The only module that imports the SDK. Small calls go through the SDK; reading tasks page by page, importing and
-uploading go through the same httpx client without it, because the SDK builds an object for every task it reads and
-every task it sends, and has no call for uploads that make no tasks. Nothing that writes is ever repeated from here: a
-write whose answer was lost may have been carried out.
+The only module that imports the SDK, and only where a personal access token has to be exchanged: importing it costs
+seconds, it builds an object for every task it reads and sends, it repeats a POST by itself, and it has no call for
+uploads that make no tasks. Nothing that writes is ever repeated from here: a write whose answer was lost may have been
+carried out.
 """
 
 import logging
@@ -17,8 +17,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from label_studio_sdk import LabelStudio as LabelStudioSdk
-from label_studio_sdk.core.api_error import ApiError
 from pydantic import SecretStr
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -78,10 +76,6 @@ class Connection:
         self._bearer = ""
         self._bearer_until = 0.0
         self._lock = threading.Lock()
-        with self.answers("reading the token"):
-            self.sdk = LabelStudioSdk(  # type: ignore[no-untyped-call]
-                base_url=self.url, api_key=self._token, timeout=config.timeout_s, max_retries=0, httpx_client=self._http
-            )
 
     def close(self) -> None:
         self._http.close()
@@ -92,10 +86,24 @@ class Connection:
             return {"Authorization": f"Token {self._token}"}
         with self._lock:
             if time.monotonic() >= self._bearer_until:
-                with self.answers("exchanging the access token"):
-                    self._bearer = self.sdk.tokens.refresh(refresh=self._token).access
+                self._bearer = self._exchange()
                 self._bearer_until = time.monotonic() + ACCESS_TOKEN_S
             return {"Authorization": f"Bearer {self._bearer}"}
+
+    def _exchange(self) -> str:
+        """A bearer for the personal access token; raises `ServiceError` where that has expired or was revoked."""
+        from label_studio_sdk import LabelStudio as LabelStudioSdk
+        from label_studio_sdk.core.api_error import ApiError
+
+        what = "exchanging the personal access token"
+        with self.answers(what):
+            try:
+                sdk = LabelStudioSdk(  # type: ignore[no-untyped-call]
+                    base_url=self.url, api_key=self._token, max_retries=0, httpx_client=self._http
+                )
+                return str(sdk.tokens.refresh(refresh=self._token).access)
+            except ApiError as error:
+                raise self._refused(error.status_code or 0, error.headers or {}, error.body, what) from None
 
     def get(self, path: str, *, what: str, params: Params | None = None, attempts: int | None = None) -> Any:
         """The decoded JSON of a GET, tried again with growing pauses while no answer comes."""
@@ -122,7 +130,7 @@ class Connection:
         with self.answers(what):
             response = self._http.request(method, path, headers=headers, **kwargs)
             if not response.is_success:
-                raise ApiError(status_code=response.status_code, headers=dict(response.headers), body=_body(response))
+                raise self._refused(response.status_code, response.headers, _body(response), what)
             return response.json()
 
     @contextmanager
@@ -131,8 +139,9 @@ class Connection:
         here = f"Label Studio at {self.url}"
         try:
             yield
-        except ApiError as error:
-            raise self._refused(error, what) from None
+        except httpx.HTTPStatusError as error:
+            answer = error.response
+            raise self._refused(answer.status_code, answer.headers, _body(answer), what) from None
         except httpx.TimeoutException:
             raise ServiceUnavailable(f"{here} did not answer in time while {what}; is it overloaded?") from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -145,19 +154,19 @@ class Connection:
                 f"{here} did not answer with JSON while {what}; does FASTEN_LABEL_STUDIO_URL point at Label Studio?"
             ) from None
 
-    def _refused(self, error: ApiError, what: str) -> ServiceError:
-        here, status = f"Label Studio at {self.url}", error.status_code or 0
+    def _refused(self, status: int, headers: Mapping[str, str], body: Any, what: str) -> ServiceError:
+        here = f"Label Studio at {self.url}"
         if status in (401, 403):
             return ServiceError(
                 f"{here} did not accept the token while {what} ({status}); set FASTEN_LABEL_STUDIO_TOKEN to the access "
                 "token of a user who may"
             )
         if 300 <= status < 400:
-            target = (error.headers or {}).get("location", "elsewhere")
+            target = headers.get("location", "elsewhere")
             return ServiceError(
                 f"{here} redirects to {target} while {what}; set FASTEN_LABEL_STUDIO_URL to the address"
             )
-        detail = _detail(error.body)
+        detail = _detail(body)
         if status >= 500 or status in (408, 429):
             return ServiceUnavailable(f"{here} failed while {what} ({status}{detail}); its log says why")
         return RefusedError(f"{here} refused while {what} ({status}{detail})", status=status)

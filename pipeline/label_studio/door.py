@@ -89,9 +89,8 @@ class LabelStudio:
         version = self._connection.get("/api/version", what="asking its version", attempts=1)
         if not isinstance(version, dict) or "label-studio-os-package" not in version:
             raise ServiceError(f"{self.url} is not Label Studio; set FASTEN_LABEL_STUDIO_URL")
-        with self._connection.answers("asking who we are"):
-            user = self._connection.sdk.users.whoami()
-        return ServerInfo(version=str(version.get("release", "unknown")), user=str(user.email))
+        user = self._connection.get("/api/current-user/whoami", what="asking who we are", attempts=1)
+        return ServerInfo(version=str(version.get("release", "unknown")), user=str(user["email"]))
 
     def find_project(self, ref: int | str, *, control: str | None = None) -> Project:
         """The project with this id (a number) or exactly this title, with its label control.

@@ -3,6 +3,7 @@
 import io
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import httpx
@@ -248,29 +249,41 @@ def test_a_person_is_signed_up_once(label_studio: Server, door: LabelStudio) -> 
         door.add_user("once@fasten.local", "another-password")
 
 
-def test_the_queue_serves_priority_across_rounds_and_people(
-    label_studio: Server, door: LabelStudio, review: Project
-) -> None:
+@pytest.fixture
+def reviewers(label_studio: Server, door: LabelStudio) -> Iterator[list[LabelStudio]]:
+    """Two people, each with a door of their own."""
     people = [door.add_user(f"queue-{i}@fasten.local", "reviewing-1") for i in range(2)]
-    doors = [door_of(label_studio, token=person.token.get_secret_value()) for person in people]
+    with ExitStack() as stack:
+        yield [stack.enter_context(door_of(label_studio, token=person.token.get_secret_value())) for person in people]
+
+
+def test_the_queue_serves_priority_across_rounds_and_people(
+    door: LabelStudio, reviewers: list[LabelStudio], review: Project
+) -> None:
     push(door, review, questions([0.1, 0.6, 0.3]))
     served = []
     for turn in range(5):
-        task = doors[turn % 2].next_task(review)
+        task = reviewers[turn % 2].next_task(review)
         assert task is not None
         served.append(task.data["priority"])
-        doors[turn % 2].submit(review, task, label=CLASSES[1], lead_time_s=2)
+        reviewers[turn % 2].submit(review, task, label=CLASSES[1], lead_time_s=2)
         if turn == 0:  # the second round, of another model
             later = questions([0.9, 0.2])
             push(door, review, later)
             assert push(door, review, [*later, *questions([0.6])]).added == 0
     assert served == [0.6, 0.9, 0.3, 0.2, 0.1]
-    assert doors[0].next_task(review) is None
+    assert reviewers[0].next_task(review) is None
     answers = [only(task) for task in door.iter_tasks(review)]
     assert {a.label for a in answers} == {CLASSES[1]}
-    assert {a.annotator for a in answers} == {f"user:{person.user_id}" for person in people}
-    for theirs in doors:
-        theirs.close()
+    assert len({a.annotator for a in answers}) == 2
+
+
+def test_two_people_are_never_served_the_same_question(
+    door: LabelStudio, reviewers: list[LabelStudio], review: Project
+) -> None:
+    push(door, review, questions([0.2, 0.8]))
+    served = [reviewer.next_task(review) for reviewer in (*reviewers, *reviewers)]
+    assert [task.data["priority"] for task in served if task is not None] == [0.8, 0.2, 0.8, 0.2]
 
 
 def test_verdicts_are_read_back(door: LabelStudio, review: Project) -> None:
