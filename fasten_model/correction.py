@@ -1,4 +1,4 @@
-"""Label correction (Kye et al., ECCV 2022): follow the clean head where it is confident, else go back to the annotators."""
+"""Label correction (Kye et al., ECCV 2022): follow a confident clean head, else go back to the annotators."""
 
 import torch
 from torch import Tensor
