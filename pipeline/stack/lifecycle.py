@@ -1,20 +1,17 @@
-"""`fasten up`, `fasten down` and `fasten status`: the embedded stack as a whole."""
+"""`fasten up` and `fasten down`: the embedded stack as a whole."""
 
-import contextlib
-import http.client
 import logging
 import secrets
 import time
-import xmlrpc.client
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import psutil
 
 from pipeline.errors import StackError
-from pipeline.stack import health, services, supervisord
+from pipeline.stack import health, processes, services, supervisord
 from pipeline.stack.install import LabelStudioInstall, copy_template, ensure_label_studio
 from pipeline.stack.services import Endpoint, LabelStudioLogin, Service, ServiceName
 from pipeline.stack.state import (
@@ -30,8 +27,6 @@ from pipeline.stack.state import (
 logger = logging.getLogger(__name__)
 
 _SERVERS: tuple[ServiceName, ...] = ("label-studio", "prefect", "mlflow")
-_STARTED = frozenset({"STARTING", "RUNNING"})
-_STOP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,31 +37,24 @@ class StackState:
     urls: Mapping[ServiceName, str]
     """Address of each embedded service, for a browser."""
     started: frozenset[ServiceName]
-    """What this call had to start. With `worker` in it, no flow run of the pool can still be alive: those that the
-    server believes to be running or pending were cut off."""
+    """What this call had to start."""
     login: LabelStudioLogin = field(repr=False)
     """First user of the embedded Label Studio."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServiceStatus:
-    """One service of the embedded stack, as it is now."""
-
-    name: ServiceName
-    url: str
-    """Empty where it has never been started."""
-    pid: int | None
-    healthy: bool
-    detail: str
-    """`well`, or what is wrong in a few words."""
-    log: Path
-
-
-def up(config: StackConfig, *, external: frozenset[str] = frozenset()) -> StackState:
+def up(
+    config: StackConfig,
+    *,
+    external: frozenset[str] = frozenset(),
+    before_worker: Callable[[str], None] | None = None,
+) -> StackState:
     """Start what does not run of Label Studio, Prefect, MLflow and a worker, and wait until all of it is well.
 
     `external` names services that are elsewhere: they are not started, and are stopped if an earlier `up` had. A
     worker is started only for the embedded Prefect, since one more worker on a shared server would take its runs.
+
+    `before_worker` is called with the address of Prefect's API once Prefect is well and before a worker is started:
+    no flow run of the pool can be alive then, so those that Prefect believes to be running or pending were cut off.
 
     Raises:
         StackError: a service does not get well; what this call had started is stopped again.
@@ -78,18 +66,20 @@ def up(config: StackConfig, *, external: frozenset[str] = frozenset()) -> StackS
         login = label_studio_login(config)
         install = ensure_label_studio(config.install_cache) if "label-studio" in names else None
         memory = _running(config) or _launch(config)
-        running = _processes(memory)
+        running = processes.living(memory)
         started: set[ServiceName] = set()
         try:
             memory = replace(memory, ports=_ports(memory, running, names), services=names)
             save_memory(config, memory)
             wanted = _services(config, memory, login, install)
             for name in set(running) - set(names):
-                _stop(memory, name)
+                processes.stop(memory, name)
             # The worker needs only Prefect; all the others start side by side.
             started.update(_start(config, memory, [wanted[name] for name in _SERVERS if name in wanted]))
             if "worker" in wanted:
                 _wait_until_well(config, memory, wanted["prefect"].endpoint)
+                if before_worker is not None and "worker" not in running:
+                    before_worker(f"{wanted['prefect'].endpoint.url}/api")
                 started.update(_start(config, memory, [wanted["worker"]]))
             for name, service in wanted.items():
                 _wait_until_well(config, memory, service.endpoint)
@@ -116,37 +106,7 @@ def down(config: StackConfig) -> int:
         return 0
     with exclusive(config):
         memory = load_memory(config)
-        return 0 if memory is None else _shut_down(memory)
-
-
-def status(config: StackConfig) -> list[ServiceStatus]:
-    """What each service of the stack is doing; those that are external are left out."""
-    memory = load_memory(config)
-    if memory is None:
-        names: tuple[ServiceName, ...] = get_args(ServiceName)
-        return [
-            ServiceStatus(name=name, url="", pid=None, healthy=False, detail="never started", log=config.log(name))
-            for name in names
-        ]
-    running = _processes(memory)
-    absent = "not running"
-    if not running and supervisord.members(memory.stack_id):
-        absent = "without its supervisord: `fasten up` or `fasten down` clears that"
-    found = []
-    for name in memory.services:
-        endpoint, process = services.endpoint(name, memory.ports), running.get(name)
-        complaint = absent if process is None else health.ask(endpoint, process=process)
-        found.append(
-            ServiceStatus(
-                name=name,
-                url=endpoint.url,
-                pid=None if process is None else process.pid,
-                healthy=complaint is None,
-                detail=complaint or "well",
-                log=config.log(name),
-            )
-        )
-    return found
+        return 0 if memory is None else processes.shut_down(memory)
 
 
 def _wanted(external: frozenset[str]) -> tuple[ServiceName, ...]:
@@ -165,7 +125,10 @@ def _wanted(external: frozenset[str]) -> tuple[ServiceName, ...]:
 def _running(config: StackConfig) -> Memory | None:
     """The memory of a stack whose supervisord answers."""
     memory = load_memory(config)
-    return memory if memory is not None and supervisord.answers(Path(memory.socket)) else None
+    if memory is None or not supervisord.answers(Path(memory.socket)):
+        return None
+    processes.end_strays(memory)
+    return memory
 
 
 def _launch(config: StackConfig) -> Memory:
@@ -232,21 +195,9 @@ def _ports(
     return ports
 
 
-def _processes(memory: Memory) -> dict[ServiceName, psutil.Process]:
-    """The living process of each service, as supervisord knows it."""
-    processes: dict[ServiceName, psutil.Process] = {}
-    known: tuple[ServiceName, ...] = get_args(ServiceName)
-    with contextlib.suppress(OSError, http.client.HTTPException), supervisord.connect(Path(memory.socket)) as rpc:
-        for info in rpc.getAllProcessInfo():
-            if info["name"] in known and info["statename"] in _STARTED:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    processes[info["name"]] = psutil.Process(int(info["pid"]))
-    return processes
-
-
 def _start(config: StackConfig, memory: Memory, wanted: Iterable[Service]) -> Iterator[ServiceName]:
     """Start each of `wanted` that does not run as it should; yields the names of those."""
-    running = _processes(memory)
+    running = processes.living(memory)
     for service in wanted:
         name = service.endpoint.name
         changed = supervisord.write_service(config.folder, service)
@@ -254,23 +205,16 @@ def _start(config: StackConfig, memory: Memory, wanted: Iterable[Service]) -> It
             continue
         if name in running:
             logger.info("%s is started anew: what it is started with has changed", name)
-            _stop(memory, name)
         logger.info("starting %s (log: %s)", name, config.log(name))
         yield name
-        with supervisord.connect(Path(memory.socket)) as rpc:
-            rpc.startProcess(name, False)
-
-
-def _stop(memory: Memory, name: ServiceName) -> None:
-    with supervisord.connect(Path(memory.socket)) as rpc, contextlib.suppress(xmlrpc.client.Fault):
-        rpc.stopProcess(name, True)
+        processes.start(memory, name)
 
 
 def _wait_until_well(config: StackConfig, memory: Memory, endpoint: Endpoint) -> None:
     first: dict[str, int] = {}
 
     def process() -> psutil.Process | None:
-        found = _processes(memory).get(endpoint.name)
+        found = processes.living(memory).get(endpoint.name)
         if found is not None:
             first.setdefault("pid", found.pid)
         return found
@@ -287,10 +231,10 @@ def _wait_until_well(config: StackConfig, memory: Memory, endpoint: Endpoint) ->
     complaint = health.wait_until(well, timeout_s=config.start_timeout_s, alive=alive)
     if complaint is not None:
         log = config.log(endpoint.name)
-        raise StackError(f"{endpoint.name} does not get well ({complaint}): {last_line(log)}; see {log}")
+        raise StackError(f"{endpoint.name} does not get well ({complaint}): {_last_line(log)}; see {log}")
 
 
-def last_line(log: Path) -> str:
+def _last_line(log: Path) -> str:
     """The last line of a log that says something, cut to 200 characters."""
     try:
         with log.open("rb") as handle:
@@ -305,29 +249,9 @@ def _undo(config: StackConfig, memory: Memory, started: Iterable[ServiceName], *
     """Stop what a failed `up` had started: all of it, or the services it had added to a stack that was running."""
     try:
         if everything:
-            _shut_down(memory)
+            processes.shut_down(memory)
         else:
             for name in started:
-                _stop(memory, name)
+                processes.stop(memory, name)
     except (StackError, OSError) as error:
         logger.error("after the failure: %s; run `fasten down` (%s)", error, config.home)
-
-
-def _shut_down(memory: Memory) -> int:
-    """Have supervisord stop its services and end, then end whatever still carries the stack's mark."""
-    before = len(supervisord.members(memory.stack_id))
-    if before:
-        with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
-            with supervisord.connect(Path(memory.socket)) as rpc:
-                pid = int(rpc.getPID())
-                process: Any = psutil.Process(pid)
-                rpc.shutdown()
-            with contextlib.suppress(psutil.TimeoutExpired, psutil.NoSuchProcess):
-                process.wait(timeout=_STOP_TIMEOUT_S)
-        supervisord.sweep(memory.stack_id)
-    socket_file = Path(memory.socket)
-    socket_file.unlink(missing_ok=True)
-    if socket_file.parent.name.startswith("fasten-"):
-        with contextlib.suppress(OSError):
-            socket_file.parent.rmdir()
-    return before

@@ -165,31 +165,31 @@ def answers(socket_file: Path) -> bool:
     return True
 
 
-def members(stack_id: str) -> list[psutil.Process]:
-    """Every living process of this user that carries the stack's mark, with all their children; not this process."""
+def members(stack_id: str, *, keep: psutil.Process | None = None) -> list[psutil.Process]:
+    """Every living process of this user that carries the stack's mark, with all their children.
+
+    Left out are this process, and `keep` with its children.
+    """
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         try:
-            if process.uids().real != os.getuid() or process.environ().get(STACK_ID) != stack_id:
-                continue
-            for member in (process, *process.children(recursive=True)):
-                if member.status() != psutil.STATUS_ZOMBIE:
-                    found[member.pid] = member
+            if process.uids().real == os.getuid() and process.environ().get(STACK_ID) == stack_id:
+                found.update((member.pid, member) for member in _family(process))
         except psutil.Error:  # ended while it was looked at, or not ours to look at
             continue
-    found.pop(os.getpid(), None)
-    return list(found.values())
+    spared = {os.getpid()} | ({member.pid for member in _family(keep)} if keep is not None else set())
+    return [process for pid, process in found.items() if pid not in spared]
 
 
-def sweep(stack_id: str) -> int:
-    """End every process of the stack: asked first, then killed; returns how many there were.
+def sweep(stack_id: str, *, keep: psutil.Process | None = None) -> int:
+    """End the `members` of the stack: asked first, then killed; returns how many there were.
 
     Raises:
         StackError: one is still there after it was killed.
     """
     total = 0
     for force in (False, True, True):
-        living = members(stack_id)
+        living = members(stack_id, keep=keep)
         if not living:
             return total
         total = max(total, len(living))
@@ -197,9 +197,22 @@ def sweep(stack_id: str) -> int:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill() if force else process.terminate()
         psutil.wait_procs(living, timeout=_KILL_TIMEOUT_S)
-    if living := members(stack_id):
+    if living := members(stack_id, keep=keep):
         raise StackError(f"processes of the stack do not end: {', '.join(str(process.pid) for process in living)}")
     return total
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    """A living process and all its living children; what is below a zombie has lost its parent, and is none."""
+    found: list[psutil.Process] = []
+    pending = [process]
+    while pending:
+        member = pending.pop()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if member.status() != psutil.STATUS_ZOMBIE:
+                found.append(member)
+                pending += member.children()
+    return found
 
 
 class _SocketTransport(xmlrpc.client.Transport):

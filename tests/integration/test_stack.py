@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from tests.integration.conftest import LabelStudioServer
 
 CACHE = Path(__file__).parents[2] / ".fasten" / "cache"
+FLOW = """
+import subprocess, sys, time
+from prefect import flow
+
+@flow
+def toy():
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print("the toy is running", flush=True)
+    time.sleep(600)
+"""
 ONLY_MLFLOW = frozenset({"label-studio", "prefect"})
 """The lightest stack that is a real one."""
 
@@ -46,6 +56,26 @@ def supervisor_of(config: StackConfig) -> psutil.Process:
     return psutil.Process(int((config.folder / "supervisord.pid").read_text()))
 
 
+def start_toy_flow(config: StackConfig, api_url: str) -> None:
+    """A flow run of the worker, with a child of its own, that would run for ten minutes."""
+    (config.project / "toy.py").write_text(FLOW)
+
+    def post(where: str, **body: object) -> str:
+        answer = httpx.post(f"{api_url}/{where}", json=body, timeout=60).raise_for_status()
+        return str(answer.json()["id"])
+
+    flow_id = post("flows/", name="toy")
+    directory = {"prefect.deployments.steps.set_working_directory": {"directory": str(config.project)}}
+    deployment = {"entrypoint": "toy.py:toy", "path": ".", "work_pool_name": "fasten", "pull_steps": [directory]}
+    deployment_id = post("deployments/", name="toy", flow_id=flow_id, **deployment)
+    post(f"deployments/{deployment_id}/create_flow_run", state={"type": "SCHEDULED"})
+    log = config.log("worker")
+    complaint = health.wait_until(
+        lambda: None if "the toy is running" in log.read_text() else "not running", timeout_s=90, alive=lambda: True
+    )
+    assert complaint is None, log.read_text()
+
+
 def test_label_studio_fixture_accepts_its_token(label_studio: "LabelStudioServer") -> None:
     answer = httpx.get(
         f"{label_studio.url}/api/current-user/whoami", headers={"Authorization": f"Token {label_studio.token}"}
@@ -56,7 +86,9 @@ def test_label_studio_fixture_accepts_its_token(label_studio: "LabelStudioServer
 @pytest.mark.usefixtures("label_studio_install")
 def test_whole_stack_comes_up_once_on_loopback_only_and_goes_down_without_a_trace(config: StackConfig) -> None:
     down(config)
-    state = up(config)
+    told: list[str] = []
+    state = up(config, before_worker=told.append)
+    assert told == [f"{state.urls['prefect']}/api"]
     assert state.started == {"label-studio", "prefect", "mlflow", "worker"}
     first = {service.name: service.pid for service in status(config)}
     assert [(service.name, service.detail) for service in status(config) if not service.healthy] == []
@@ -71,7 +103,8 @@ def test_whole_stack_comes_up_once_on_loopback_only_and_goes_down_without_a_trac
     assert httpx.get(f"{env['FASTEN_MLFLOW_TRACKING_URI']}/version").status_code == 200
 
     # A second call starts nothing, and nothing of the first is restarted.
-    assert up(config).started == frozenset()
+    assert up(config, before_worker=told.append).started == frozenset()
+    assert len(told) == 1
     assert {service.name: service.pid for service in status(config)} == first
 
     living = members(config)
@@ -89,8 +122,13 @@ def test_whole_stack_comes_up_once_on_loopback_only_and_goes_down_without_a_trac
     ignored = Path(f"/proc/{first['worker']}/status").read_text().split("SigIgn:")[1].split()[0]
     assert not int(ignored, 16) & (1 << (signal.SIGINT - 1) | 1 << (signal.SIGTERM - 1))
 
-    assert down(config) == len(living)
-    assert not any(process.is_running() for process in living)
+    start_toy_flow(config, env["FASTEN_PREFECT_API_URL"])
+    runs = [process for process in members(config) if process not in living]
+    assert len(runs) == 2
+    assert down(config) == len(living) + len(runs)
+    assert not any(process.is_running() for process in (*living, *runs))
+    # Prefect was told while it could be: the run does not count as running for ever.
+    assert "Finished in state Crashed" in config.log("worker").read_text()
     assert {service.detail for service in status(config)} == {"not running"}
     assert down(config) == 0
 
@@ -115,6 +153,20 @@ def test_up_replaces_what_a_killed_supervisord_left_behind(config: StackConfig) 
     assert not any(process.is_running() for process in orphans)
     assert after.started == {"mlflow"}
     assert after.urls == before.urls
+
+
+def test_up_mends_a_server_whose_child_holds_its_port(config: StackConfig) -> None:
+    before = up(config, external=ONLY_MLFLOW)
+    server = psutil.Process(status(config)[0].pid)
+    children = server.children()
+    supervisor_of(config).suspend()  # it would start the server again before this test could look
+    server.kill()
+    supervisor_of(config).resume()
+    after = up(config, external=ONLY_MLFLOW)
+    assert children
+    assert not any(child.is_running() for child in children)
+    assert after.urls == before.urls
+    assert [service.detail for service in status(config)] == ["well"]
 
 
 def test_two_calls_at_once_start_one_stack(config: StackConfig) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.stack import health, launch, services, supervisord
@@ -30,7 +31,8 @@ def process(mark: str | None, code: str = SLEEPER) -> Iterator[subprocess.Popen[
             started.kill()
 
 
-def test_sweep_ends_what_carries_the_mark_and_nothing_else() -> None:
+def test_sweep_ends_what_carries_the_mark_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisord, "_KILL_TIMEOUT_S", 1)
     with (
         process("ours") as ours,
         process("ours", STUBBORN) as stubborn,
@@ -52,6 +54,12 @@ def test_children_that_shed_the_mark_are_found_through_their_parent() -> None:
         assert supervisord.sweep("ours") == 2
         parent.wait()
         assert not any(child.is_running() and child.status() != "zombie" for child in found)
+
+
+def test_what_is_kept_is_kept_with_its_children_and_strays_are_not() -> None:
+    with process("ours", PARENT) as kept, process("ours") as stray:
+        assert [member.pid for member in supervisord.members("ours", keep=psutil.Process(kept.pid))] == [stray.pid]
+        assert supervisord.sweep("ours") == 3
 
 
 def test_this_process_is_never_swept(monkeypatch: pytest.MonkeyPatch) -> None:
