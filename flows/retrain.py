@@ -89,6 +89,8 @@ def fasten(
     The projects (ids or titles) override the settings. Ends `Skipped` where nothing has changed since the last round
     that was completed with the same configuration, unless `force`.
     """
+    for name in ("pipeline", "fasten_model"):  # Prefect shows no more of them than their level lets through
+        logging.getLogger(name).setLevel(logging.INFO)
     if os.environ.get("FASTEN_WATCH_PARENT") == "1":
         watch_parent()
     try:

@@ -22,15 +22,18 @@ def project_root() -> Path:
 def start(settings: Settings, *, external: frozenset[Service]) -> None:
     """Start what is missing, register the deployments, and bury runs that died with an earlier stack."""
     root = project_root()
-    stack = up(StackConfig(home=settings.home, project=root), external=external)
+    config = StackConfig(home=settings.home, project=root)
+    up(config, external=external, before_worker=_bury_the_dead)
     api_url = load_settings().prefect_api_url  # `up` has written the addresses
     if api_url is None:
         raise ConfigError("no Prefect is set: set FASTEN_PREFECT_API_URL, or leave it out to have one started")
-    if "worker" in stack.started:
-        dead = orchestrator.mark_dead_runs(api_url)
-        if dead:
-            logger.info("%d flow run(s) that died with the last worker are marked as crashed", dead)
     orchestrator.deploy(api_url, root)
+
+
+def _bury_the_dead(api_url: str) -> None:
+    dead = orchestrator.mark_dead_runs(api_url)
+    if dead:
+        logger.info("%d flow run(s) that died with the last worker are marked as crashed", dead)
 
 
 def stop(settings: Settings) -> int:

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import ConfigError, DataError
 
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+FORMATS = ("PNG", "JPEG", "WEBP")
 """What `fasten_model.data` can decode; every other parser of Pillow stays out of reach of untrusted bytes."""
 
 _PILLOW_LIMIT = 89_478_485  # Image.MAX_IMAGE_PIXELS: beyond it Pillow itself objects
@@ -95,7 +95,7 @@ def verify_image(data: bytes, config: ImageConfig) -> VerifiedImage:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("image has too many pixels", f"limit {config.max_pixels}") from error
     except Exception as error:  # hostile bytes make Pillow's parsers raise almost anything
-        what = "not PNG, JPEG, GIF or WebP" if isinstance(error, UnidentifiedImageError) else _one_line(error)
+        what = "not PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else _one_line(error)
         raise ImageError("image does not decode", what) from error
     return VerifiedImage(data=data, sha256=hashlib.sha256(data).hexdigest(), width=width, height=height, format=name)
 

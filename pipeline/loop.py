@@ -24,7 +24,7 @@ from pipeline.image_store import ImageStore
 from pipeline.images import Images
 from pipeline.label_studio import LabelStudio, MissingProjectError
 from pipeline.pull import check_same_classes, pull
-from pipeline.records import Project, ReviewTask
+from pipeline.records import Project, ProjectState, ReviewTask
 from pipeline.report import RoundReport, headline, markdown
 from pipeline.review_screen import REVIEW_CONTROL, review_config
 from pipeline.settings import Settings
@@ -45,6 +45,8 @@ class Found:
     labels: Project
     audit: Project | None
     review: Project | None
+    states: tuple[ProjectState, ...]
+    """How the projects looked just before the pull."""
     fingerprint: str
     nothing_new: str
     """Why this round has nothing to do; empty where it has."""
@@ -134,6 +136,7 @@ def survey(settings: Settings) -> Found:
         labels=labels,
         audit=audit,
         review=review,
+        states=tuple(states.values()),
         fingerprint=now,
         nothing_new=f"nothing new in “{labels.title}” since snapshot {last.snapshot_id}" if unchanged and last else "",
     )
@@ -152,7 +155,13 @@ def pull_labels(settings: Settings, found: Found) -> Pulled:
         ) as images,
     ):
         result = pull(
-            door, images, labels=found.labels, audit=found.audit, review=found.review, data_dir=workspace.folder
+            door,
+            images,
+            labels=found.labels,
+            audit=found.audit,
+            review=found.review,
+            data_dir=workspace.folder,
+            states=found.states,
         )
     snapshot = result.snapshot
     last = workspace.completed()
@@ -201,7 +210,9 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
         **({"prefect.flow_run_id": prefect_run_id} if prefect_run_id else {}),
     }
     with tracking.start(key, tags=tags, name=f"{pulled.labels.title[:80]} {key[:12]}") as run:
-        run.log_params({**asdict(settings.training), "holdout": settings.holdout, "queue_size": settings.queue_size})
+        run.log_params(
+            {**asdict(settings.training.resolved()), "holdout": settings.holdout, "queue_size": settings.queue_size}
+        )
         run.log_dataset(snapshot.path, snapshot.snapshot_id, snapshot.manifest.rows)
         if not (folder / "fitted.json").exists():
             _fit_into(folder, snapshot, settings, run)
@@ -303,6 +314,8 @@ def push_queue(settings: Settings, found: Found, queue_path: Path, *, dry_run: b
                 settings.review_project,
                 review_config(found.labels.control.classes),
                 uncertainty_sampling=True,
+                skipping=False,  # “not sure” is an answer, and says more than a skip
+                empty_answers=False,
                 description=f"Labels of “{found.labels.title}” that the model doubts, the most doubtful first.",
             )
         check_same_classes(found.labels, review, role="review")

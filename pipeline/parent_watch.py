@@ -20,9 +20,7 @@ def watch_parent(*, interval_s: float = 2.0) -> threading.Event:
     def watch() -> None:
         while not stopped.wait(interval_s):
             if os.getppid() != parent:
-                logger.error(
-                    "the worker (process %d) is gone: this run ends, the next one goes on", parent
-                )
+                logger.error("the worker (process %d) is gone: this run ends, the next one goes on", parent)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 

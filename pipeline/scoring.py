@@ -1,6 +1,5 @@
 """Scores: what the model says of every noisy sample, as rows of `scores.parquet`."""
 
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 

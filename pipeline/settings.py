@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     """Further hosts that images may be fetched from."""
     max_image_bytes: int = Field(default=20_000_000, gt=0)
     """Larger images are left out and counted."""
-    max_image_pixels: int = Field(default=50_000_000, gt=0)
+    max_image_pixels: int = Field(default=40_000_000, gt=0)
     """Images of more pixels are left out and counted, before they are decoded."""
 
     preset: Literal["small", "resnet18", "resnet34"] = "small"

@@ -170,23 +170,6 @@ def write_latest(data_dir: Path, latest: Latest) -> None:
         staged.replace(file)
 
 
-def check_trainable(snapshot: Snapshot) -> None:
-    """Raise `DataError` in one line where no model can be trained on `snapshot`, saying what is missing."""
-    manifest = snapshot.manifest
-    where = f"snapshot {manifest.snapshot_id}"
-    if len(manifest.classes) < 2:
-        raise DataError(f"{where} has {len(manifest.classes)} class; there must be two at least")
-    if not manifest.rows["clean"]:
-        raise DataError(f"{where} has no audited sample; label some drawn at random in the audit project, pull again")
-    if not manifest.rows["noisy"]:
-        raise DataError(f"{where} has no noisy sample: every labelled sample is decided, or none has a usable image")
-    if not any(manifest.audit_per_class.values()):
-        raise DataError(f"{where} has reviews but no audited sample; audit some drawn at random, pull again")
-    if missing := [name for name in manifest.classes if not manifest.audit_per_class.get(name)]:
-        listed = ", ".join(repr(name) for name in missing[:10]) + (", …" if len(missing) > 10 else "")
-        raise DataError(f"{where} has no audited sample of {listed}; audit at least one of each class, pull again")
-
-
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as file:

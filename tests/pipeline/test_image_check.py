@@ -37,7 +37,7 @@ def png_of_claimed_size(width: int, height: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_a_whole_image_is_described(kind: str) -> None:
     data = picture(kind)
     image = verify_image(data, CONFIG)
@@ -52,14 +52,14 @@ def test_every_mode_of_png_passes(mode: str) -> None:
 
 def test_formats_that_nothing_downstream_decodes_are_refused() -> None:
     for kind in ("BMP", "TIFF", "PPM"):
-        with pytest.raises(ImageError, match="not PNG, JPEG, GIF or WebP"):
+        with pytest.raises(ImageError, match="not PNG, JPEG or WebP"):
             verify_image(picture(kind), CONFIG)
     with pytest.raises(ImageError, match="does not decode"):
         verify_image(b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>", CONFIG)
 
 
 def test_truncated_images_do_not_decode() -> None:
-    for kind in ("PNG", "JPEG", "GIF", "WEBP"):
+    for kind in ("PNG", "JPEG", "WEBP"):
         data = picture(kind, (64, 64))
         with pytest.raises(ImageError) as caught:
             verify_image(data[: len(data) * 2 // 3], CONFIG)
@@ -84,7 +84,7 @@ def test_bytes_are_bounded() -> None:
         verify_image(b"", CONFIG)
 
 
-@given(st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "GIF", "WEBP"]), st.data())
+@given(st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
 def test_hostile_bytes_raise_nothing_but_image_errors(noise: bytes, kind: str, data: st.DataObject) -> None:
     start = picture(kind)
     cut = data.draw(st.integers(0, len(start)))

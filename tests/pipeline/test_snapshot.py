@@ -16,7 +16,6 @@ from pipeline.schema import CLEAN, NOISY, check_columns
 from pipeline.snapshot import (
     Latest,
     Snapshot,
-    check_trainable,
     latest_snapshot,
     open_snapshot,
     read_latest,
@@ -222,25 +221,3 @@ def test_columns_that_differ_are_named(tmp_path: Path) -> None:
         check_columns(tmp_path / "odd.parquet", CLEAN)
     with pytest.raises(DataError, match="not a readable Parquet file"):
         check_columns(tmp_path / "gone.parquet", CLEAN)
-
-
-@pytest.mark.parametrize(
-    ("rows", "classes", "message"),
-    [
-        ([noisy("a")], CLASSES, "no audited sample;"),
-        ([clean("a"), clean("b", "dog")], CLASSES, "no noisy sample"),
-        ([noisy("a"), clean("b", provenance="review")], CLASSES, "reviews but no audited"),
-        ([noisy("a"), clean("b"), clean("c", "dog", "review")], CLASSES, "no audited sample of 'dog'"),
-        ([noisy("a"), clean("b")], ("cat",), "has 1 class"),
-    ],
-)
-def test_what_cannot_be_trained_on_says_why(
-    tmp_path: Path, rows: list[dict[str, Any]], classes: tuple[str, ...], message: str
-) -> None:
-    snapshot, _ = write(tmp_path, rows, classes)
-    with pytest.raises(DataError, match=message):
-        check_trainable(snapshot)
-
-
-def test_a_snapshot_with_every_class_audited_can_be_trained_on(tmp_path: Path) -> None:
-    check_trainable(write(tmp_path, [noisy("a"), clean("b"), clean("c", "dog")])[0])
