@@ -18,8 +18,7 @@ from pipeline.triage import Candidate, Decision, decide
 def score(model: Model, noisy: LabelledImages, *, rho: float, model_version: str) -> pa.Table:
     """One row per noisy sample, in the order of `noisy` (columns: `pipeline.schema.SCORES`).
 
-    The class of `noisy.labels` is an index into the model's classes. The priority is the probability that the given
-    label is wrong, which is the number of labels that one (correct) answer is expected to set right.
+    `noisy.labels` are indices into the model's classes.
     """
     names = model.classes
     p = model.predict_probabilities(noisy.images).double()
@@ -37,7 +36,7 @@ def score(model: Model, noisy: LabelledImages, *, rho: float, model_version: str
             "error_probability": found.error_probability,
             "posterior": q.to(torch.float32).tolist(),
             "decision": list(found.decisions),
-            "priority": found.error_probability,
+            "priority": found.priority,
             "model_version": [model_version] * len(noisy),
         },
         schema=SCORES,

@@ -1,8 +1,9 @@
 """Triage: what to keep, what to correct, what a person must look at, and in which order.
 
 The decision is the paper's (section 3.3, eq. 6): a label is corrected to the clean head's class where its confidence
-reaches ρ, and otherwise it is the original one. The order is by the probability that the given label is wrong, from
-the posterior `q_i ∝ T[i, given]·p_i`: asking about a sample sets one label right exactly where that label is wrong.
+reaches ρ, and otherwise it is the original one. The order is by the probability that this decided label is wrong, from
+the posterior `q_i ∝ T[i, given]·p_i`: a review sets one label right exactly where the loop would hand out a wrong one.
+So the samples that the model cannot decide come first, and the corrections it is surest of last.
 """
 
 from collections import Counter
@@ -31,6 +32,9 @@ class Verdicts:
     """[N] calibrated probability of the given label."""
     error_probability: NDArray[np.float64]
     """[N] probability that the given label is wrong: `1 - q[given]`."""
+    priority: NDArray[np.float64]
+    """[N] probability that the suggested label is wrong, `1 - q[suggested]`: the labels that one review is expected to
+    set right."""
     decisions: tuple[Decision, ...]
     """[N]"""
     guess: NDArray[np.int64]
@@ -56,11 +60,13 @@ def decide(
         "relabel" if corrected else "keep" if sure else "low_confidence"
         for corrected, sure in zip(relabel.tolist(), confident.tolist(), strict=True)
     )
+    suggested = np.where(confident, top, given)
     return Verdicts(
-        suggested=np.where(confident, top, given),
+        suggested=suggested,
         confidence=confidence,
         given_label_probability=probabilities[rows, given],
         error_probability=np.clip(1.0 - posterior[rows, given], 0.0, 1.0),
+        priority=np.clip(1.0 - posterior[rows, suggested], 0.0, 1.0),
         decisions=decisions,
         guess=np.where(relabel, top, posterior.argmax(axis=1)),
         guess_probability=np.where(relabel, confidence, posterior.max(axis=1)),

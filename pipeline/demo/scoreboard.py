@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import get_type_hints
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline.errors import DataError
@@ -67,32 +68,38 @@ class RoundRow:
     seconds: float = 0.0
 
 
-def scoreboard(rows: Sequence[RoundRow], *, title: str = "Correct labels, round by round") -> Table:
-    """One row per round."""
-    table = Table(title=title)
+def scoreboard(rows: Sequence[RoundRow], *, title: str = "Round by round, told by the truth") -> Table:
+    """One row per round, readable on a terminal of 80 columns."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in (
-        "round", "wrong before", "wrong after", "FasTEN held out", "plain CE", "relabeled", "low confidence",
-        "waiting", "shown, really wrong", "time",
+        "#", "wrong\nbefore", "wrong\nafter", "held\nout", "plain\nCE", "re-\nlabeled",
+        "low\nconf.", "waiting", "wrong of\nshown", "time",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             str(row.round_number),
-            _count(row.wrong_before, row.labels),
-            _count(row.wrong_after, row.labels),
+            _share(row.wrong_before, row.labels),
+            _share(row.wrong_after, row.labels),
             _percent(row.accuracy),
             _percent(row.plain_accuracy),
             f"{row.relabeled:,}",
             f"{row.low_confidence:,}",
             f"{row.waiting:,}",
-            _count(row.shown_wrong, row.shown) if row.shown else "–",
+            f"{row.shown_wrong}/{row.shown}" if row.shown else "–",
             f"{row.seconds:.0f} s",
         )
+    if rows and rows[-1].labels:
+        table.caption = (
+            f"wrong before, after: of {rows[-1].labels:,} labels whose truth is known · held out, plain CE: accuracy of "
+            "FasTEN and of plain cross-entropy on images the loop never saw"
+        )
+        table.caption_justify = "left"
     return table
 
 
-def _count(count: int, total: int) -> str:
-    return f"{count:,} / {total:,} ({count / total:.1%})" if total else "–"
+def _share(count: int, total: int) -> str:
+    return f"{count:,} {count / total:.1%}" if total else "–"
 
 
 def _percent(value: float | None) -> str:

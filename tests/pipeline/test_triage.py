@@ -32,11 +32,20 @@ def test_the_label_is_the_original_one_below_rho_and_the_argmax_from_rho_on(
         assert found.decisions[i] == expected
         assert found.error_probability[i] == pytest.approx(1 - q[i, labels[i]])
         assert found.given_label_probability[i] == p[i, labels[i]]
+        assert found.priority[i] == pytest.approx(1 - q[i, found.suggested[i]])
 
 
 def test_confidence_of_exactly_rho_corrects() -> None:
     p = np.array([[0.2, 0.8]])
     assert decide(p, p, np.array([0]), rho=0.8).decisions == ("relabel",)
+
+
+def test_a_sure_correction_is_worth_less_of_a_reviewers_time_than_an_undecided_label() -> None:
+    p = np.array([[0.99, 0.01], [0.55, 0.45]])
+    found = decide(p, p, np.array([1, 1]), rho=0.8)
+    assert found.decisions == ("relabel", "low_confidence")
+    assert found.error_probability[0] > found.error_probability[1]
+    assert found.priority[0] < found.priority[1]
 
 
 def test_an_unsure_sample_offers_the_class_that_image_and_given_label_make_most_probable() -> None:

@@ -37,26 +37,15 @@ def test_accuracy_compares_in_order() -> None:
 
 
 def _rendered(rows: list[RoundRow]) -> str:
-    console = Console(width=200, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(scoreboard(rows))
     return console.export_text()
 
 
 def test_the_board_has_one_row_a_round_with_every_figure() -> None:
     text = _rendered([FIRST, SECOND])
-    first, second = (line for line in text.splitlines() if line.startswith("│"))
-    for figure in (
-        "420 / 1,400 (30.0%)",
-        "35 / 1,400 (2.5%)",
-        "98.1%",
-        "74.0%",
-        "390",
-        "60",
-        "200",
-        "40 / 150",
-        "61 s",
-    ):
-        assert figure in first
+    first, second = (line for line in text.splitlines() if line.strip()[:2] in ("1 ", "2 "))
+    assert first.split() == ["1", "420", "30.0%", "35", "2.5%", "98.1%", "74.0%", "390", "60", "200", "40/150", "61", "s"]
     assert second.count("–") == 5, "what was not measured is a dash, not a zero"
 
 
