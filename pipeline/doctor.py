@@ -91,7 +91,7 @@ def _label_studio(settings: Settings) -> Iterator[Finding]:
 
 
 def _same_classes(labels: Project, project: Project, role: Origin) -> str:
-    from pipeline.pull import check_same_classes
+    from pipeline.snapshot.pull import check_same_classes
 
     check_same_classes(labels, project, role=role)
     return f"“{project.title}” ({project.project_id}), same classes"

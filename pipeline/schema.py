@@ -1,7 +1,7 @@
 """The Parquet schemas of a snapshot, its image parts and its scores: the one place that knows their columns.
 
 `labels`, `noisy` and `clean` make up a snapshot (`pipeline.snapshot`), `images` is the append-only store that all
-snapshots share (`pipeline.image_store`), `scores` is what the model says of one snapshot's noisy samples.
+snapshots share (`pipeline.images.store`), `scores` is what the model says of one snapshot's noisy samples.
 """
 
 from pathlib import Path

@@ -10,7 +10,7 @@ import torch
 
 from fasten_model.data import Samples, decode_image, read_samples
 from pipeline.errors import DataError
-from pipeline.image_store import ImageStore
+from pipeline.images.store import ImageStore
 from pipeline.snapshot import Snapshot
 from pipeline.training import LabelledImages
 

@@ -1,7 +1,7 @@
 """Where one labels project's files lie, what a run is called, and what the last completed round was done with.
 
 <data>/project-7/                 everything of labels project 7
-    snapshots/ images/ latest.json    (pipeline.snapshot, pipeline.image_store)
+    snapshots/ images/ latest.json    (pipeline.snapshot, pipeline.images.store)
     runs/<run key>/                   model/ fitted.json scores.parquet queue.json report.json report.md
     completed.json                    the last completed round
 """

@@ -23,7 +23,7 @@ from pipeline.demo.records import DemoDataset
 from pipeline.demo.review import Reviewed, review_queue
 from pipeline.demo.scoreboard import RoundRow, accuracy, load_rows, save_rows, wrong_labels
 from pipeline.errors import ConfigError, ServiceError
-from pipeline.image_store import ImageStore
+from pipeline.images.store import ImageStore
 from pipeline.label_studio import LabelStudio, LabelStudioConfig
 from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import DEMO_ENV, Settings, load_settings

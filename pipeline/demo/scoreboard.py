@@ -91,8 +91,8 @@ def scoreboard(rows: Sequence[RoundRow], *, title: str = "Round by round, told b
         )
     if rows and rows[-1].labels:
         table.caption = (
-            f"wrong before, after: of {rows[-1].labels:,} labels whose truth is known · held out, plain CE: accuracy of "
-            "FasTEN and of plain cross-entropy on images the loop never saw"
+            f"wrong before, after: of {rows[-1].labels:,} labels whose truth is known · held out, plain CE: accuracy "
+            "of FasTEN and of plain cross-entropy on images the loop never saw"
         )
         table.caption_justify = "left"
     return table

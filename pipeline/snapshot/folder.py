@@ -3,7 +3,7 @@
     data_dir/
         latest.json                 which snapshot the newest pull gave
         snapshots/<snapshot_id>/    labels.parquet  noisy.parquet  clean.parquet  manifest.json
-        images/                     shared by all snapshots (`pipeline.image_store`)
+        images/                     shared by all snapshots (`pipeline.images.store`)
 
 The id is a hash of the content (schema version, classes, every row in the order written), not of the Parquet bytes:
 the same labels give the same id under every version of pyarrow, and a pull that finds nothing new writes nothing.

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import image_store
 from pipeline.errors import DataError
-from pipeline.image_check import VerifiedImage
-from pipeline.image_store import ImageStore
+from pipeline.images import store as image_store
+from pipeline.images.check import VerifiedImage
+from pipeline.images.store import ImageStore
 from pipeline.schema import IMAGES
 
 

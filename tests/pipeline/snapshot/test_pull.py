@@ -18,9 +18,9 @@ from PIL import Image
 
 from pipeline.errors import ConfigError, ServiceUnavailable
 from pipeline.images import ImageConfig, Images
-from pipeline.pull import PullResult, pull
 from pipeline.records import Annotation, LabelControl, Project, Task
-from pipeline.settle import AUDIT_OVER_REVIEW, DIFFERENT_IMAGE
+from pipeline.snapshot.pull import PullResult, pull
+from pipeline.snapshot.settle import AUDIT_OVER_REVIEW, DIFFERENT_IMAGE
 
 CLASSES = ("cat", "dog", "eel")
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.consensus import Vote, consensus, decision, votes
-from pipeline.staging import Said, TaskImage
+from pipeline.snapshot.consensus import Vote, consensus, decision, votes
+from pipeline.snapshot.staging import Said, TaskImage
 
 Fate = Literal["noisy", "audit", "review", "unusable", "not_sure", "unlabelled", "rejected"]
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.image_check import ImageConfig, ImageError
-from pipeline.image_fetch import ImageFetcher
+from pipeline.images.check import ImageConfig, ImageError
+from pipeline.images.fetch import ImageFetcher
 
 BASE = "http://label-studio.example:8080"
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ServiceError, ServiceUnavailable
-from pipeline.image_check import ImageConfig, ImageError
-from pipeline.image_fetch import ImageFetcher
 from pipeline.images import Images
+from pipeline.images.check import ImageConfig, ImageError
+from pipeline.images.fetch import ImageFetcher
 
 Answer = tuple[int, dict[str, str], bytes]
 

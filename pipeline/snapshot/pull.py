@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from pipeline.errors import ConfigError
 from pipeline.images import Images
 from pipeline.records import Origin, Project, ProjectState, Task
-from pipeline.settle import settle
-from pipeline.snapshot import Latest, ProjectSource, Snapshot, read_latest, write_latest
-from pipeline.snapshot_writer import SnapshotWriter, exclusive_pull
-from pipeline.staging import Said, Staging
+from pipeline.snapshot.folder import Latest, ProjectSource, Snapshot, read_latest, write_latest
+from pipeline.snapshot.settle import settle
+from pipeline.snapshot.staging import Said, Staging
+from pipeline.snapshot.writer import SnapshotWriter, exclusive_pull
 
 logger = logging.getLogger(__name__)
 

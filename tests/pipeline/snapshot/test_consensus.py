@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.consensus import Answer, consensus, decision, votes
+from pipeline.snapshot.consensus import Answer, consensus, decision, votes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

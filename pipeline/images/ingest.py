@@ -1,6 +1,6 @@
 """Images by URL: fetched once ever, checked, kept.
 
-Put together from `image_check` (what an image must be), `image_fetch` (where it may come from) and `image_store`
+Put together from `images.check` (what an image must be), `images.fetch` (where it may come from) and `images.store`
 (where it is kept).
 """
 
@@ -15,11 +15,9 @@ from typing import Self
 import httpx
 
 from pipeline.errors import ServiceUnavailable
-from pipeline.image_check import ImageConfig, ImageError, VerifiedImage, verify_image
-from pipeline.image_fetch import ImageFetcher
-from pipeline.image_store import ImageStore
-
-__all__ = ["ImageConfig", "ImageError", "ImageStore", "Images", "VerifiedImage", "verify_image"]
+from pipeline.images.check import ImageConfig, ImageError, VerifiedImage, verify_image
+from pipeline.images.fetch import ImageFetcher
+from pipeline.images.store import ImageStore
 
 logger = logging.getLogger(__name__)
 

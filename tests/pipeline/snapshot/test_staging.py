@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from pipeline import staging
+from pipeline.snapshot import staging
 
 
 @pytest.mark.parametrize("query", [staging._URLS, staging._EVERYTHING])

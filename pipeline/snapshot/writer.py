@@ -1,7 +1,7 @@
 """Writes a snapshot row by row into a staging folder, then gives it its name in one step.
 
 The snapshot's id is taken from the rows as they pass, so they must come in an order that depends on nothing but
-themselves (`pipeline.staging` sorts them).
+themselves (`pipeline.snapshot.staging` sorts them).
 """
 
 import fcntl
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.records import ProjectState
 from pipeline.schema import SCHEMA_VERSION
-from pipeline.snapshot import SCHEMAS, Manifest, ProjectSource, Snapshot, hash_file, place, read_latest
+from pipeline.snapshot.folder import SCHEMAS, Manifest, ProjectSource, Snapshot, hash_file, place, read_latest
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
-from pipeline.image_check import ImageConfig, ImageError
+from pipeline.images.check import ImageConfig, ImageError
 
 logger = logging.getLogger(__name__)
 

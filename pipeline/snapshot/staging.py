@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.consensus import Answer
-from pipeline.image_check import ImageError
+from pipeline.images.check import ImageError
 from pipeline.records import Annotation, Origin, Task
+from pipeline.snapshot.consensus import Answer
 
 _TABLES = """
 PRAGMA journal_mode = OFF;

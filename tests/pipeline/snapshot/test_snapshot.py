@@ -21,7 +21,7 @@ from pipeline.snapshot import (
     read_latest,
     write_latest,
 )
-from pipeline.snapshot_writer import SnapshotWriter, exclusive_pull
+from pipeline.snapshot.writer import SnapshotWriter, exclusive_pull
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 CLASSES = ("cat", "dog")

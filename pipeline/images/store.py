@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.image_check import VerifiedImage
+from pipeline.images.check import VerifiedImage
 from pipeline.schema import IMAGES, check_columns
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS url (digest BLOB PRIMARY KEY, sha256 TEXT NOT NULL) W
 class ImageStore:
     """Images by hash, and by the URL they were fetched from.
 
-    One writer at a time (`snapshot_writer.exclusive_pull`), any number of readers. Memory holds one part in the making
+    One writer at a time (`snapshot.writer.exclusive_pull`), any number of readers. Memory holds one part in the making
     (at most 64 MiB) or one row group being read. Raises `DataError` where the folder is damaged.
     """
 

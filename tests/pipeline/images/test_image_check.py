@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import ConfigError
-from pipeline.image_check import ImageConfig, ImageError, verify_image
+from pipeline.images.check import ImageConfig, ImageError, verify_image
 
 CONFIG = ImageConfig()
 

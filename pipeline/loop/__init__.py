@@ -1,0 +1,31 @@
+"""The stages of one round: survey, pull, train, score, triage, push, report.
+
+Each stage is a plain function from small values and paths to small values and paths, so that a flow or the command line
+only has to call them in order. What a stage writes has a name made from what went into it (`pipeline.workspace`) and is
+written whole or not at all: a round that died is run again and takes up its own finished stages.
+"""
+
+from pipeline.loop.model import TrainedModel, score_labels, train_model
+from pipeline.loop.outcome import Summary, last_report, last_run, report_run
+from pipeline.loop.queueing import Pushed, push_queue, queue_url, triage_scores
+from pipeline.loop.survey import Found, Pulled, find_projects, find_review_project, pull_labels, survey
+
+__all__ = [
+    "Found",
+    "Pulled",
+    "Pushed",
+    "Summary",
+    "TrainedModel",
+    "find_projects",
+    "find_review_project",
+    "last_report",
+    "last_run",
+    "pull_labels",
+    "push_queue",
+    "queue_url",
+    "report_run",
+    "score_labels",
+    "survey",
+    "train_model",
+    "triage_scores",
+]

@@ -1,0 +1,141 @@
+"""The middle stages of a round: train and register a model, score every noisy label with it."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from fasten_model.checkpoint import load_model, save_model
+from fasten_model.presets import find_preset
+from fasten_model.train import EpochMetrics
+from pipeline import scoring
+from pipeline.images import ImageStore
+from pipeline.loop.survey import Pulled
+from pipeline.settings import Settings
+from pipeline.snapshot import Snapshot, open_snapshot
+from pipeline.tracking import Tracking, TrainingRun
+from pipeline.training import fit, summary
+from pipeline.training_data import load_clean, load_noisy
+from pipeline.triage import count_decisions
+from pipeline.workspace import Workspace, run_key, write_whole
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedModel:
+    """The model that the round trained, or found trained."""
+
+    run_key: str
+    folder: Path
+    mlflow_run_id: str
+    mlflow_url: str
+    model_version: str
+    held_out: int
+    accuracy: float | None
+
+
+def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | None = None) -> TrainedModel:
+    """Train FasTEN on the snapshot, log the run to MLflow and register the model.
+
+    Work that an earlier, interrupted round has finished is taken up: a model that is on disk is not trained again, a
+    registered one is not registered again.
+    """
+    workspace = Workspace.of(settings, pulled.labels.project_id)
+    key = run_key(pulled.snapshot_id, settings)
+    folder = workspace.run_folder(key)
+    tracking = Tracking(settings.tracking)
+    finished = tracking.find_finished(key)
+    if finished is not None and finished.model is not None and (folder / "fitted.json").exists():
+        logger.info("run %s is already trained and logged: %s", key, finished.url)
+        fitted = read_fitted(folder)
+        return TrainedModel(
+            run_key=key,
+            folder=folder,
+            mlflow_run_id=finished.run_id,
+            mlflow_url=finished.url,
+            model_version=f"{finished.model.name}/{finished.model.version}",
+            held_out=fitted["held_out"],
+            accuracy=fitted["accuracy"],
+        )
+    snapshot = open_snapshot(pulled.snapshot)
+    tags = {
+        "fasten.snapshot_id": pulled.snapshot_id,
+        "label_studio.project": str(pulled.labels.project_id),
+        "label_studio.project_title": pulled.labels.title,
+        "label_studio.url": settings.label_studio.url,
+        **({"prefect.flow_run_id": prefect_run_id} if prefect_run_id else {}),
+    }
+    with tracking.start(key, tags=tags, name=f"{pulled.labels.title[:80]} {key[:12]}") as run:
+        run.log_params(
+            {**asdict(settings.training.resolved()), "holdout": settings.holdout, "queue_size": settings.queue_size}
+        )
+        run.log_dataset(snapshot.path, snapshot.snapshot_id, snapshot.manifest.rows)
+        if not (folder / "fitted.json").exists():
+            _fit_into(folder, snapshot, settings, run)
+        fitted = read_fitted(folder)
+        run.log_transition(fitted["transition"], snapshot.classes)
+        run.log_transition(fitted["training_transition"], snapshot.classes, name="training_transition")
+        run.log_confusion(fitted["confusion"], snapshot.classes, "held_out_audited")
+        figures = {"held_out_accuracy": fitted["accuracy"], "temperature": fitted["temperature"]}
+        run.log_epoch({name: value for name, value in figures.items() if value is not None}, step=0)
+        version = run.register(folder / "model", example_image=_first_image(workspace, snapshot))
+        return TrainedModel(
+            run_key=key,
+            folder=folder,
+            mlflow_run_id=run.run_id,
+            mlflow_url=run.url,
+            model_version=f"{version.name}/{version.version}",
+            held_out=fitted["held_out"],
+            accuracy=fitted["accuracy"],
+        )
+
+
+def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: TrainingRun) -> None:
+    """Train and leave `model/` and then `fitted.json` in `folder`; the latter says that both are whole."""
+    size = find_preset(settings.preset).image_size
+    with ImageStore(snapshot.path.parent.parent) as store:
+        noisy = load_noisy(snapshot, store, size=size)
+        clean = load_clean(snapshot, store, size=size)
+    logger.info(
+        "training on %d noisy and %d audited samples, %d classes", len(noisy), len(clean), len(snapshot.classes)
+    )
+    fitted = fit(
+        noisy, clean, snapshot.classes, settings.training, holdout=settings.holdout, on_epoch=partial(_log_epoch, run)
+    )
+    model = replace(fitted.model, metadata={**fitted.model.metadata, "snapshot_id": snapshot.snapshot_id})
+    save_model(model, folder / "model")
+    write_whole(folder / "fitted.json", json.dumps(summary(fitted)).encode())
+
+
+def _log_epoch(run: TrainingRun, metrics: EpochMetrics) -> None:
+    values = asdict(metrics)
+    run.log_epoch({name: float(value) for name, value in values.items() if name != "epoch"}, metrics.epoch)
+
+
+def read_fitted(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / "fitted.json").read_bytes())
+    return values
+
+
+def _first_image(workspace: Workspace, snapshot: Snapshot) -> bytes:
+    sha256 = pq.read_table(snapshot.clean_path, columns=["image_sha256"])["image_sha256"][0].as_py()
+    with ImageStore(workspace.folder) as store:
+        return next(data for _, data in store.iter_images([sha256]))
+
+
+def score_labels(settings: Settings, pulled: Pulled, trained: TrainedModel) -> Path:
+    """Score every noisy sample of the snapshot; the path of `scores.parquet`."""
+    path = trained.folder / "scores.parquet"
+    model = load_model(trained.folder / "model", device=settings.device)
+    snapshot = open_snapshot(pulled.snapshot)
+    with ImageStore(Workspace.of(settings, pulled.labels.project_id).folder) as store:
+        noisy = load_noisy(snapshot, store, size=model.image_size)
+    scores = scoring.score(model, noisy, rho=settings.rho, model_version=trained.model_version)
+    scoring.write_scores(scores, path)
+    logger.info("scored %d labels: %s", len(noisy), count_decisions(scoring.decisions_of(scores)))
+    return path

@@ -1,0 +1,109 @@
+"""The last stage of a round: tell people what it did, and remember it as completed."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from pipeline import scoring
+from pipeline.errors import DataError, ServiceError
+from pipeline.label_studio import LabelStudio
+from pipeline.loop.model import TrainedModel, read_fitted
+from pipeline.loop.queueing import Pushed
+from pipeline.loop.survey import Pulled, find_projects
+from pipeline.report import RoundReport, headline, markdown
+from pipeline.settings import Settings
+from pipeline.snapshot import open_snapshot
+from pipeline.tracking import Tracking
+from pipeline.triage import count_decisions
+from pipeline.workspace import Completed, Workspace, config_digest, write_whole
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """The round's report."""
+
+    headline: str
+    markdown: str
+
+
+def report_run(
+    settings: Settings,
+    pulled: Pulled,
+    trained: TrainedModel,
+    scores_path: Path,
+    pushed: Pushed,
+    *,
+    prefect_url: str = "",
+) -> Summary:
+    """Tell people what the round did, and remember it as completed: its last act."""
+    snapshot = open_snapshot(pulled.snapshot)
+    scores = scoring.read_scores(scores_path)
+    clean = pq.read_table(snapshot.clean_path, columns=["label", "given_label", "provenance"]).to_pylist()
+    pairs = [row for row in clean if row["provenance"] == "audit" and row["given_label"] is not None]
+    report = RoundReport(
+        labels_project=pulled.labels.title,
+        review_project=pushed.title,
+        snapshot_id=pulled.snapshot_id,
+        noisy=scores.num_rows,
+        audited=sum(row["provenance"] == "audit" for row in clean),
+        reviewed=sum(row["provenance"] == "review" for row in clean),
+        rejected=snapshot.manifest.rejected,
+        pairs=len(pairs),
+        pairs_wrong=sum(row["given_label"] != row["label"] for row in pairs),
+        expected_wrong=sum(scores["error_probability"].to_pylist()),
+        decisions=count_decisions(scoring.decisions_of(scores)),
+        rho=settings.rho,
+        temperature=read_fitted(trained.folder)["temperature"],
+        held_out=trained.held_out,
+        accuracy=trained.accuracy,
+        queue_added=pushed.added,
+        queue_waiting=pushed.waiting,
+        model_version=trained.model_version,
+        links={
+            "Queue": pushed.url,
+            "MLflow run": trained.mlflow_url,
+            **({"Prefect run": prefect_url} if prefect_url else {}),
+        },
+    )
+    summary = Summary(headline=headline(report), markdown=markdown(report))
+    write_whole(trained.folder / "report.json", json.dumps(asdict(report)).encode())
+    write_whole(trained.folder / "report.md", summary.markdown.encode())
+    try:
+        Tracking(settings.tracking).log_report(trained.mlflow_run_id, summary.markdown)
+    except ServiceError as error:  # the round is done; a page in MLflow is not worth doing it again
+        logger.warning("the report is not in MLflow: %s", error)
+    Workspace.of(settings, pulled.labels.project_id).remember(
+        Completed(
+            fingerprint=pulled.fingerprint,
+            snapshot_id=pulled.snapshot_id,
+            config=config_digest(settings),
+            run_key=trained.run_key,
+        )
+    )
+    logger.info("%s", summary.headline)
+    return summary
+
+
+def last_run(settings: Settings) -> Path:
+    """The folder of the last completed round of the labels project."""
+    with LabelStudio(settings.label_studio) as door:
+        labels, _, _ = find_projects(settings, door)
+    workspace = Workspace.of(settings, labels.project_id)
+    completed = workspace.completed()
+    if completed is None:
+        raise DataError(f"no round of “{labels.title}” has been completed yet: run `fasten retrain`")
+    return workspace.run_folder(completed.run_key)
+
+
+def last_report(settings: Settings) -> str:
+    """The report of the last completed round, as Markdown."""
+    path = last_run(settings) / "report.md"
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        raise DataError(f"{path} is missing: run `fasten retrain --force`") from None

@@ -1,0 +1,25 @@
+"""Snapshots: `pull` reads the projects into `staging`, `settle` decides each sample's fate (`consensus` counts the
+votes), `writer` writes the tables, `folder` names, opens and verifies what was written.
+"""
+
+from pipeline.snapshot.folder import (
+    Latest,
+    Manifest,
+    ProjectSource,
+    Snapshot,
+    latest_snapshot,
+    open_snapshot,
+    read_latest,
+    write_latest,
+)
+
+__all__ = [
+    "Latest",
+    "Manifest",
+    "ProjectSource",
+    "Snapshot",
+    "latest_snapshot",
+    "open_snapshot",
+    "read_latest",
+    "write_latest",
+]
