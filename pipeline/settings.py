@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     """Prefect API, as `http://host:port/api`."""
     mlflow_tracking_uri: str | None = None
     """MLflow tracking server, or `sqlite:///…`."""
+    mlflow_experiment: str = "fasten"
+    """Experiment that the runs are logged under; made if missing."""
+    mlflow_model_name: str = "fasten"
+    """Registered model that the versions belong to; made if missing."""
 
     labels_project: str | None = None
     """Id or exact title of the project with the bulk labels."""
@@ -191,7 +195,9 @@ class Settings(BaseSettings):
             raise ConfigError("no MLflow is set: run `fasten up`, or set FASTEN_MLFLOW_TRACKING_URI")
         from pipeline.tracking import TrackingConfig
 
-        return TrackingConfig(uri=self.mlflow_tracking_uri)
+        return TrackingConfig(
+            uri=self.mlflow_tracking_uri, experiment=self.mlflow_experiment, model_name=self.mlflow_model_name
+        )
 
 
 def load_settings(**overrides: Any) -> Settings:

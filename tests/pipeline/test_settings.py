@@ -93,3 +93,11 @@ def test_a_project_may_be_given_as_a_number_and_an_empty_one_is_none(empty_folde
     (empty_folder / "fasten.toml").write_text('labels_project = 7\naudit_project = ""\n')
     settings = load_settings()
     assert (settings.labels_project, settings.audit_project) == ("7", None)
+
+
+def test_a_shared_mlflow_takes_our_runs_under_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTEN_MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert (load_settings().tracking.experiment, load_settings().tracking.model_name) == ("fasten", "fasten")
+    monkeypatch.setenv("FASTEN_MLFLOW_EXPERIMENT", "team a")
+    monkeypatch.setenv("FASTEN_MLFLOW_MODEL_NAME", "digits")
+    assert (load_settings().tracking.experiment, load_settings().tracking.model_name) == ("team a", "digits")
