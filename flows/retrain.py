@@ -42,9 +42,7 @@ def step(name: str, *, retries: int = 3) -> Callable[[Callable[P, R]], Task[P, R
         def run(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
             try:
                 return stage(*args, **kwargs)
-            except ServiceUnavailable:
-                raise
-            except FastenError as error:
+            except FastenError as error:  # returned, not raised: Prefect shows a traceback of what is raised
                 return Failed(message=str(error), data=error)
 
         made: Task[P, R | State[Any]] = task(

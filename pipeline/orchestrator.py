@@ -218,7 +218,12 @@ def mark_dead_runs(api_url: str) -> int:
 
 
 def run_in_process(parameters: dict[str, Any], *, api_url: str | None) -> State[Any]:
-    """Run the flow here and now, without a deployment; its final state."""
+    """Run the flow here and now, without a deployment; its final state.
+
+    Raises `ServiceUnavailable` where an `api_url` is given and nothing answers there.
+    """
+    if api_url:
+        server_version(api_url)
     flow = registered_flow()
     overrides = {PREFECT_API_URL: api_url} if api_url else {}
     with temporary_settings(overrides):
