@@ -4,63 +4,25 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from mlflow.tracking import MlflowClient
 from pydantic import SecretStr
 
 from fasten_model.checkpoint import Model, load_model, save_model
 from fasten_model.network import build_network
 from pipeline.errors import ConfigError, DataError, ServiceError, ServiceUnavailable
-from pipeline.stack import health, services
+from pipeline.stack import health
 from pipeline.tracking import Tracking, TrackingConfig
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import MlflowServer
 
 CLASSES = ("cat & <b>dog</b>", "$fish$", "bird")
 TRANSITION = [[0.8, 0.1, 0.1], [0.0, 0.7, 0.3], [0.05, 0.05, 0.9]]
-
-
-class Server:
-    """A running MLflow server; `experiment` gives each test a door of its own."""
-
-    def __init__(self, uri: str, folder: Path) -> None:
-        self.uri = uri
-        self.folder = folder
-        self.client = MlflowClient(uri, uri)
-
-    def door(self, name: str) -> Tracking:
-        return Tracking(TrackingConfig(uri=self.uri, experiment=f"experiment {name}", model_name=name))
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    service = services.mlflow(folder=folder, port=health.free_port())
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            service.command,
-            env={**service.inherited, **service.environment},
-            cwd=service.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        complaint = health.wait_until(
-            lambda: health.ask(service.endpoint), timeout_s=120, alive=lambda: process.poll() is None
-        )
-        assert complaint is None, f"{complaint}: {(folder / 'log').read_text()[-2000:]}"
-        yield Server(service.endpoint.url, folder)
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="session")
@@ -94,14 +56,14 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
-def artifacts(server: Server, run_id: str, path: str | None = None) -> set[str]:
+def artifacts(server: "MlflowServer", run_id: str, path: str | None = None) -> set[str]:
     found: set[str] = set()
     for file in server.client.list_artifacts(run_id, path):
         found.update(artifacts(server, run_id, file.path) if file.is_dir else {file.path})
     return found
 
 
-def test_check_tells_version_and_experiment(mlflow_server: Server) -> None:
+def test_check_tells_version_and_experiment(mlflow_server: "MlflowServer") -> None:
     tracking = mlflow_server.door("check")
     before = tracking.check()
     with tracking.start("key", tags={}):
@@ -113,7 +75,7 @@ def test_check_tells_version_and_experiment(mlflow_server: Server) -> None:
     assert mlflow_server.client.get_experiment(after).tags["mlflow.experimentKind"] == "custom_model_development"
 
 
-def test_a_whole_run_is_found_again_in_the_server(mlflow_server: Server, model_dir: Path, png: bytes) -> None:
+def test_a_whole_run_is_found_again_in_the_server(mlflow_server: "MlflowServer", model_dir: Path, png: bytes) -> None:
     tracking = mlflow_server.door("whole")
     with tracking.start("snap:1", tags={"prefect.flow_run_id": "f-1"}, name="digits") as run:
         run.log_params({"rho": 0.8, "epochs": None, "long": "x" * 9000})
@@ -156,7 +118,7 @@ def test_a_whole_run_is_found_again_in_the_server(mlflow_server: Server, model_d
     assert tracking.find_finished("snap:2") is None
 
 
-def test_matrices_come_back_with_their_classes(mlflow_server: Server, tmp_path: Path) -> None:
+def test_matrices_come_back_with_their_classes(mlflow_server: "MlflowServer", tmp_path: Path) -> None:
     with mlflow_server.door("matrices").start("key", tags={}) as run:
         run.log_transition(torch.tensor(TRANSITION), CLASSES)
     path = mlflow_server.client.download_artifacts(run.run_id, "transition.json", str(tmp_path))
@@ -176,7 +138,7 @@ def test_matrices_come_back_with_their_classes(mlflow_server: Server, tmp_path: 
     ],
 )
 def test_a_matrix_that_is_no_transition_matrix_is_refused(
-    mlflow_server: Server, matrix: list[list[float]], complaint: str
+    mlflow_server: "MlflowServer", matrix: list[list[float]], complaint: str
 ) -> None:
     with (
         pytest.raises(DataError, match=complaint),
@@ -185,7 +147,7 @@ def test_a_matrix_that_is_no_transition_matrix_is_refused(
         run.log_transition(matrix, CLASSES)
 
 
-def test_an_interrupted_run_is_taken_up_again_and_nothing_is_logged_twice(mlflow_server: Server) -> None:
+def test_an_interrupted_run_is_taken_up_again_and_nothing_is_logged_twice(mlflow_server: "MlflowServer") -> None:
     tracking = mlflow_server.door("resume")
     with pytest.raises(RuntimeError), tracking.start("key", tags={"round": "1"}) as first:  # noqa: PT012
         first.log_params({"rho": 0.8, "device": "cpu"})
@@ -214,7 +176,7 @@ def test_an_interrupted_run_is_taken_up_again_and_nothing_is_logged_twice(mlflow
     assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 0.5)]
 
 
-def test_a_finished_run_is_not_taken_up_again(mlflow_server: Server) -> None:
+def test_a_finished_run_is_not_taken_up_again(mlflow_server: "MlflowServer") -> None:
     tracking = mlflow_server.door("finished")
     with tracking.start("key", tags={}) as first:
         pass
@@ -224,14 +186,14 @@ def test_a_finished_run_is_not_taken_up_again(mlflow_server: Server) -> None:
     assert second.run_id != first.run_id
 
 
-def test_a_run_that_is_killed_says_so(mlflow_server: Server) -> None:
+def test_a_run_that_is_killed_says_so(mlflow_server: "MlflowServer") -> None:
     with pytest.raises(KeyboardInterrupt), mlflow_server.door("killed").start("key", tags={}) as run:
         raise KeyboardInterrupt
     assert mlflow_server.client.get_run(run.run_id).info.status == "KILLED"
 
 
 def test_one_run_registers_one_version_and_the_champion_stays(
-    mlflow_server: Server, model_dir: Path, png: bytes
+    mlflow_server: "MlflowServer", model_dir: Path, png: bytes
 ) -> None:
     tracking = mlflow_server.door("aliases")
     with tracking.start("one", tags={}) as first:
@@ -249,7 +211,9 @@ def test_one_run_registers_one_version_and_the_champion_stays(
     assert mlflow_server.door("no-such-model").find_model("champion") is None
 
 
-def test_what_a_dead_attempt_uploaded_is_cleared_away(mlflow_server: Server, model_dir: Path, png: bytes) -> None:
+def test_what_a_dead_attempt_uploaded_is_cleared_away(
+    mlflow_server: "MlflowServer", model_dir: Path, png: bytes
+) -> None:
     with mlflow_server.door("leftover").start("key", tags={}) as run:
         experiment = mlflow_server.client.get_run(run.run_id).info.experiment_id
         mlflow_server.client.create_logged_model(experiment, name="fasten", source_run_id=run.run_id)
@@ -257,7 +221,9 @@ def test_what_a_dead_attempt_uploaded_is_cleared_away(mlflow_server: Server, mod
     assert len(mlflow_server.client.search_logged_models([experiment])) == 1
 
 
-def test_a_model_that_cannot_label_is_never_registered(mlflow_server: Server, model_dir: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_label_is_never_registered(
+    mlflow_server: "MlflowServer", model_dir: Path, tmp_path: Path
+) -> None:
     tracking = mlflow_server.door("broken")
     with tracking.start("key", tags={}) as run:
         with pytest.raises(DataError, match=r"model\.safetensors is missing"):
@@ -275,7 +241,7 @@ def test_a_model_that_cannot_label_is_never_registered(mlflow_server: Server, mo
 
 
 def test_a_downloaded_version_is_the_model_that_was_registered(
-    mlflow_server: Server, model_dir: Path, png: bytes, tmp_path: Path
+    mlflow_server: "MlflowServer", model_dir: Path, png: bytes, tmp_path: Path
 ) -> None:
     tracking = mlflow_server.door("download")
     with tracking.start("key", tags={}) as run:
@@ -300,7 +266,7 @@ json.dump(answer.to_dict("records"), sys.stdout)
 
 
 def test_the_model_loads_where_nothing_of_ours_is_installed(
-    mlflow_server: Server, model_dir: Path, png: bytes, tmp_path: Path
+    mlflow_server: "MlflowServer", model_dir: Path, png: bytes, tmp_path: Path
 ) -> None:
     with mlflow_server.door("served").start("key", tags={}) as run:
         version = run.register(model_dir, example_image=png)
@@ -326,7 +292,7 @@ def test_the_model_loads_where_nothing_of_ours_is_installed(
 
 
 def test_the_stored_model_holds_no_pickle_and_no_path_of_this_machine(
-    mlflow_server: Server, model_dir: Path, png: bytes
+    mlflow_server: "MlflowServer", model_dir: Path, png: bytes
 ) -> None:
     with mlflow_server.door("stored").start("key", tags={}) as run:
         version = run.register(model_dir, example_image=png)
@@ -341,7 +307,7 @@ def test_the_stored_model_holds_no_pickle_and_no_path_of_this_machine(
     assert str(Path(__file__).parents[2]) not in description
 
 
-def test_a_deleted_experiment_is_told_with_the_way_out(mlflow_server: Server) -> None:
+def test_a_deleted_experiment_is_told_with_the_way_out(mlflow_server: "MlflowServer") -> None:
     tracking = mlflow_server.door("deleted")
     with tracking.start("key", tags={}):
         pass
@@ -352,7 +318,7 @@ def test_a_deleted_experiment_is_told_with_the_way_out(mlflow_server: Server) ->
         tracking.start("key", tags={})
 
 
-def test_a_run_key_that_would_break_the_search_is_refused(mlflow_server: Server) -> None:
+def test_a_run_key_that_would_break_the_search_is_refused(mlflow_server: "MlflowServer") -> None:
     with pytest.raises(ConfigError, match="run key"):
         mlflow_server.door("key").find_finished("x' OR '1'='1")
 
