@@ -3,7 +3,7 @@
     python -m benchmarks.demo_data --seeds 5
 
 Everything of one seed (draw, votes, audits, training) is compared on the same data in the same process. Accuracies are
-of the held-out images. The queue's figures count the labels that the loop would hand out wrong (`suggested_label` is not
+of the held-out images. The queue counts labels that the loop would hand out wrong (`suggested_label` is not
 the truth) among the first samples of each order: those are the labels that a reviewer sets right.
 """
 
