@@ -1,20 +1,59 @@
 """The map of all commands, and how each of them ends."""
 
-import sys
+import errno
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline.cli import demo, doctor, method, rounds, stack
-from pipeline.cli.console import complain, log_to_terminal
+from pipeline.cli.console import complain, log_to_terminal, say
 from pipeline.errors import FastenError
+
+
+class _Commands(TyperGroup):
+    """Commands that end in one line, not in a traceback, on whatever their user can mend."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FastenError as error:
+            complain(str(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever was reading has had enough
+                raise
+            complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        except KeyboardInterrupt:
+            complain("interrupted; what was finished is kept, run it again to go on")
+            raise typer.Exit(130) from None
+        raise typer.Exit(1)
+
 
 app = typer.Typer(
     name="fasten",
-    help="Correct labels per minute of human attention: find wrong labels, and put them before people.",
+    cls=_Commands,
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        say(version("fasten"))
+        raise typer.Exit
+
+
+@app.callback()
+def fasten(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Correct labels per minute of human attention: find wrong labels, and put them before people."""
+
 
 for title, commands in (
     ("Start here", (demo.demo, doctor.doctor)),
@@ -29,11 +68,4 @@ for title, commands in (
 def main() -> None:
     """Entry point of the console script."""
     log_to_terminal()
-    try:
-        app()
-    except FastenError as error:
-        complain(str(error))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        complain("interrupted; what was finished is kept, run it again to go on")
-        sys.exit(130)
+    app()

@@ -2,26 +2,36 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from pipeline.cli.console import err, out
+from pipeline.cli.console import err, out, say
 from pipeline.settings import load_settings, user_chosen_services
+
+Dataset = Literal["digits", "fashion-mnist", "cifar10n", "parquet"]
 
 
 def demo(
-    dataset: Annotated[str, typer.Option(help="digits, fashion-mnist, cifar10n or parquet.")] = "digits",
-    root: Annotated[Path | None, typer.Option(help="Folder of the data set's files.")] = None,
-    clean: Annotated[Path | None, typer.Option(help="Audited samples, for --dataset parquet.")] = None,
-    noisy: Annotated[Path | None, typer.Option(help="Bulk-labelled samples, for --dataset parquet.")] = None,
+    dataset: Annotated[
+        Dataset, typer.Option(metavar="NAME", help="digits (no file needed), fashion-mnist, cifar10n or parquet.")
+    ] = "digits",
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with the files of fashion-mnist or cifar10n.")
+    ] = None,
+    clean: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Audited samples, for `--dataset parquet`.")
+    ] = None,
+    noisy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Bulk-labelled samples, for `--dataset parquet`.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many tasks.")] = None,
     reviews: Annotated[int, typer.Option(min=1, help="Tasks that the simulated reviewers take a round.")] = 150,
 ) -> None:
-    """Play the whole loop on real images: start the servers, enter labels, retrain, review, retrain.
+    """Play the loop on real images: label, retrain, review, retrain.
 
-    Everything enters and leaves through the real Label Studio, Prefect and MLflow. The servers stay up until
-    `fasten down`; another `fasten demo` plays one more round.
+    Everything enters and leaves through the real Label Studio, Prefect and MLflow, which are started if they do not
+    run. They stay up until `fasten down`; another `fasten demo` plays one more round.
     """
     started = time.monotonic()
     from pipeline.demo.datasets import load_dataset
@@ -38,8 +48,8 @@ def demo(
     err.print()
     out.print(scoreboard(played.rows))
     for name, url in played.links.items():
-        out.print(f"{name:13} {url}", markup=False)
+        say(f"{name:13} {url}")
     if settings.label_studio_username and settings.label_studio_password:
         login = f"{settings.label_studio_username} / {settings.label_studio_password.get_secret_value()}"
-        out.print(f"{'login':13} {login}  (Label Studio; Prefect and MLflow need none)", markup=False)
-    out.print(f"\nAll of it took {time.monotonic() - started:.0f} s. The servers stay up until `fasten down`.")
+        say(f"{'login':13} {login}  (Label Studio; Prefect and MLflow need none)")
+    say(f"\nAll of it took {time.monotonic() - started:.0f} s. The servers stay up until `fasten down`.")

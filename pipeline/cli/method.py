@@ -1,48 +1,71 @@
 """`fasten train` and `fasten score`: the method alone, from Parquet files, on CPU or GPU."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from pipeline.cli.console import out
-from pipeline.settings import load_settings
+from pipeline.cli.console import say
+from pipeline.settings import Settings, load_settings
 
-CleanFile = Annotated[Path, typer.Option(help="Audited samples: sample_id, image, label (and given_label, if known).")]
-NoisyFile = Annotated[Path, typer.Option(help="Bulk-labelled samples: sample_id, image, label.")]
+Preset = Literal["small", "resnet18", "resnet34"]
+_RHO = Settings.model_fields["rho"].default
+
+CleanFile = Annotated[
+    Path, typer.Option(metavar="FILE", help="Audited samples: sample_id, image, label (and given_label, where known).")
+]
+NoisyFile = Annotated[Path, typer.Option(metavar="FILE", help="Bulk-labelled samples: sample_id, image, label.")]
+Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, …")]
 
 
 def train(
     clean: CleanFile,
     noisy: NoisyFile,
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the model.")],
-    preset: Annotated[str | None, typer.Option(help="small, resnet18 or resnet34.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    rho: Annotated[float | None, typer.Option(min=0, help="Confidence from which the model corrects a label.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, …")] = None,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the model.")],
+    preset: Annotated[
+        Preset | None, typer.Option(metavar="NAME", help="small (8×8–32×32 images, on a CPU), resnet18 or resnet34.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data; the preset's unless given.")] = None,
+    rho: Annotated[
+        float | None, typer.Option(min=0, help=f"Confidence from which the model corrects a label; else {_RHO}.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The same seed repeats a training, on a CPU.")
+    ] = None,
+    device: Device = None,
 ) -> None:
-    """Train FasTEN on two Parquet files and write the calibrated model to a folder."""
+    """Train FasTEN on two Parquet files; write the calibrated model.
+
+    Images lie in the files (`image: struct<bytes, path>`). A quarter of the audited samples is held out, to calibrate
+    the model and to tell its accuracy. What is not given here comes from `FASTEN_…` or `fasten.toml`.
+    """
     from pipeline.standalone import train_files
 
     settings = load_settings(preset=preset, epochs=epochs, rho=rho, seed=seed, device=device)
     fitted = train_files(clean=clean, noisy=noisy, out=out_dir, settings=settings)
     if fitted.accuracy is not None:
-        out.print(f"accuracy on {fitted.held_out} held-out audited samples: {fitted.accuracy:.1%}")
-    out.print(f"model: {out_dir}")
+        say(f"accuracy on {fitted.held_out} held-out audited samples: {fitted.accuracy:.1%}")
+    say(f"model: {out_dir}")
 
 
 def score(
-    model: Annotated[Path, typer.Option(help="Folder that `fasten train` wrote.")],
+    model: Annotated[Path, typer.Option(metavar="DIR", help="Folder that `fasten train` wrote.")],
     noisy: NoisyFile,
-    out_file: Annotated[Path, typer.Option("--out", help="Parquet file for the scores.")],
-    rho: Annotated[float | None, typer.Option(min=0, help="Another ρ than the model was trained with.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, …")] = None,
+    out_file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Parquet file for the scores.")],
+    rho: Annotated[
+        float | None, typer.Option(min=0, help="Confidence from which a label is corrected; else the model's own.")
+    ] = None,
+    device: Device = None,
 ) -> None:
-    """Score every label of a Parquet file: keep, relabel, or low confidence."""
+    """Score each label of a Parquet file: keep, relabel, low confidence.
+
+    One row per sample: the suggested label (below ρ always the given one), how sure the model is, and how probably the
+    given label is wrong. `fasten triage --scores FILE` lists the most doubtful.
+    """
     from pipeline.standalone import score_file
 
-    decisions = score_file(model=model, noisy=noisy, out=out_file, rho=rho, device=device or "auto")
+    settings = load_settings(device=device)
+    decisions = score_file(model=model, noisy=noisy, out=out_file, rho=rho, device=settings.device)
     for decision, count in decisions.items():
-        out.print(f"{decision:15} {count}")
-    out.print(f"scores: {out_file}")
+        say(f"{decision:15} {count:,}")
+    say(f"scores: {out_file}")

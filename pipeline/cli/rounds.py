@@ -4,68 +4,73 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.console import out
-from pipeline.errors import FastenError
+from pipeline.cli.console import out, printable, say
+from pipeline.errors import ConfigError, FastenError
 from pipeline.settings import Settings, load_settings
 
-Labels = Annotated[str | None, typer.Option("--labels-project", help="Id or title; FASTEN_LABELS_PROJECT.")]
-Audit = Annotated[str | None, typer.Option("--audit-project", help="Id or title; FASTEN_AUDIT_PROJECT.")]
-Review = Annotated[str | None, typer.Option("--review-project", help="Id or title; FASTEN_REVIEW_PROJECT.")]
+Labels = Annotated[str | None, typer.Option("--labels-project", help="Id or title; else FASTEN_LABELS_PROJECT.")]
+Audit = Annotated[str | None, typer.Option("--audit-project", help="Id or title; else FASTEN_AUDIT_PROJECT.")]
+Review = Annotated[str | None, typer.Option("--review-project", help="Id or title; else FASTEN_REVIEW_PROJECT.")]
 
 
 def retrain(
     labels: Labels = None,
     audit: Audit = None,
     review: Review = None,
-    force: Annotated[bool, typer.Option(help="Also where nothing is new.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where nothing is new.")] = False,
 ) -> None:
-    """Run the flow `fasten` here and now: pull, train, score, triage, push.
+    """Run one round here and now: pull, train, score, triage, push.
 
-    The same as `prefect deployment run fasten/retrain`, without a worker.
+    The flow `fasten`, as `prefect deployment run fasten/retrain` runs it, but in this process and without a worker.
     """
+    settings = load_settings()
+    if settings.prefect_api_url is None:  # Prefect would start a server of its own below the user's home
+        raise ConfigError("no Prefect is set: run `fasten up`, or set FASTEN_PREFECT_API_URL")
     from pipeline.orchestrator import run_in_process
 
-    settings = load_settings()
     parameters = {"labels_project": labels, "audit_project": audit, "review_project": review, "force": force}
     state = run_in_process(parameters, api_url=settings.prefect_api_url)
     if not state.is_completed():
         raise FastenError(state.message or f"the flow ended {state.name}")
-    out.print(f"{state.name}: {state.message}", markup=False)
+    say(f"{state.name}: {state.message}")
 
 
 def pull(labels: Labels = None, audit: Audit = None, review: Review = None) -> None:
-    """Pull labels, audits, reviews and images into a snapshot (Parquet), and say what it holds."""
+    """Pull labels, audits, reviews and images into a Parquet snapshot."""
     from pipeline import loop
     from pipeline.snapshot import open_snapshot
 
     settings = _settings(labels, audit, review)
     pulled = loop.pull_labels(settings, loop.survey(settings))
     manifest = open_snapshot(pulled.snapshot).manifest
-    out.print(f"snapshot {manifest.snapshot_id}: {pulled.snapshot}", markup=False)
+    say(f"snapshot {manifest.snapshot_id}: {pulled.snapshot}")
     for name, count in manifest.rows.items():
-        out.print(f"  {name:8} {count}", markup=False)
+        say(f"  {name:8} {count}")
     for why, count in manifest.rejected.items():
-        out.print(f"  left out: {count} × {why}", markup=False)
+        say(f"  left out: {count} × {why}")
 
 
 def triage(
-    scores: Annotated[Path | None, typer.Option(help="A scores.parquet; else that of the last run.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A scores.parquet; else that of the last round.")
+    ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the most doubtful to list.")] = 10,
     labels: Labels = None,
 ) -> None:
-    """Show what the scores say: how many to keep, to relabel and to look at, and the most doubtful labels."""
+    """Show what the scores say, and the most doubtful labels."""
     from pipeline import loop, scoring
     from pipeline.triage import count_decisions
 
     path = scores or loop.last_run(_settings(labels, None, None)) / "scores.parquet"
     found = scoring.read_scores(path)
     for decision, count in count_decisions(scoring.decisions_of(found)).items():
-        out.print(f"{decision:15} {count}")
+        say(f"{decision:15} {count:,}")
     table = Table(box=None, pad_edge=False)
     for column in ("SAMPLE", "GIVEN", "MODEL SAYS", "CONFIDENCE", "WRONG WITH P", "DECISION"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in found.sort_by([("priority", "descending"), ("sample_id", "ascending")]).slice(0, top).to_pylist():
         table.add_row(
             *(_plain(row[name]) for name in ("sample_id", "given_label", "model_label")),
@@ -82,20 +87,25 @@ def push(
     labels: Labels = None,
     review: Review = None,
 ) -> None:
-    """Put the last run's doubtful labels into the reviewers' queue; what waits there already is not added again."""
+    """Put the last round's doubtful labels into the reviewers' queue.
+
+    What waits there already is not added again, and what a person has decided is not asked again.
+    """
     from pipeline import loop
 
     settings = _settings(labels, None, review)
     pushed = loop.push_queue(settings, loop.survey(settings), loop.last_run(settings) / "queue.json", dry_run=dry_run)
     verb = "would be added" if dry_run else "added"
-    out.print(f"{pushed.added} {verb} to “{pushed.title}”, {pushed.waiting} waiting", markup=False)
+    say(f"{pushed.added:,} {verb} to “{pushed.title}”, {pushed.waiting:,} waiting")
+    if pushed.url:
+        say(pushed.url)
 
 
 def report(labels: Labels = None) -> None:
     """Print the report of the last completed round (Markdown)."""
     from pipeline import loop
 
-    out.print(loop.last_report(_settings(labels, None, None)), markup=False)
+    say(loop.last_report(_settings(labels, None, None)))
 
 
 def _settings(labels: str | None, audit: str | None, review: str | None) -> Settings:
@@ -104,4 +114,4 @@ def _settings(labels: str | None, audit: str | None, review: str | None) -> Sett
 
 def _plain(text: str) -> str:
     """Text from outside, without rich's markup or control characters."""
-    return "".join(mark for mark in text if mark.isprintable()).replace("[", r"\[")
+    return escape(printable(text))
