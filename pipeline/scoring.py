@@ -1,5 +1,6 @@
 """Scores: what the model says of every noisy sample, as rows of `scores.parquet`."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -50,9 +51,12 @@ def _named(names: Sequence[str], indices: list[int]) -> list[str]:
 def write_scores(scores: pa.Table, path: Path) -> None:
     """Write `scores` whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.staged")
-    pq.write_table(scores, staged, compression="zstd")
-    staged.replace(path)
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(scores, staged, compression="zstd")
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def read_scores(path: Path) -> pa.Table:
@@ -67,6 +71,14 @@ def read_scores(path: Path) -> pa.Table:
     if missing:
         raise DataError(f"{path} is no scores file: it has no column {missing[0]!r}")
     return table.select(SCORES.names)
+
+
+def is_scores_file(path: Path) -> bool:
+    """Whether the file at `path` has the columns of `scores.parquet`."""
+    try:
+        return set(SCORES.names) <= set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def decisions_of(scores: pa.Table) -> list[Decision]:

@@ -66,6 +66,8 @@ def _load(path: Path, classes: Sequence[str], store: ImageStore, *, size: int) -
 def load_files(clean: Path, noisy: Path, *, size: int) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
     """(noisy, clean, classes) from the two inline Parquet files; every clean row counts as drawn at random.
 
+    A sample in both files is an audited one: what the noisy file says of it is its given label.
+
     The classes are those of the clean file, then those that only the noisy file has (which no training will take, for
     want of an audited sample: `training.check_trainable` says so).
     """
@@ -73,8 +75,23 @@ def load_files(clean: Path, noisy: Path, *, size: int) -> tuple[LabelledImages, 
     classes = tuple(clean_samples.classes)
     classes += tuple(name for name in noisy_samples.classes if name not in classes)
     position = torch.tensor([classes.index(name) for name in noisy_samples.classes], dtype=torch.int64)
-    noisy_set = from_samples(noisy_samples, noisy)
-    return replace(noisy_set, labels=position[noisy_set.labels]), from_samples(clean_samples, clean), classes
+    noisy_set, clean_set = from_samples(noisy_samples, noisy), from_samples(clean_samples, clean)
+    return *_apart(replace(noisy_set, labels=position[noisy_set.labels]), clean_set), classes
+
+
+def _apart(noisy: LabelledImages, clean: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """No sample in both: a held-out one would otherwise be trained on, and with a label that may be known to be wrong."""
+    audited = set(clean.sample_ids)
+    both = torch.tensor([sample_id in audited for sample_id in noisy.sample_ids], dtype=torch.bool)
+    if not both.any():
+        return noisy, clean
+    logger.info("%d samples are in both files: their audited label counts", int(both.sum()))
+    said = dict(zip(noisy.sample_ids, noisy.labels.tolist(), strict=True))
+    given = [
+        said.get(sample_id, UNKNOWN) if label == UNKNOWN else label
+        for sample_id, label in zip(clean.sample_ids, clean.given_labels.tolist(), strict=True)
+    ]
+    return noisy.at(~both), replace(clean, given_labels=torch.tensor(given, dtype=torch.int64))
 
 
 def from_samples(samples: Samples, path: Path) -> LabelledImages:
@@ -82,8 +99,17 @@ def from_samples(samples: Samples, path: Path) -> LabelledImages:
     reasons: dict[str, int] = {}
     for _, reason in samples.rejected:
         reasons[reason] = reasons.get(reason, 0) + 1
+    if samples.rejected:
+        logger.warning(
+            "%s: %d of %d rows are left out",
+            path,
+            len(samples.rejected),
+            len(samples.rejected) + len(samples.sample_ids),
+        )
     for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:5]:
-        logger.warning("%s: %d row(s) left out: %s", path, count, reason)
+        logger.warning("  %d: %s", count, reason)
+    if len(reasons) > 5:
+        logger.warning("  and more for %d other reasons", len(reasons) - 5)
     return LabelledImages(
         sample_ids=tuple(samples.sample_ids),
         images=samples.images,
