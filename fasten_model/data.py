@@ -52,6 +52,8 @@ def read_samples(
             _check_schema(path, file.schema_arrow)
             names = tuple(classes) if classes is not None else _file_classes(path, file)
             return _read(file, _Reader(names, size, max_pixels))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or str(error).splitlines()[0]})") from error
     except pa.ArrowException as error:

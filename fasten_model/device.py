@@ -17,4 +17,10 @@ def resolve_device(name: str) -> torch.device:
         raise DataError(
             f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} GPUs; use auto or cpu"
         )
+    try:
+        usable = device.type != "meta" and torch.empty(0, device=device).numel() == 0
+    except RuntimeError:  # torch knows the name, but this build or machine has no such device
+        usable = False
+    if not usable:
+        raise DataError(f"device {name!r} is not available on this machine; use auto, cpu or cuda")
     return device

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     """Flip images at random in training (wrong for digits and text)."""
     holdout: float = Field(default=0.25, gt=0, lt=1)
     """Share of the randomly audited samples kept from training, for calibration and the confusion matrix."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of training."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, …"""
