@@ -53,7 +53,7 @@ def read_samples(
             names = tuple(classes) if classes is not None else _file_classes(path, file)
             return _read(file, _Reader(names, size, max_pixels))
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
+        raise DataError(f"{path} cannot be read (No such file or directory)") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or str(error).splitlines()[0]})") from error
     except pa.ArrowException as error:

@@ -80,7 +80,7 @@ def load_files(clean: Path, noisy: Path, *, size: int) -> tuple[LabelledImages, 
 
 
 def _apart(noisy: LabelledImages, clean: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """No sample in both: a held-out one would otherwise be trained on, and with a label that may be known to be wrong."""
+    """No sample in both: training would otherwise see those held out, and labels that are known to be wrong."""
     audited = set(clean.sample_ids)
     both = torch.tensor([sample_id in audited for sample_id in noisy.sample_ids], dtype=torch.bool)
     if not both.any():
