@@ -19,7 +19,7 @@ def resolve_device(name: str) -> torch.device:
         )
     try:
         usable = device.type != "meta" and torch.empty(0, device=device).numel() == 0
-    except RuntimeError:  # torch knows the name, but this build or machine has no such device
+    except (RuntimeError, AssertionError, ImportError):  # torch knows the name, but has no such device here
         usable = False
     if not usable:
         raise DataError(f"device {name!r} is not available on this machine; use auto, cpu or cuda")
