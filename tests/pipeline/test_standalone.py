@@ -1,0 +1,173 @@
+"""Training and scoring from files: what is left behind, and that a failure leaves nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from fasten_model.checkpoint import load_model
+from pipeline import standalone, training
+from pipeline.errors import DataError
+from pipeline.schema import SCORES
+from pipeline.settings import Settings
+from pipeline.standalone import score_file, train_files
+
+if TYPE_CHECKING:
+    from pipeline.training import Fitted
+    from tests.pipeline.conftest import Row
+
+WriteSamples = Callable[..., Path]
+MakeSquares = Callable[..., "list[Row]"]
+
+
+def quick(**changes: Any) -> Settings:
+    return Settings(**{"epochs": 1, "device": "cpu", **changes})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def scores_of(model: Path, noisy: Path, *, rho: float | None = None) -> list[dict[str, Any]]:
+    score_file(model=model, noisy=noisy, out=Path("scores.parquet"), rho=rho, device="cpu")
+    table = pq.read_table("scores.parquet")
+    assert table.schema.remove_metadata().equals(SCORES), "the columns of the contract, types included"
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def test_the_model_undoes_the_noise(trained: Path, noisy: Path, make_squares: MakeSquares) -> None:
+    truth = {sample_id: label for sample_id, _, label in make_squares("bulk", 90)}
+    rows = scores_of(trained, noisy, rho=0.5)
+    assert sum(row["given_label"] != truth[row["sample_id"]] for row in rows) == 18
+    assert sum(row["suggested_label"] != truth[row["sample_id"]] for row in rows) <= 4
+
+
+def test_a_folder_holds_the_model_and_what_is_known_of_it(clean: Path, noisy: Path) -> None:
+    fitted = train_files(clean=clean, noisy=noisy, out=Path("a/model"), settings=quick(rho=0.7))
+    loaded = load_model(Path("a/model"))
+    assert (loaded.rho, loaded.temperature) == (0.7, fitted.model.temperature)
+    known = json.loads(Path("a/model/fitted.json").read_text())
+    assert known["held_out"] == fitted.held_out == sum(map(sum, known["confusion"]))
+    assert [sum(row) for row in known["transition"]] == pytest.approx([1.0] * 3)
+    assert [metrics["epoch"] for metrics in known["history"]] == [1]
+
+
+def test_the_same_seed_trains_the_same_model_and_another_does_not(clean: Path, noisy: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train_files(clean=clean, noisy=noisy, out=Path(name), settings=quick(seed=seed))
+    weights = [Path(name, "model.safetensors").read_bytes() for name in "abc"]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_one_row_for_each_usable_sample_below_rho_the_given_label_and_from_rho_the_models(
+    trained: Path, noisy: Path, write_samples: WriteSamples, make_squares: MakeSquares
+) -> None:
+    rows = make_squares("bulk", 60, wrong_every=4)
+    rows[7] = ("bulk-7", b"no image", rows[7][2])
+    rows[9] = ("bulk-9", rows[9][1], "a class that the model does not know")
+    write_samples(noisy, rows)
+    free = scores_of(trained, noisy, rho=0.0)
+    rho = sorted(row["confidence"] for row in free)[29]  # the boundary itself corrects
+    found = scores_of(trained, noisy, rho=rho)
+    assert [row["sample_id"] for row in found] == [f"bulk-{i}" for i in range(60) if i not in (7, 9)]
+    classes = load_model(trained).classes
+    for row, unbound in zip(found, free, strict=True):
+        top = unbound["suggested_label"]
+        if row["confidence"] < rho:
+            expected = (row["given_label"], "low_confidence")
+        else:
+            expected = (top, "keep" if top == row["given_label"] else "relabel")
+        assert (row["suggested_label"], row["decision"]) == expected
+        for name in ("confidence", "given_label_probability", "error_probability", "priority"):
+            assert 0.0 <= row[name] <= 1.0
+        assert row["confidence"] >= row["given_label_probability"]
+        assert sum(row["posterior"]) == pytest.approx(1.0, abs=1e-5)
+        q = dict(zip(classes, row["posterior"], strict=True))
+        assert row["error_probability"] == pytest.approx(1 - q[row["given_label"]], abs=1e-5)
+        assert row["priority"] == pytest.approx(1 - q[row["suggested_label"]], abs=1e-5)
+    assert sum(row["decision"] == "low_confidence" for row in found) == 29
+    assert {row["decision"] for row in found} == {"keep", "relabel", "low_confidence"}
+    assert len({row["model_version"] for row in found}) == 1
+
+
+def test_rho_is_the_models_own_unless_another_is_given(trained: Path, noisy: Path) -> None:
+    assert scores_of(trained, noisy) == scores_of(trained, noisy, rho=0.8)
+    assert scores_of(trained, noisy) != scores_of(trained, noisy, rho=1.01)
+
+
+def test_the_model_version_changes_with_the_model(trained: Path, clean: Path, noisy: Path) -> None:
+    train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick())
+    first, second = (scores_of(model, noisy)[0]["model_version"] for model in (trained, Path("model")))
+    assert first != second
+    assert second.startswith("model@")
+
+
+def test_a_training_that_fails_leaves_the_older_model_as_it_was(
+    trained: Path, clean: Path, noisy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(trained, "model"))
+    before = contents(out)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            train_files(clean=clean, noisy=noisy, out=out, settings=quick())
+    assert contents(out) == before
+
+
+def test_scores_that_cannot_be_put_in_place_leave_the_older_ones_and_nothing_else(
+    trained: Path, noisy: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores_of(trained, noisy)
+    before = contents(own_folder)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            score_file(model=trained, noisy=noisy, out=Path("scores.parquet"), rho=1.5, device="cpu")
+    assert contents(own_folder) == before
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(
+    clean: Path, noisy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> "Fitted":
+        raise AssertionError("trained in vain")
+
+    monkeypatch.setattr(standalone, "fit", never)
+    monkeypatch.setattr("pipeline.standalone.os.access", lambda *_: False)
+    with pytest.raises(DataError, match="nothing can be written to"):
+        train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick())
+
+
+def test_audited_samples_that_are_in_the_noisy_file_too_are_never_trained_on_as_noisy(
+    clean: Path,
+    noisy: Path,
+    write_samples: WriteSamples,
+    make_squares: MakeSquares,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_samples(noisy, [*make_squares("bulk", 60), *make_squares("audited", 30, wrong_every=3)])
+    seen: list[int] = []
+
+    def spy(noisy_set: Any, clean_set: Any, *args: Any, **kwargs: Any) -> "Fitted":
+        seen.extend((len(noisy_set), len(clean_set), int((clean_set.labels != clean_set.given_labels).sum())))
+        assert not set(noisy_set.sample_ids) & set(clean_set.sample_ids)
+        assert torch.equal(torch.unique(clean_set.labels), torch.arange(3))
+        return training.fit(noisy_set, clean_set, *args, **kwargs)
+
+    monkeypatch.setattr(standalone, "fit", spy)
+    train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick())
+    assert seen == [60, 30, 10]
