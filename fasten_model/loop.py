@@ -104,7 +104,7 @@ class Loop:
     def run(self, count: int, step: Step, state: State, on_epoch: OnEpoch | None) -> tuple[EpochMetrics, ...]:
         """All epochs: each visits every one of `count` samples once, in batches that differ by one at the most."""
         batches = math.ceil(count / self.settings.noisy_batch)
-        epochs = self.settings.epochs
+        epochs = max(self.settings.epochs, math.ceil(self.settings.least_steps / batches))
         history = []
         for epoch in range(epochs):
             started = time.perf_counter()

@@ -16,6 +16,9 @@ class Preset:
     crop_padding: int
     """Pixels of padding for the random crop; a digit shifted further would lose a stroke."""
     epochs: int
+    least_steps: int
+    """A set so small that `epochs` has fewer steps is visited more often: T̂ needs some hundred steps to become of use.
+    Not where the number of epochs is chosen."""
     noisy_batch: int
     clean_batch: int
     optimizer: Literal["adamw", "sgd"]
@@ -34,6 +37,7 @@ _PRESETS = (
         image_size=32,
         crop_padding=2,
         epochs=15,
+        least_steps=400,
         noisy_batch=64,
         clean_batch=32,
         optimizer="adamw",
@@ -47,6 +51,7 @@ _PRESETS = (
             image_size=32,
             crop_padding=4,
             epochs=70,
+            least_steps=0,
             noisy_batch=_REFERENCE_BATCH,
             clean_batch=_REFERENCE_BATCH,
             optimizer="sgd",

@@ -53,7 +53,8 @@ class TrainConfig:
         """The preset with this config's own choices put in."""
         preset = find_preset(self.preset)
         names = ("epochs", "noisy_batch", "clean_batch", "lr", "weight_decay")
-        return replace(preset, **{name: getattr(self, name) for name in names if getattr(self, name) is not None})
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(preset, **chosen, least_steps=preset.least_steps if self.epochs is None else 0)
 
     def resolved(self) -> "TrainConfig":
         """The same with every None replaced by the preset's value: what to log with a run."""

@@ -86,7 +86,7 @@ def _label_studio(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 what="review project",
                 level="ok",
-                detail=f"“{settings.review_project}” does not exist yet: the first round makes it",
+                detail=f"“{loop.review_title(settings, labels)}” does not exist yet: the first round makes it",
             )
 
 
@@ -137,7 +137,7 @@ def _mlflow(settings: Settings) -> str:
     from pipeline.tracking import Tracking
 
     config = settings.tracking
-    return f"{Tracking(config).check().version} at {config.uri}, experiment “{config.experiment}”"
+    return f"{Tracking(config).check().version} at {config.shown_uri}, experiment “{config.experiment}”"
 
 
 def _device(settings: Settings) -> str:

@@ -79,7 +79,8 @@ def push(
     offered = {task.push_key: task for task in sorted(tasks, key=lambda task: (task.priority, task.push_key))}
     ranked = sorted(offered.values(), key=lambda task: (-task.priority, task.push_key))
     payload = {task.push_key: payload_of(task, project) for task in ranked}
-    known = door.find_push_keys(project.project_id, payload)
+    # A full queue has no room for anything: nothing need be looked up then.
+    known = door.find_push_keys(project.project_id, payload) if limit is None or limit > 0 else set()
     new = [key for key in payload if key not in known]
     chosen = new if limit is None else new[: max(0, limit)]
     if not dry_run:
@@ -133,7 +134,7 @@ def payload_of(task: ReviewTask, project: Project) -> dict[str, Any]:
 def _send(
     door: QueueDoor, project: Project, chunk: Mapping[str, Mapping[str, Any]], pause: Callable[[float], None]
 ) -> None:
-    """Sends one chunk; after a lost answer, waits for it to appear and sends what is still missing, once."""
+    """Sends one chunk; after a lost answer, waits for it to appear."""
     try:
         door.import_tasks(project.project_id, list(chunk.values()))
         return
@@ -146,4 +147,8 @@ def _send(
         if not missing:
             return
         pause(seconds)
-    door.import_tasks(project.project_id, [chunk[key] for key in missing])
+    # Sending it again now could make a second copy, if the first is still being committed.
+    raise ServiceUnavailable(
+        f"{len(missing)} of {len(chunk)} tasks sent to project {project.title!r} have not appeared after a lost "
+        "answer: run it again, and what is missing then is sent"
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -36,6 +36,13 @@ Service = Literal["label-studio", "prefect", "mlflow"]
 def default_home() -> Path:
     """The folder of the embedded stack and, by default, of all data: `FASTEN_HOME`, else `.fasten` here."""
     return Path(os.environ.get("FASTEN_HOME", ".fasten"))
+
+
+class _DemoSettings(DotEnvSettingsSource):
+    """What `fasten demo` wrote, as a whole or not at all: its queue is no queue for anybody's own labels project."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {} if "labels_project" in self.current_state else super().__call__()
 
 
 class Settings(BaseSettings):
@@ -71,8 +78,8 @@ class Settings(BaseSettings):
     """Id or exact title of the project with the bulk labels."""
     audit_project: str | None = None
     """Id or title of the project with audited labels; none: only `ground_truth` annotations count as audited."""
-    review_project: str = "FasTEN review"
-    """Id or title of the reviewers' queue; created if missing."""
+    review_project: str | None = None
+    """Id or title of the reviewers' queue, created if missing; `<title of the labels project>, review` unless given."""
     label_control: str | None = None
     """Name of the Choices control, where the labels project has several."""
 
@@ -136,9 +143,17 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
         toml = TomlConfigSettingsSource(settings_cls)
-        files = [default_home() / STACK_ENV, default_home() / DEMO_ENV]
-        stack = DotEnvSettingsSource(settings_cls, env_file=files, env_file_encoding="utf-8")
-        return init_settings, env_settings, toml, stack
+        home = default_home()
+        demo = _DemoSettings(settings_cls, env_file=home / DEMO_ENV, env_file_encoding="utf-8")
+        stack = DotEnvSettingsSource(settings_cls, env_file=home / STACK_ENV, env_file_encoding="utf-8")
+        return init_settings, env_settings, toml, demo, stack
+
+    @model_validator(mode="after")
+    def _one_home(self) -> "Settings":
+        """The stack's files are looked for before fasten.toml is read, so only the environment can say where."""
+        if self.home != default_home():
+            raise ValueError("home can only be set in the environment, as FASTEN_HOME")
+        return self
 
     # One frozen configuration per concern -----------------------------------------------------------------------
 
@@ -213,8 +228,9 @@ def _load(kind: type[Settings], overrides: dict[str, Any]) -> Settings:
         return kind(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"setting {name} (FASTEN_{name.upper()}, or {name} in fasten.toml): {first['msg']}") from None
+        name, problem = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+        where = f"setting {name} (FASTEN_{name.upper()}, or {name} in fasten.toml)" if name else "settings"
+        raise ConfigError(f"{where}: {problem}") from None
     except ValueError as error:  # TOML that does not parse, a list in the environment that is not JSON
         raise ConfigError(f"settings cannot be read: {error}") from None
 
@@ -234,7 +250,7 @@ class _UserSettings(Settings):
         sources = super().settings_customise_sources(
             settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
         )
-        return sources[:-1]
+        return sources[:-2]
 
 
 def user_chosen_services() -> frozenset[Service]:

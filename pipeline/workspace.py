@@ -4,22 +4,27 @@
     snapshots/ images/ latest.json    (pipeline.snapshot, pipeline.images.store)
     runs/<run key>/                   model/ fitted.json scores.parquet queue.json report.json report.md
     completed.json                    the last completed round
+    review_project.json               which project its queue is
 """
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import DataError
-from pipeline.records import ProjectState
+from pipeline.records import LabelControl, ProjectState
 from pipeline.settings import Settings
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +39,17 @@ class Completed:
     run_key: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewQueue:
+    """The review project of a labels project, known by its id: people rename projects."""
+
+    setting: str
+    """What FASTEN_REVIEW_PROJECT said when it was found or made; empty for the title of our own choice."""
+    project_id: int
+
+
 _COMPLETED = TypeAdapter(Completed)
+_REVIEW_QUEUE = TypeAdapter(ReviewQueue)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,38 +69,66 @@ class Workspace:
 
     def completed(self) -> Completed | None:
         """The last completed round; None before the first. Raises `DataError` where its record cannot be read."""
-        path = self.folder / "completed.json"
-        try:
-            return _COMPLETED.validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValidationError):
-            raise DataError(f"{path} is damaged: remove it, and the next round does everything again") from None
+        return _read(self.folder / "completed.json", _COMPLETED, "the next round does everything again")
 
     def remember(self, completed: Completed) -> None:
         """Record a round as completed: the last thing that it does."""
         write_whole(self.folder / "completed.json", _COMPLETED.dump_json(completed, indent=2))
+
+    @property
+    def review_queue_file(self) -> Path:
+        """Where the review project's id is kept."""
+        return self.folder / "review_project.json"
+
+    def review_queue(self) -> ReviewQueue | None:
+        """The review project that earlier rounds filled; None before the first."""
+        return _read(self.review_queue_file, _REVIEW_QUEUE, "the review project is found by its title again")
+
+    def remember_queue(self, review: ReviewQueue) -> None:
+        """Record which review project is filled."""
+        if self.review_queue() != review:
+            write_whole(self.review_queue_file, _REVIEW_QUEUE.dump_json(review, indent=2))
+
+    @contextmanager
+    def one_writer(self) -> Iterator[None]:
+        """One push at a time: what is looked up must still hold when it is sent. The lock goes with its process."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".push.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _read(path: Path, adapter: TypeAdapter[T], otherwise: str) -> T | None:
+    try:
+        return adapter.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError):
+        raise DataError(f"{path} is damaged: remove it, and {otherwise}") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader finds the old one, the new one, and nothing in between."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.write_bytes(content)
-    staged.replace(path)
+    try:
+        staged.write_bytes(content)
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
-def fingerprint(states: Mapping[str, ProjectState]) -> str:
-    """Equal where nothing in the projects (by role) has changed.
+def fingerprint(states: Mapping[str, ProjectState], control: LabelControl) -> str:
+    """Equal where nothing in the projects (by role) has changed, nor how the labels project's answers are read.
 
     A review project that nobody has answered in counts as none: creating it and filling it are our own doing.
     """
-    seen = {
+    seen: dict[str, Any] = {
         role: [state.project_id, state.tasks, state.annotations, state.newest_change]
         for role, state in sorted(states.items())
         if role != "review" or state.annotations
     }
-    return _digest(seen)
+    return _digest({**seen, "control": asdict(control)})
 
 
 def config_digest(settings: Settings) -> str:
@@ -95,6 +138,8 @@ def config_digest(settings: Settings) -> str:
             "training": asdict(settings.training),
             "queue_size": settings.queue_size,
             "holdout": settings.holdout,
+            "images": asdict(settings.images),
+            "review_project": settings.review_project,
             "version": version("fasten"),
         }
     )

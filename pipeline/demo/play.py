@@ -91,7 +91,11 @@ def play(settings: Settings, dataset: DemoDataset, *, reviews: int, seed: int = 
     ):
         entered = enter_dataset(door, dataset, titles, password=settings.label_studio_password)
     _point_settings_at(settings, entered, review_title, dataset)
-    settings = load_settings()
+    settings = load_settings(
+        labels_project=str(entered.labels.project_id),
+        audit_project=str(entered.audit.project_id),
+        review_project=review_title,
+    )
     board = settings.home / "demo" / f"{dataset.name}.json"
     rows = load_rows(board) if entered.added == 0 and board.exists() else []
     rounds = 1 if rows else 2
@@ -103,7 +107,7 @@ def play(settings: Settings, dataset: DemoDataset, *, reviews: int, seed: int = 
             with phase(f"{REVIEWERS} reviewers take up to {reviews} tasks of the queue"):
                 reviewed = _let_people_review(settings, dataset, review_title, reviews, seed=seed + len(rows))
         with phase(f"round {len(rows) + 1}: prefect deployment run {orchestrator.DEPLOYMENT}"):
-            outcome = _retrain(api_url)
+            outcome = _retrain(api_url, entered, review_title)
         with phase("comparing with the truth, and with plain cross-entropy on the same data"), _quiet_training():
             row, mlflow_url = _judge(settings, dataset, entered, number=len(rows) + 1, reviewed=reviewed)
         rows.append(replace(row, seconds=time.monotonic() - started))
@@ -124,8 +128,14 @@ def _point_settings_at(settings: Settings, entered: Entered, review_title: str, 
     write_whole(settings.home / DEMO_ENV, "".join(f"{name}={value}\n" for name, value in lines.items()).encode())
 
 
-def _retrain(api_url: str) -> orchestrator.RunOutcome:
-    run_id = orchestrator.start_run(api_url)
+def _retrain(api_url: str, entered: Entered, review_title: str) -> orchestrator.RunOutcome:
+    # Said outright, so that a labels project set in the environment is left alone.
+    projects = {
+        "labels_project": str(entered.labels.project_id),
+        "audit_project": str(entered.audit.project_id),
+        "review_project": review_title,
+    }
+    run_id = orchestrator.start_run(api_url, parameters=projects)
     logger.info("Prefect: %s", orchestrator.flow_run_url(api_url, run_id))
     outcome = orchestrator.follow_run(api_url, run_id, on_log=lambda line: logger.info("  %s", line))
     if not outcome.completed:
@@ -178,7 +188,7 @@ def _judge(
     wrong_before, wrong_after = wrong_labels(dataset.truths, before), wrong_labels(dataset.truths, after)
     decisions = count_decisions(scoring.decisions_of(scores))
     with LabelStudio(settings.label_studio) as door:
-        review = loop.find_review_project(settings, door)
+        review = loop.find_review_project(settings, door, entered.labels)
         waiting = door.unanswered(review) if review is not None else 0
     finished = Tracking(settings.tracking).find_finished(completed.run_key)
     fasten = load_model(run / "model")

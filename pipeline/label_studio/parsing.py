@@ -46,13 +46,14 @@ def parse_annotation(raw: Any, control: LabelControl) -> Annotation:
     author = raw.get("completed_by")
     if isinstance(author, dict):  # the tasks API can expand it, exports never do
         author = author.get("id")
-    if not _is_id(author):
-        raise MalformedError("annotation without an author")
+    if author is not None and not _is_id(author):
+        raise MalformedError("annotation with a malformed author")
     cancelled = raw.get("was_cancelled") is True
     kind, label = ("skipped", None) if cancelled else read_answer(raw.get("result"), control)
     return Annotation(
         annotation_id=raw["id"],
-        annotator=f"user:{author}",
+        # Deleting a user leaves what they decided, without a name. Each such answer stands for itself.
+        annotator=f"user:{author}" if author is not None else f"user:deleted:{raw['id']}",
         kind=kind,
         label=label,
         ground_truth=raw.get("ground_truth") is True,

@@ -9,14 +9,14 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline import queue, scoring
 from pipeline.errors import DataError
 from pipeline.label_studio import LabelStudio
-from pipeline.loop.survey import Found, Pulled, find_review_project
+from pipeline.loop.survey import Found, Pulled, find_review_project, review_title
 from pipeline.records import Project, ReviewTask
 from pipeline.review_screen import review_config
 from pipeline.settings import Settings
 from pipeline.snapshot import open_snapshot
 from pipeline.snapshot.pull import check_same_classes
 from pipeline.triage import choose_queue
-from pipeline.workspace import write_whole
+from pipeline.workspace import ReviewQueue, Workspace, write_whole
 
 _QUEUE = TypeAdapter(list[ReviewTask])
 
@@ -56,13 +56,15 @@ def push_queue(settings: Settings, found: Found, queue_path: Path, *, dry_run: b
         tasks = _QUEUE.validate_json(queue_path.read_bytes())
     except (OSError, ValidationError):
         raise DataError(f"{queue_path} is missing or damaged: run `fasten retrain` again") from None
-    with LabelStudio(settings.label_studio) as door:
-        review = find_review_project(settings, door)
+    workspace = Workspace.of(settings, found.labels.project_id)
+    with workspace.one_writer(), LabelStudio(settings.label_studio) as door:
+        review = find_review_project(settings, door, found.labels)
         if review is None:
+            title = review_title(settings, found.labels)
             if dry_run:
-                return Pushed(title=settings.review_project, added=min(len(tasks), settings.queue_size), waiting=0)
+                return Pushed(title=title, added=min(len(tasks), settings.queue_size), waiting=0)
             review = door.create_project(
-                settings.review_project,
+                title,
                 review_config(found.labels.control.classes),
                 uncertainty_sampling=True,
                 skipping=False,  # “not sure” is an answer, and says more than a skip
@@ -70,6 +72,8 @@ def push_queue(settings: Settings, found: Found, queue_path: Path, *, dry_run: b
                 description=f"Labels of “{found.labels.title}” that the model doubts, the most doubtful first.",
             )
         check_same_classes(found.labels, review, role="review")
+        if not dry_run:
+            workspace.remember_queue(ReviewQueue(setting=settings.review_project or "", project_id=review.project_id))
         waiting = door.unanswered(review)
         room = max(0, settings.queue_size - waiting)
         added = queue.push(door, review, tasks, limit=room, dry_run=dry_run).added

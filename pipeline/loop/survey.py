@@ -1,16 +1,20 @@
 """The first stages of a round: find the projects, see whether anything is new, pull it into a snapshot."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.images import Images
+from pipeline.images.ingest import UNREACHABLE
 from pipeline.label_studio import LabelStudio, MissingProjectError
 from pipeline.records import Project, ProjectState
 from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import Settings
 from pipeline.snapshot.pull import pull
 from pipeline.workspace import Workspace, config_digest, fingerprint
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,21 +48,50 @@ def find_projects(settings: Settings, door: LabelStudio) -> tuple[Project, Proje
         raise ConfigError(
             "no labels project is set: set FASTEN_LABELS_PROJECT to the id or title of the project with the bulk labels"
         )
-    labels = door.find_project(settings.labels_project, control=settings.label_control)
+    labels = _find(door, settings.labels_project, role="labels", control=settings.label_control)
     audit = None
     if settings.audit_project is not None:
-        audit = door.find_project(settings.audit_project, control=settings.label_control)
-    return labels, audit, find_review_project(settings, door)
+        audit = _find(door, settings.audit_project, role="audit", control=settings.label_control)
+    return labels, audit, find_review_project(settings, door, labels)
 
 
-def find_review_project(settings: Settings, door: LabelStudio) -> Project | None:
-    """The reviewers' project, or None where it has yet to be made. An id that does not exist is an error."""
+def _find(door: LabelStudio, reference: str, *, role: str, control: str | None) -> Project:
     try:
-        return door.find_project(settings.review_project, control=REVIEW_CONTROL)
+        return door.find_project(reference, control=control)
+    except MissingProjectError as error:
+        raise ConfigError(f"{error}; set FASTEN_{role.upper()}_PROJECT") from None
+
+
+def review_title(settings: Settings, labels: Project) -> str:
+    """Title of the reviewers' project: each labels project has its own, unless one is set."""
+    return settings.review_project or f"{labels.title}, review"
+
+
+def find_review_project(settings: Settings, door: LabelStudio, labels: Project) -> Project | None:
+    """The reviewers' project, or None where it has yet to be made.
+
+    Raises `ConfigError` where the one that earlier rounds filled is gone, or an id is set that does not exist.
+    """
+    workspace = Workspace.of(settings, labels.project_id)
+    known = workspace.review_queue()
+    if known is not None and known.setting == (settings.review_project or ""):
+        try:
+            return door.find_project(known.project_id, control=REVIEW_CONTROL)
+        except MissingProjectError:
+            raise ConfigError(
+                f"review project {known.project_id} is gone, and people's decisions with it: restore it, or remove "
+                f"{workspace.review_queue_file} to start an empty queue"
+            ) from None
+    title = review_title(settings, labels)
+    try:
+        found = door.find_project(title, control=REVIEW_CONTROL)
     except MissingProjectError:
-        if settings.review_project.isdecimal():
+        if title.isdecimal():
             raise
-        return None
+        found = None
+    if known is not None and (found is None or found.project_id != known.project_id):
+        logger.warning("reviews made in project %d are no longer pulled: another queue is set", known.project_id)
+    return found
 
 
 def survey(settings: Settings) -> Found:
@@ -70,7 +103,7 @@ def survey(settings: Settings) -> Found:
             states["audit"] = door.project_state(audit)
         if review is not None:
             states["review"] = door.project_state(review, answers_only=True)
-    now = fingerprint(states)
+    now = fingerprint(states, labels.control)
     last = Workspace.of(settings, labels.project_id).completed()
     unchanged = last is not None and last.fingerprint == now and last.config == config_digest(settings)
     return Found(
@@ -107,13 +140,15 @@ def pull_labels(settings: Settings, found: Found) -> Pulled:
     snapshot = result.snapshot
     last = workspace.completed()
     same = last is not None and last.snapshot_id == snapshot.snapshot_id and last.config == config_digest(settings)
+    # Where an image's host did not answer, the next round has to look again, whatever the projects say.
+    seen = "" if UNREACHABLE in result.report.rejected else found.fingerprint
     if same and last is not None:
         # The projects were touched, but no label changed: remember how they look now, so that the next survey knows.
-        workspace.remember(replace(last, fingerprint=found.fingerprint))
+        workspace.remember(replace(last, fingerprint=seen))
     return Pulled(
         labels=found.labels,
         snapshot=snapshot.path,
         snapshot_id=snapshot.snapshot_id,
-        fingerprint=found.fingerprint,
+        fingerprint=seen,
         nothing_new=f"every label of “{found.labels.title}” is as in snapshot {snapshot.snapshot_id}" if same else "",
     )

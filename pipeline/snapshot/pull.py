@@ -8,13 +8,14 @@ audit project is the labels project's one of the same `sample_id`, or else the o
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import ConfigError
 from pipeline.images import Images
+from pipeline.queue import push_key
 from pipeline.records import Origin, Project, ProjectState, Task
 from pipeline.snapshot.folder import Latest, ProjectSource, Snapshot, read_latest, write_latest
 from pipeline.snapshot.settle import settle
@@ -95,13 +96,14 @@ def pull(
     tally = _Tally()
     with exclusive_pull(data_dir) as folder, Staging(folder) as staging:
         for origin, project in projects:
-            _read(door, project, origin, staging, tally)
+            _read(door, project, origin, staging, tally, labels_project_id=labels.project_id)
         for url, image in images.resolve(staging.urls()):
             staging.set_image(url, image)
         tally.linked = staging.link_by_image()
         with SnapshotWriter(folder / "snapshot", labels.control.classes) as writer:
+            annotators = staging.annotators()
             for sample_id, said in staging.samples():
-                _write(sample_id, said, writer, tally)
+                _write(sample_id, said, annotators, writer, tally)
             report = tally.report()
             snapshot, _ = writer.finish(
                 data_dir,
@@ -154,13 +156,19 @@ def check_same_classes(labels: Project, other: Project, *, role: Origin) -> None
     )
 
 
-def _read(door: TaskSource, project: Project, origin: Origin, staging: Staging, tally: "_Tally") -> None:
+def _read(
+    door: TaskSource, project: Project, origin: Origin, staging: Staging, tally: "_Tally", *, labels_project_id: int
+) -> None:
     field = project.control.image_field
     read = 0
     for task in door.iter_tasks(project, annotated_only=True, on_bad=tally.reject):
         where = f"task {task.task_id} of project {project.project_id}"
         if not _usable(task.sample_id):
             tally.reject("sample_id is too long or not text", where)
+            continue
+        asked = task.data.get("push_key")
+        if origin == "review" and asked is not None and asked != push_key(labels_project_id, task.sample_id):
+            tally.reject("review task was asked for another labels project", where)
             continue
         url = task.data.get(field)
         staging.add(task, origin, url if isinstance(url, str) and url else None)
@@ -183,15 +191,17 @@ def _usable(sample_id: str) -> bool:
         return False
 
 
-def _write(sample_id: str, said: list[Said], writer: SnapshotWriter, tally: "_Tally") -> None:
+def _write(
+    sample_id: str, said: list[Said], annotators: Collection[str], writer: SnapshotWriter, tally: "_Tally"
+) -> None:
     for each in said:
         writer.add("labels", _label_row(sample_id, each))
-    settled = settle(sample_id, said)
+    settled = settle(sample_id, said, annotators)
     tally.samples[settled.fate] += 1
     tally.notes.update(settled.notes)
     tally.ground_truth += any(each.answer.origin == "labels" and each.answer.ground_truth for each in said)
     if settled.fate == "rejected":
-        tally.reject(settled.reason, f"sample {sample_id[:80]}: {settled.particulars}")
+        tally.reject(settled.reason, f"sample {sample_id[:80]!r}: {settled.particulars}")
     elif settled.row is not None:
         writer.add("noisy" if settled.fate == "noisy" else "clean", settled.row)
 

@@ -1,6 +1,6 @@
 """What everything that was said of one sample comes to: a noisy row, a clean row, or neither and why."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,15 +28,17 @@ DIFFERENT_IMAGE = "audited image differs from the labelled one of the same sampl
 AUDIT_OVER_REVIEW = "a review contradicts an audit: the audit stands"
 
 
-def settle(sample_id: str, said: Sequence[Said]) -> Settled:
+def settle(sample_id: str, said: Sequence[Said], annotators: Collection[str] = ()) -> Settled:
     """Settle one sample from all annotations of it.
 
     An annotation of the audit project, of the review project, or marked as ground truth decides; all others of the
-    labels project vote. A decided sample is never noisy too, whatever the decision.
+    labels project vote. So does a ground-truth annotation that one of the `annotators` made: an auditor has found it
+    right and marked it, and without it only the labels that were found wrong would be counted as given. A decided
+    sample is never noisy too, whatever the decision.
     """
     bulk = [each for each in said if each.answer.origin == "labels"]
     deciding = [each for each in said if each.answer.origin != "labels" or each.answer.ground_truth]
-    cast = votes(each.answer for each in bulk if not each.answer.ground_truth)
+    cast = votes(each.answer for each in bulk if not each.answer.ground_truth or each.answer.annotator in annotators)
     decided = decision(each.answer for each in deciding)
     if decided is None:
         return _noisy(sample_id, [each.image for each in bulk], cast)

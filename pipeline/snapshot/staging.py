@@ -50,6 +50,10 @@ SELECT digest, url FROM url WHERE digest > ? AND EXISTS (
     WHERE task.digest = url.digest AND answer IN ('class', 'unusable', 'not_sure')
 ) ORDER BY digest LIMIT 100
 """
+_ANNOTATORS = """
+SELECT DISTINCT annotator FROM annotation JOIN task USING (project_id, task_id)
+WHERE origin = 'labels' AND NOT ground_truth
+"""
 _EVERYTHING = """
 SELECT sample_id, task.project_id, task.task_id, origin, annotation_id, annotator, answer, label, ground_truth,
     was_cancelled, lead_time_s, created_at, updated_at, url, sha256, reason, problem
@@ -135,6 +139,10 @@ class Staging:
         before = self._database.total_changes  # a cursor's rowcount does not see past the WITH
         self._database.execute(_LINK)
         return self._database.total_changes - before
+
+    def annotators(self) -> frozenset[str]:
+        """Who labels in the labels project: everybody with an annotation there that is not ground truth."""
+        return frozenset(str(name) for (name,) in self._database.execute(_ANNOTATORS))
 
     def samples(self) -> Iterator[tuple[str, list[Said]]]:
         """Every sample, by id, with all its annotations in a fixed order."""

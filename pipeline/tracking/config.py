@@ -18,6 +18,11 @@ class TrackingConfig:
     model_name: str = "fasten"
     """Registered model that the versions belong to; made when missing."""
 
+    @property
+    def shown_uri(self) -> str:
+        """The URI as people may see it: a database's may hold a password."""
+        return re.sub(r"(?<=://)[^/\s@]+@", "", self.uri)
+
     def __post_init__(self) -> None:
         parts = urlsplit(self.uri)
         if parts.scheme not in ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"):

@@ -26,6 +26,7 @@ def translated(what: str, uri: str) -> Iterator[None]:
 
     Only MLflow calls belong inside: an OSError there is the network's (`requests` derives its errors from it).
     """
+    uri = without_credentials(uri)
     try:
         yield
     except MlflowException as error:

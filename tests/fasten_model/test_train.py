@@ -278,3 +278,14 @@ def test_on_noisy_digits_fasten_is_well_ahead_of_cross_entropy() -> None:
     assert accuracy > 0.95
     assert accuracy > plain + 0.03
     assert fasten.history[-1].corrected == pytest.approx(0.3, abs=0.06)
+
+
+def test_a_small_set_is_visited_more_often_unless_the_number_of_epochs_is_chosen() -> None:
+    preset = replace(PRESETS["small"], epochs=2, least_steps=12)
+    data = random_set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "small", preset)
+        small = train(data, replace(CONFIG, epochs=None))
+        chosen = train(data, replace(CONFIG, epochs=1))
+    assert len(small.history) == 4, "20 samples in batches of 8 are 3 steps an epoch"
+    assert len(chosen.history) == 1

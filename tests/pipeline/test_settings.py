@@ -23,7 +23,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_arguments_beat_the_environment_beats_the_file_beats_the_stack_beats_the_default(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert load_settings().review_project == "FasTEN review"
+    assert load_settings().review_project is None
     (empty_folder / ".fasten" / STACK_ENV).write_text("FASTEN_REVIEW_PROJECT=stack\n")
     assert load_settings().review_project == "stack"
     (empty_folder / ".fasten" / DEMO_ENV).write_text("FASTEN_REVIEW_PROJECT='the demo'\n")
@@ -101,3 +101,21 @@ def test_a_shared_mlflow_takes_our_runs_under_names_of_their_own(monkeypatch: py
     monkeypatch.setenv("FASTEN_MLFLOW_EXPERIMENT", "team a")
     monkeypatch.setenv("FASTEN_MLFLOW_MODEL_NAME", "digits")
     assert (load_settings().tracking.experiment, load_settings().tracking.model_name) == ("team a", "digits")
+
+
+def test_the_demonstrations_queue_is_no_queue_for_another_labels_project(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty_folder / ".fasten" / DEMO_ENV).write_text(
+        "FASTEN_LABELS_PROJECT=1\nFASTEN_REVIEW_PROJECT='the demo, review'\nFASTEN_HORIZONTAL_FLIP=true\n"
+    )
+    assert load_settings().review_project == "the demo, review"
+    monkeypatch.setenv("FASTEN_LABELS_PROJECT", "7")
+    settings = load_settings()
+    assert (settings.labels_project, settings.review_project, settings.horizontal_flip) == ("7", None, False)
+
+
+def test_the_home_can_only_be_moved_by_the_environment(empty_folder: Path) -> None:
+    (empty_folder / "fasten.toml").write_text('home = "/elsewhere"\n')
+    with pytest.raises(ConfigError, match="FASTEN_HOME"):
+        load_settings()

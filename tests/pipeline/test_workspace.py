@@ -1,11 +1,12 @@
 """The workspace: what counts as new, and what a run is called."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.records import ProjectState
+from pipeline.records import LabelControl, ProjectState
 from pipeline.settings import Settings
 from pipeline.workspace import Completed, Workspace, config_digest, fingerprint, run_key, write_whole
 
@@ -15,19 +16,37 @@ def state(project_id: int, tasks: int, annotations: int, newest: str) -> Project
 
 
 LABELS = state(1, 10, 12, "2026-01-01")
+CONTROL = LabelControl(name="label", to_name="image", image_field="image", classes=("cat", "dog"))
+
+
+def seen(states: dict[str, ProjectState]) -> str:
+    return fingerprint(states, CONTROL)
 
 
 def test_making_and_filling_the_queue_is_nothing_new_but_an_answer_is() -> None:
-    before = fingerprint({"labels": LABELS})
-    assert fingerprint({"labels": LABELS, "review": state(2, 0, 0, "")}) == before
-    assert fingerprint({"labels": LABELS, "review": state(2, 0, 1, "2026-01-02")}) != before
+    before = seen({"labels": LABELS})
+    assert seen({"labels": LABELS, "review": state(2, 0, 0, "")}) == before
+    assert seen({"labels": LABELS, "review": state(2, 0, 1, "2026-01-02")}) != before
 
 
 @pytest.mark.parametrize(
     "changed", [state(1, 11, 12, "2026-01-01"), state(1, 10, 11, "2026-01-01"), state(1, 10, 12, "2026-01-02")]
 )
 def test_every_change_of_a_project_is_something_new(changed: ProjectState) -> None:
-    assert fingerprint({"labels": changed}) != fingerprint({"labels": LABELS})
+    assert seen({"labels": changed}) != seen({"labels": LABELS})
+
+
+def test_a_class_more_is_something_new() -> None:
+    more = replace(CONTROL, classes=("cat", "dog", "cow"))
+    assert fingerprint({"labels": LABELS}, more) != fingerprint({"labels": LABELS}, CONTROL)
+
+
+def test_what_decides_which_images_and_which_queue_is_part_of_the_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FASTEN_HOME", "/nowhere")
+    others = [Settings(allowed_image_hosts=("images.example",)), Settings(review_project="another")]
+    assert len({config_digest(settings) for settings in (Settings(), *others)}) == 3
 
 
 def test_the_key_of_a_run_changes_with_what_is_learnt_from_and_not_with_the_queue(

@@ -81,6 +81,13 @@ def test_an_expanded_author_is_the_same_author() -> None:
     assert task.annotations[0].annotator == "user:5"
 
 
+def test_what_a_deleted_user_decided_stays_decided_and_each_answer_stands_for_itself() -> None:
+    answers = [parse_one(annotation(chosen("label", "dog"), id=number, completed_by=None)) for number in (3, 4)]
+    assert [reasons for _, reasons in answers] == [[], []]
+    assert [task.annotations[0].label for task, _ in answers] == ["dog", "dog"]
+    assert len({task.annotations[0].annotator for task, _ in answers}) == 2
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -88,7 +95,7 @@ def test_an_expanded_author_is_the_same_author() -> None:
         [],
         annotation(id="3"),
         annotation(id=True),
-        annotation(completed_by=None),
+        annotation(completed_by="somebody"),
         annotation(result="cat"),
         annotation(chosen("label", "cat", "dog")),
         annotation(chosen("label", {"a": 1})),

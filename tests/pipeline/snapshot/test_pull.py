@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.errors import ConfigError, ServiceUnavailable
 from pipeline.images import ImageConfig, Images
+from pipeline.queue import push_key
 from pipeline.records import Annotation, LabelControl, Project, Task
 from pipeline.snapshot.pull import PullResult, pull
 from pipeline.snapshot.settle import AUDIT_OVER_REVIEW, DIFFERENT_IMAGE
@@ -60,8 +61,10 @@ class Server:
                 on_bad(reason, where)
         yield from (task for task in self.tasks[project.project_id] if task.annotations or not annotated_only)
 
-    def add(self, where: Project, *said: Annotation, image: Any = PICTURES[0], sample: str | None = None) -> Task:
-        data = {"image": image} | ({"sample_id": sample} if sample else {})
+    def add(
+        self, where: Project, *said: Annotation, image: Any = PICTURES[0], sample: str | None = None, **more: str
+    ) -> Task:
+        data = {"image": image, **more} | ({"sample_id": sample} if sample else {})
         numbered = tuple(replace(one, annotation_id=next(self._ids)) for one in said)
         task = Task(task_id=next(self._ids), project_id=where.project_id, data=data, annotations=numbered)
         self.tasks[where.project_id].append(task)
@@ -149,6 +152,29 @@ def test_ground_truth_of_the_labels_project_is_an_audit_and_no_vote(server: Serv
     row = only(rows(pulled(server, tmp_path, audit=None, review=None), "clean"))
     assert (row["label"], row["given_label"], row["provenance"]) == ("dog", "cat", "audit")
     assert [vote["annotator"] for vote in row["votes"]] == ["user:1"]
+
+
+def test_an_annotation_that_an_auditor_found_right_is_also_what_the_annotator_had_said(
+    server: Server, tmp_path: Path
+) -> None:
+    server.add(LABELS, says("cat", 1), sample="plain")  # which shows that user 1 is an annotator
+    server.add(LABELS, says("dog", 1, ground_truth=True), sample="starred")
+    server.add(LABELS, says("cat", 1), says("dog", 9, ground_truth=True), sample="corrected")
+    found = rows(pulled(server, tmp_path, audit=None, review=None), "clean")
+    assert {row["sample_id"]: (row["label"], row["given_label"]) for row in found} == {
+        "starred": ("dog", "dog"),
+        "corrected": ("dog", "cat"),
+    }
+
+
+def test_a_review_that_was_asked_for_another_labels_project_is_left_out(server: Server, tmp_path: Path) -> None:
+    server.add(LABELS, says("cat", 1), sample="s1")
+    server.add(REVIEW, says("dog", 8), sample="s1", push_key=push_key(99, "s1"))
+    result = pulled(server, tmp_path)
+    assert [row["sample_id"] for row in rows(result, "noisy")] == ["s1"]
+    assert result.report.rejected == {"review task was asked for another labels project": 1}
+    server.add(REVIEW, says("dog", 8), sample="s1", push_key=push_key(LABELS.project_id, "s1"))
+    assert only(rows(pulled(server, tmp_path), "clean"))["provenance"] == "review"
 
 
 def test_an_audited_sample_that_nobody_labelled_has_no_given_label(server: Server, tmp_path: Path) -> None:
@@ -274,7 +300,7 @@ def test_bad_samples_are_counted_reported_and_left_out(server: Server, tmp_path:
         "task is malformed": 1,
     }
     assert result.report.examples["image host answered 404"] == (
-        "sample dead: image host answered 404: /data/gone.png",
+        "sample 'dead': image host answered 404: /data/gone.png",
     )
     assert result.snapshot.manifest.rejected == dict(sorted(result.report.rejected.items()))
     assert "left out: 10" in result.report.summary()
