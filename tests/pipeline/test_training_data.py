@@ -1,0 +1,154 @@
+"""Labelled images in memory: from a snapshot and its images, and from two inline files."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import DataError
+from pipeline.images.check import VerifiedImage
+from pipeline.images.store import ImageStore
+from pipeline.schema import CLEAN, NOISY
+from pipeline.snapshot import Snapshot
+from pipeline.training_data import UNKNOWN, load_clean, load_files, load_noisy
+
+if TYPE_CHECKING:
+    from tests.pipeline.conftest import Row
+
+WriteSamples = Callable[..., Path]
+MakeSquares = Callable[..., "list[Row]"]
+CLASSES = ("grey", "bright", "dark")
+SHA = {name: f"{number:064x}" for number, name in enumerate("abcx")}
+
+
+@dataclass(frozen=True)
+class FewRows:
+    """As much of a snapshot as loading it needs."""
+
+    noisy_path: Path
+    clean_path: Path
+    classes: tuple[str, ...] = CLASSES
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_squares: MakeSquares) -> Iterator[ImageStore]:
+    """Images a, b and c (bright, dark, grey), and x, which does not decode."""
+    squares = [image for _, image, _ in make_squares("s", 3)]
+    with ImageStore(tmp_path) as writer:
+        for name, data in zip("abcx", (*squares, b"\x89PNG\r\n\x1a\nbroken"), strict=True):
+            assert data is not None
+            writer.add(f"/{name}.png", VerifiedImage(data=data, sha256=SHA[name], width=8, height=8, format="PNG"))
+    with ImageStore(tmp_path) as reader:
+        yield reader
+
+
+def snapshot(folder: Path, noisy: list[dict[str, Any]], clean: list[dict[str, Any]]) -> Snapshot:
+    plain = {"votes": [], "image_url": "/", "auditor": "1", "audited_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    for name, rows, schema in (("noisy", noisy, NOISY), ("clean", clean, CLEAN)):
+        full = [{key: (plain | row).get(key) for key in schema.names} for row in rows]
+        pq.write_table(pa.Table.from_pylist(full, schema=schema), folder / f"{name}.parquet")
+    return cast(Snapshot, FewRows(folder / "noisy.parquet", folder / "clean.parquet"))
+
+
+def test_noisy_rows_carry_their_own_image_and_label_and_estimate_nothing(tmp_path: Path, store: ImageStore) -> None:
+    rows = [
+        {"sample_id": "1", "image_sha256": SHA["b"], "label": "dark"},
+        {"sample_id": "2", "image_sha256": SHA["a"], "label": "grey"},
+        {"sample_id": "3", "image_sha256": SHA["b"], "label": "bright"},
+    ]
+    noisy = load_noisy(snapshot(tmp_path, rows, []), store, size=8)
+    assert noisy.sample_ids == ("1", "2", "3")
+    assert noisy.labels.tolist() == [2, 0, 1]
+    dark, bright, also_dark = noisy.images.float().mean(dim=(1, 2, 3)).tolist()
+    assert dark == also_dark < 100 < bright
+    assert not noisy.estimates.any()
+    assert noisy.given_labels.tolist() == [UNKNOWN] * 3
+
+
+def test_clean_rows_know_what_was_said_before_and_whether_they_may_estimate(tmp_path: Path, store: ImageStore) -> None:
+    rows = [
+        {"sample_id": "1", "image_sha256": SHA["a"], "label": "bright", "given_label": "dark", "provenance": "audit"},
+        {"sample_id": "2", "image_sha256": SHA["b"], "label": "dark", "given_label": None, "provenance": "audit"},
+        {"sample_id": "3", "image_sha256": SHA["c"], "label": "grey", "given_label": "grey", "provenance": "review"},
+    ]
+    clean = load_clean(snapshot(tmp_path, [], rows), store, size=8)
+    assert clean.labels.tolist() == [1, 2, 0]
+    assert clean.given_labels.tolist() == [2, UNKNOWN, 0]
+    assert clean.estimates.tolist() == [True, True, False]
+
+
+def test_rows_whose_image_does_not_decode_are_left_out_and_counted(
+    tmp_path: Path, store: ImageStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        {"sample_id": "1", "image_sha256": SHA["x"], "label": "dark"},
+        {"sample_id": "2", "image_sha256": SHA["c"], "label": "grey"},
+        {"sample_id": "3", "image_sha256": SHA["x"], "label": "grey"},
+    ]
+    noisy = load_noisy(snapshot(tmp_path, rows, []), store, size=8)
+    assert (noisy.sample_ids, noisy.labels.tolist(), len(noisy.images)) == (("2",), [0], 1)
+    assert "2 of 3 samples of noisy.parquet are left out" in caplog.text
+
+
+def test_a_snapshot_without_its_images_is_damaged(tmp_path: Path, store: ImageStore) -> None:
+    rows = [{"sample_id": "1", "image_sha256": "f" * 64, "label": "dark"}]
+    with pytest.raises(DataError, match="pull again"):
+        load_noisy(snapshot(tmp_path, rows, []), store, size=8)
+
+
+def test_an_empty_snapshot_gives_empty_sets(tmp_path: Path, store: ImageStore) -> None:
+    empty = snapshot(tmp_path, [], [])
+    for loaded in (load_noisy(empty, store, size=8), load_clean(empty, store, size=8)):
+        assert len(loaded) == 0
+        assert loaded.images.shape == (0, 3, 8, 8)
+
+
+def test_classes_are_the_clean_files_then_those_that_only_the_noisy_file_has(
+    tmp_path: Path, write_samples: WriteSamples, make_squares: MakeSquares
+) -> None:
+    image = make_squares("s", 1)[0][1]
+    clean = write_samples(tmp_path / "c", [("1", image, "dog"), ("2", image, "ant")], given=["bee", None])
+    noisy = write_samples(tmp_path / "n", [("3", image, "cat"), ("4", image, "dog"), ("5", image, "ant")])
+    noisy_set, clean_set, classes = load_files(clean, noisy, size=8)
+    assert classes == ("ant", "bee", "dog", "cat")
+    assert noisy_set.labels.tolist() == [3, 2, 0]
+    assert clean_set.labels.tolist() == [2, 0]
+    assert clean_set.given_labels.tolist() == [1, UNKNOWN]
+    assert clean_set.estimates.all()
+
+
+def test_a_sample_in_both_files_is_audited_and_was_given_what_the_noisy_file_says(
+    tmp_path: Path, write_samples: WriteSamples, make_squares: MakeSquares, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    image = make_squares("s", 1)[0][1]
+    rows = [("1", image, "ant"), ("2", image, "bee"), ("3", image, "ant")]
+    clean = write_samples(tmp_path / "c", rows, given=[None, "ant", None])
+    noisy = write_samples(tmp_path / "n", [("1", image, "bee"), ("2", image, "bee"), ("9", image, "ant")])
+    noisy_set, clean_set, _ = load_files(clean, noisy, size=8)
+    assert noisy_set.sample_ids == ("9",)
+    assert clean_set.given_labels.tolist() == [1, 0, UNKNOWN]
+    assert "2 samples are in both files" in caplog.text
+
+
+def test_only_the_commonest_reasons_are_told_and_the_rest_counted(
+    tmp_path: Path, write_samples: WriteSamples, make_squares: MakeSquares, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = make_squares("s", 1)[0][1]
+    odd: list[Row] = [(f"odd-{i}", f"no image {i}".encode(), "ant") for i in range(4)]
+    odd += [(f"odd-{i}", bytes([i]) * 9, "ant") for i in range(4, 9)]
+    odd += [("same", b"nothing", "ant"), ("other", b"nothing", "ant")]
+    clean = write_samples(tmp_path / "c", [("1", image, "ant"), ("2", image, "bee")])
+    noisy = write_samples(tmp_path / "n", [("3", image, "ant"), *odd])
+    noisy_set, _, _ = load_files(clean, noisy, size=8)
+    assert noisy_set.sample_ids == ("3",)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].endswith("n: 11 of 12 rows are left out")
+    assert len(lines) == 7
+    assert lines[1].startswith("  4: "), "the commonest first"
+    assert lines[-1] == "  and more for 2 other reasons"
