@@ -48,7 +48,7 @@ def _load(path: Path, classes: Sequence[str], store: ImageStore, *, size: int) -
         usable[places[sha256]] = True
     if missing := int((~usable).sum()):
         logger.warning(
-            "%d of %d samples of %s are left out: their image is missing or unreadable", missing, len(hashes), path.name
+            "%d of %d samples of %s are left out: their image does not decode", missing, len(hashes), path.name
         )
     audited = "given_label" in rows.column_names
     given: list[str | None] = rows["given_label"].to_pylist() if audited else [None] * len(hashes)
