@@ -6,9 +6,11 @@ Deployments are registered by Prefect's own command from `prefect.yaml`; runs ar
 """
 
 import logging
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any, cast
 from uuid import UUID
+
+# Before Prefect is imported, which reads them once, and for the commands that are started here.
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 import httpx
 from prefect import Flow
@@ -28,6 +34,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     LogFilter,
     LogFilterFlowRunId,
+    WorkPoolFilter,
+    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import LogSort
@@ -41,6 +49,10 @@ logger = logging.getLogger(__name__)
 
 DEPLOYMENT = "fasten/retrain"
 WORK_POOL = "fasten"
+_PAGE = 200
+"""Log lines asked for at once; the server gives no more."""
+_LAST_WORDS = "Finished in state"
+"""How the last log line of a flow run begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,12 +118,14 @@ def deployment_schedules(api_url: str, name: str = DEPLOYMENT) -> list[str]:
 def workers_online(api_url: str, pool: str = WORK_POOL) -> int:
     """How many workers of the pool have been heard of lately."""
     with connected(api_url) as client:
-        response = client.request(
-            "POST", "/work_pools/{work_pool_name}/workers/filter", path_params={"work_pool_name": pool}, json={}
-        )
-        if response.status_code == httpx.codes.NOT_FOUND:
-            return 0
-        response.raise_for_status()
+        try:
+            response = client.request(
+                "POST", "/work_pools/{work_pool_name}/workers/filter", path_params={"work_pool_name": pool}, json={}
+            )
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            return 0  # no such pool
         return sum(1 for worker in response.json() if worker.get("status") == "ONLINE")
 
 
@@ -148,39 +162,66 @@ def start_run(api_url: str, *, name: str = DEPLOYMENT, parameters: dict[str, Any
 
 
 def follow_run(
-    api_url: str, flow_run_id: str, *, on_log: Callable[[str], None] | None = None, poll_s: float = 1.0
+    api_url: str,
+    flow_run_id: str,
+    *,
+    on_log: Callable[[str], None] | None = None,
+    poll_s: float = 1.0,
+    patience_s: float = 30.0,
+    settle_s: float = 5.0,
 ) -> RunOutcome:
-    """Wait for a flow run to end, handing on its log lines as they come."""
+    """Wait for a flow run to end, handing on its log lines as they come.
+
+    Where nobody has taken the run up after `patience_s` it says so, once, and waits on. A run sends its last lines
+    after its last state: they are waited for, `settle_s` at the most.
+    """
     pause = Event()
+    asked = time.monotonic()
+    ended: float | None = None
     seen = 0
+    last = ""
     with connected(api_url) as client:
         while True:
             run: FlowRun = client.read_flow_run(UUID(flow_run_id))
-            ended = run.state is not None and run.state.is_final()
+            if ended is None and run.state is not None and run.state.is_final():
+                ended = time.monotonic()
             if on_log is not None:
-                for message in _logs_after(client, flow_run_id, seen):
-                    on_log(message)
+                for last in _logs_after(client, flow_run_id, seen):
+                    on_log(last)
                     seen += 1
-            if ended:
+            whole = on_log is None or last.startswith(_LAST_WORDS)
+            if ended is not None and (whole or time.monotonic() - ended > settle_s):
                 return _outcome(api_url, run)
+            if (run.state is None or run.state.is_scheduled()) and time.monotonic() - asked > patience_s:
+                logger.warning(
+                    "flow run %s still waits for a worker of the work pool “%s”: see `fasten doctor`",
+                    run.name,
+                    run.work_pool_name or WORK_POOL,
+                )
+                patience_s = math.inf
             pause.wait(poll_s)
 
 
 def _logs_after(client: SyncPrefectClient, flow_run_id: str, offset: int) -> Iterator[str]:
+    """Every log line from the `offset`-th, a page at a time."""
     log_filter = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(flow_run_id)]))
-    response = client.request(
-        "POST",
-        "/logs/filter",
-        json={
-            "logs": log_filter.model_dump(mode="json", exclude_unset=True),
-            "sort": LogSort.TIMESTAMP_ASC.value,
-            "offset": offset,
-            "limit": 200,
-        },
-    )
-    response.raise_for_status()
-    for line in response.json():
-        yield str(line["message"])
+    while True:
+        response = client.request(
+            "POST",
+            "/logs/filter",
+            json={
+                "logs": log_filter.model_dump(mode="json", exclude_unset=True),
+                "sort": LogSort.TIMESTAMP_ASC.value,
+                "offset": offset,
+                "limit": _PAGE,
+            },
+        )
+        response.raise_for_status()
+        page = response.json()
+        yield from (str(line["message"]) for line in page)
+        offset += len(page)
+        if len(page) < _PAGE:
+            return
 
 
 def _outcome(api_url: str, run: FlowRun) -> RunOutcome:
@@ -202,7 +243,7 @@ def flow_run_url(api_url: str, flow_run_id: str) -> str:
 
 
 def mark_dead_runs(api_url: str) -> int:
-    """Set every run that is still `Running` or `Pending` to `Crashed`; returns how many.
+    """Set every run of our work pool that is still `Running` or `Pending` to `Crashed`; returns how many.
 
     For a server whose only worker has just been started: whatever it believes to be running died with the last one
     (Prefect keeps such runs as they are, and they hold the deployment's concurrency slot).
@@ -210,8 +251,9 @@ def mark_dead_runs(api_url: str) -> int:
     alive = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
     )
+    ours = WorkPoolFilter(name=WorkPoolFilterName(any_=[WORK_POOL]))
     with connected(api_url) as client:
-        runs = client.read_flow_runs(flow_run_filter=alive)
+        runs = client.read_flow_runs(flow_run_filter=alive, work_pool_filter=ours)
         for run in runs:
             client.set_flow_run_state(run.id, Crashed(message="its worker was stopped"), force=True)
     return len(runs)
