@@ -71,7 +71,7 @@ def test_noisy_rows_carry_their_own_image_and_label_and_estimate_nothing(tmp_pat
 
 
 def test_clean_rows_know_what_was_said_before_and_whether_they_may_estimate(tmp_path: Path, store: ImageStore) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"sample_id": "1", "image_sha256": SHA["a"], "label": "bright", "given_label": "dark", "provenance": "audit"},
         {"sample_id": "2", "image_sha256": SHA["b"], "label": "dark", "given_label": None, "provenance": "audit"},
         {"sample_id": "3", "image_sha256": SHA["c"], "label": "grey", "given_label": "grey", "provenance": "review"},
@@ -96,7 +96,7 @@ def test_rows_whose_image_does_not_decode_are_left_out_and_counted(
 
 
 def test_a_snapshot_without_its_images_is_damaged(tmp_path: Path, store: ImageStore) -> None:
-    rows = [{"sample_id": "1", "image_sha256": "f" * 64, "label": "dark"}]
+    rows: list[dict[str, Any]] = [{"sample_id": "1", "image_sha256": "f" * 64, "label": "dark"}]
     with pytest.raises(DataError, match="pull again"):
         load_noisy(snapshot(tmp_path, rows, []), store, size=8)
 
