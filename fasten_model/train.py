@@ -4,6 +4,8 @@ Shapes: N noisy samples and C clean ones, B and D their batches, K classes, S im
 """
 
 import logging
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +57,7 @@ def train(training_set: TrainingSet, config: TrainConfig, *, on_epoch: OnEpoch |
     original_labels = data.noisy_labels  # ȳ*, never written to
     labels = original_labels.clone()  # ȳ: the correction written at the sample's previous visit
     transition = identity_transition(data.num_classes, device=loop.device)
-    clean_batches = loop.cycle(len(data.clean_labels), loop.settings.clean_batch)
+    clean_batches = _clean_batches(loop, data.clean_estimates)
 
     def step(index: Tensor) -> StepLosses:
         nonlocal transition
@@ -91,6 +93,21 @@ def train(training_set: TrainingSet, config: TrainConfig, *, on_epoch: OnEpoch |
         corrected_labels=labels.cpu(),
         history=history,
     )
+
+
+def _clean_batches(loop: Loop, estimates: Tensor) -> Iterator[Tensor]:
+    """Endless clean batches D, at least half of each audited at random where there is anything else.
+
+    T̂ is estimated from these alone: drawn from all clean samples together, a growing pile of reviews would crowd them
+    out of the batch. `estimates`: bool [C].
+    """
+    audited, reviewed = estimates.nonzero().flatten(), (~estimates).nonzero().flatten()
+    size = loop.settings.clean_batch
+    if len(audited) == 0 or len(reviewed) == 0:
+        yield from loop.cycle(len(estimates), size)
+    share = min(size - 1, max(math.ceil(size / 2), round(size * len(audited) / len(estimates))))
+    for first, second in zip(loop.cycle(len(audited), share), loop.cycle(len(reviewed), size - share), strict=True):
+        yield torch.cat([audited[first], reviewed[second]])
 
 
 def _final_transition(network: TwoHeadNetwork, training_set: TrainingSet) -> Tensor:

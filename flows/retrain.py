@@ -48,7 +48,7 @@ def step(name: str, *, retries: int = 3) -> Callable[[Callable[P, R]], Task[P, R
         made: Task[P, R | State[Any]] = task(
             name=name,
             retries=retries,
-            retry_delay_seconds=exponential_backoff(backoff_factor=2),
+            retry_delay_seconds=exponential_backoff(backoff_factor=5),
             retry_jitter_factor=0.5,
             retry_condition_fn=_may_pass,
             persist_result=False,
@@ -77,9 +77,9 @@ def _value(state: State[Any]) -> Any:
 
 @flow(name="fasten", description="Pull labels, train FasTEN, score, triage, and queue what people should look at.")
 def fasten(
-    labels_project: str | None = None,
-    audit_project: str | None = None,
-    review_project: str | None = None,
+    labels_project: int | str | None = None,
+    audit_project: int | str | None = None,
+    review_project: int | str | None = None,
     force: bool = False,
 ) -> State[Any]:
     """One round of the loop.

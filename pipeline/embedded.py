@@ -1,5 +1,6 @@
 """The embedded stack together with what Prefect has to know of it: `fasten up`, `status` and `down`."""
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from pipeline import orchestrator
 from pipeline.errors import ConfigError
 from pipeline.settings import Service, Settings, load_settings
 from pipeline.stack import ServiceStatus, StackConfig, down, status, up
+from pipeline.workspace import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,24 @@ def start(settings: Settings, *, external: frozenset[Service]) -> None:
     api_url = load_settings().prefect_api_url  # `up` has written the addresses
     if api_url is None:
         raise ConfigError("no Prefect is set: set FASTEN_PREFECT_API_URL, or leave it out to have one started")
+    _deploy_what_changed(config, api_url, root)
+
+
+def _deploy_what_changed(config: StackConfig, api_url: str, root: Path) -> None:
+    """Register the deployments unless these very ones are: registering them again would start a paused schedule."""
+    record = config.folder / "deployed"
+    content = hashlib.sha256(api_url.encode())
+    for file in (root / "prefect.yaml", *sorted((root / "flows").glob("*.py"))):
+        content.update(file.read_bytes())
+    if record.is_file() and record.read_text() == content.hexdigest():
+        try:
+            orchestrator.deployment_schedules(api_url)
+        except ConfigError:
+            pass
+        else:
+            return
     orchestrator.deploy(api_url, root)
+    write_whole(record, content.hexdigest().encode())
 
 
 def _bury_the_dead(api_url: str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fasten_model.calibrate import fit_temperature
 from fasten_model.checkpoint import Model
+from fasten_model.device import resolve_device
 from fasten_model.presets import find_preset
 from fasten_model.score import soft_count_transition
 from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train
@@ -78,13 +79,13 @@ def is_held_out(sample_id: str, share: float) -> bool:
 def holdout_mask(clean: LabelledImages, share: float, num_classes: int) -> Tensor:
     """bool [C]: the audited samples kept from training.
 
-    Only samples drawn at random are held out (a targeted review would bias the estimate), and never the last one of its
-    class: a class that nothing clean teaches costs more than a held-out sample is worth.
+    Only samples drawn at random are held out (a targeted review would bias the estimate), and never the last such one
+    of its class: without it, that row of T̂ would be estimated from nothing.
     """
     mask = torch.tensor([is_held_out(sample_id, share) for sample_id in clean.sample_ids], dtype=torch.bool)
     mask &= clean.estimates
     for label in range(num_classes):
-        of_class = clean.labels == label
+        of_class = (clean.labels == label) & clean.estimates
         if of_class.any() and not (of_class & ~mask).any():
             mask &= ~of_class
     return mask
@@ -145,8 +146,9 @@ def fit(
         config,
         on_epoch=on_epoch,
     )
+    device = resolve_device(config.device)
     model = Model(
-        network=trained.network,
+        network=trained.network.to(device),
         classes=tuple(classes),
         preset=config.preset,
         image_size=find_preset(config.preset).image_size,
@@ -166,6 +168,7 @@ def fit(
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     predicted = held_logits.argmax(dim=1)
     confusion.index_put_((kept.labels, predicted), torch.ones_like(predicted), accumulate=True)
+    trained.network.cpu()
     return Fitted(
         model=replace(model, temperature=temperature, transition=transition),
         history=trained.history,

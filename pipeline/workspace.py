@@ -135,20 +135,28 @@ def config_digest(settings: Settings) -> str:
     """Hash of everything besides the labels that decides what a round does."""
     return _digest(
         {
-            "training": asdict(settings.training),
+            **_training(settings),
             "queue_size": settings.queue_size,
-            "holdout": settings.holdout,
             "images": asdict(settings.images),
             "review_project": settings.review_project,
-            "version": version("fasten"),
         }
     )
 
 
 def run_key(snapshot_id: str, settings: Settings) -> str:
     """Names the training of one snapshot with one configuration: the same work has the same key."""
-    training = {"training": asdict(settings.training), "holdout": settings.holdout, "version": version("fasten")}
-    return f"{snapshot_id[:12]}-{_digest([snapshot_id, training])[:12]}"
+    return f"{snapshot_id[:12]}-{_digest([snapshot_id, _training(settings)])[:12]}"
+
+
+def _training(settings: Settings) -> dict[str, Any]:
+    """Everything that training depends on besides the labels: what the preset stands for, too."""
+    config = settings.training
+    return {
+        "training": asdict(config),
+        "preset": asdict(config.settings()),
+        "holdout": settings.holdout,
+        "version": version("fasten"),
+    }
 
 
 def _digest(value: Mapping[str, Any] | Sequence[Any]) -> str:

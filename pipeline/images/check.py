@@ -81,6 +81,8 @@ def verify_image(data: bytes, config: ImageConfig) -> VerifiedImage:
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
+            if getattr(image, "is_animated", False):
+                raise ImageError("image is animated", "one still picture is wanted")
             if width * height > config.max_pixels:
                 raise ImageError("image has too many pixels", f"{width}×{height}, limit {config.max_pixels} in all")
             if width * height > _LARGE:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from fasten_model.checkpoint import load_model, save_model
+from fasten_model.data import decode_image
 from fasten_model.presets import find_preset
 from fasten_model.train import EpochMetrics
 from pipeline import scoring
+from pipeline.errors import DataError, ServiceUnavailable
 from pipeline.images import ImageStore
 from pipeline.loop.survey import Pulled
 from pipeline.settings import Settings
@@ -72,18 +75,26 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
     }
     with tracking.start(key, tags=tags, name=f"{pulled.labels.title[:80]} {key[:12]}") as run:
         run.log_params(
-            {**asdict(settings.training.resolved()), "holdout": settings.holdout, "queue_size": settings.queue_size}
+            {
+                **asdict(settings.training.resolved()),
+                **{f"preset.{name}": value for name, value in asdict(settings.training.settings()).items()},
+                "holdout": settings.holdout,
+                "queue_size": settings.queue_size,
+            }
         )
+        size = find_preset(settings.preset).image_size
         run.log_dataset(snapshot.path, snapshot.snapshot_id, snapshot.manifest.rows)
         if not (folder / "fitted.json").exists():
             _fit_into(folder, snapshot, settings, run)
         fitted = read_fitted(folder)
+        for epoch in fitted["history"]:
+            _log_values(run, epoch)
         run.log_transition(fitted["transition"], snapshot.classes)
         run.log_transition(fitted["training_transition"], snapshot.classes, name="training_transition")
         run.log_confusion(fitted["confusion"], snapshot.classes, "held_out_audited")
         figures = {"held_out_accuracy": fitted["accuracy"], "temperature": fitted["temperature"]}
         run.log_epoch({name: value for name, value in figures.items() if value is not None}, step=0)
-        version = run.register(folder / "model", example_image=_first_image(workspace, snapshot))
+        version = run.register(folder / "model", example_image=_example_image(workspace, snapshot, size))
         return TrainedModel(
             run_key=key,
             folder=folder,
@@ -113,8 +124,14 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
 
 
 def _log_epoch(run: TrainingRun, metrics: EpochMetrics) -> None:
-    values = asdict(metrics)
-    run.log_epoch({name: float(value) for name, value in values.items() if name != "epoch"}, metrics.epoch)
+    try:
+        _log_values(run, asdict(metrics))
+    except ServiceUnavailable as error:  # the whole history is logged once more when training has ended
+        logger.warning("epoch %d is not in MLflow yet: %s", metrics.epoch, error)
+
+
+def _log_values(run: TrainingRun, values: Mapping[str, Any]) -> None:
+    run.log_epoch({name: float(value) for name, value in values.items() if name != "epoch"}, int(values["epoch"]))
 
 
 def read_fitted(folder: Path) -> dict[str, Any]:
@@ -122,10 +139,17 @@ def read_fitted(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _first_image(workspace: Workspace, snapshot: Snapshot) -> bytes:
-    sha256 = pq.read_table(snapshot.clean_path, columns=["image_sha256"])["image_sha256"][0].as_py()
+def _example_image(workspace: Workspace, snapshot: Snapshot, size: int) -> bytes:
+    """The first audited image that decodes: one odd image among many must not cost the run."""
+    hashes = pq.read_table(snapshot.clean_path, columns=["image_sha256"])["image_sha256"].to_pylist()
     with ImageStore(workspace.folder) as store:
-        return next(data for _, data in store.iter_images([sha256]))
+        for _, data in store.iter_images(hashes):
+            try:
+                decode_image(data, size)
+            except DataError:
+                continue
+            return data
+    raise DataError("no audited image can be decoded: look at the images of the audited tasks")
 
 
 def score_labels(settings: Settings, pulled: Pulled, trained: TrainedModel) -> Path:

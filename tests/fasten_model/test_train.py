@@ -17,7 +17,7 @@ from fasten_model.loss import forward_loss
 from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import PRESETS
-from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train, train_cross_entropy
+from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, _clean_batches, train, train_cross_entropy
 
 CONFIG = TrainConfig(epochs=2, noisy_batch=8, clean_batch=6, device="cpu")
 NO_IMAGES = torch.empty(0, 3, 16, 16, dtype=torch.uint8)
@@ -289,3 +289,17 @@ def test_a_small_set_is_visited_more_often_unless_the_number_of_epochs_is_chosen
         chosen = train(data, replace(CONFIG, epochs=1))
     assert len(small.history) == 4, "20 samples in batches of 8 are 3 steps an epoch"
     assert len(chosen.history) == 1
+
+
+def test_reviews_never_crowd_the_audited_samples_out_of_a_clean_batch() -> None:
+    loop = Loop(replace(CONFIG, clean_batch=8), 3)
+    estimates = torch.tensor([True] * 5 + [False] * 200)
+    batches = [next(stream) for stream in [_clean_batches(loop, estimates)] for _ in range(20)]
+    assert all(len(batch) == 8 and int(estimates[batch].sum()) == 4 for batch in batches)
+    assert len(set(torch.cat(batches).tolist())) == 5 + 80, "every one of both is taken in turn"
+
+
+def test_a_few_reviews_take_only_their_share_of_a_clean_batch() -> None:
+    loop = Loop(replace(CONFIG, clean_batch=8), 3)
+    estimates = torch.tensor([True] * 75 + [False] * 25)
+    assert int(estimates[next(_clean_batches(loop, estimates))].sum()) == 6

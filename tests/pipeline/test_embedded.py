@@ -104,3 +104,28 @@ def test_what_was_never_started_is_not_well_and_nothing_is_stopped(
     assert not any(status.healthy for status in embedded.statuses(settings))
     assert embedded.stop(settings) == 0
     assert not (own_folder / "home").exists()
+
+
+def test_deployments_are_registered_again_only_when_they_changed_or_are_gone(
+    project: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schedule that somebody paused stays paused: registering the deployment again would start it."""
+    there = True
+
+    def schedules(_: str) -> list[str]:
+        if there:
+            return ["0 2 * * *"]
+        raise ConfigError("no deployment")
+
+    monkeypatch.setattr(orchestrator, "deployment_schedules", schedules)
+
+    def deployed() -> int:
+        calls.clear()
+        embedded.start(load_settings(), external=frozenset())
+        return sum(call[0] == "deploy" for call in calls)
+
+    assert [deployed(), deployed()] == [1, 0]
+    (project / "prefect.yaml").write_text("deployments: [another]\n")
+    assert [deployed(), deployed()] == [1, 0]
+    there = False
+    assert deployed() == 1
