@@ -29,7 +29,7 @@ from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import DEMO_ENV, Settings, load_settings
 from pipeline.snapshot import Snapshot, latest_snapshot
 from pipeline.tracking import Tracking
-from pipeline.training import is_held_out
+from pipeline.training import holdout_mask
 from pipeline.training_data import load_clean, load_noisy
 from pipeline.triage import count_decisions
 from pipeline.workspace import Workspace, write_whole
@@ -213,12 +213,7 @@ def _plain(settings: Settings, snapshot: Snapshot, workspace: Workspace, like: M
     with ImageStore(workspace.folder) as store:
         noisy = load_noisy(snapshot, store, size=like.image_size)
         clean = load_clean(snapshot, store, size=like.image_size)
-    taught = clean.at(
-        torch.tensor(
-            [not (estimates and is_held_out(sample_id, settings.holdout))
-             for sample_id, estimates in zip(clean.sample_ids, clean.estimates.tolist(), strict=True)]
-        )
-    )  # fmt: skip
+    taught = clean.at(~holdout_mask(clean, settings.holdout, len(snapshot.classes)))
     trained = train_cross_entropy(
         torch.cat([noisy.images, taught.images]),
         torch.cat([noisy.labels, taught.labels]),
