@@ -1,0 +1,92 @@
+"""What the commands of the loop print, and what they hand on; the loop itself is tested with its servers."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.states import Completed, Crashed, Failed
+from typer.testing import CliRunner
+
+from pipeline import loop, orchestrator, snapshot
+from pipeline.cli.app import app
+from pipeline.loop import Pushed
+from pipeline.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("own_folder")
+runner = CliRunner()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the flow was asked for; set `state` to choose its end."""
+    seen: dict[str, Any] = {"state": Completed(name="Skipped", message="nothing [new]")}
+
+    def run(parameters: dict[str, Any], *, api_url: str | None) -> Any:
+        seen.update(parameters=parameters, api_url=api_url)
+        return seen["state"]
+
+    monkeypatch.setattr(orchestrator, "run_in_process", run)
+    monkeypatch.setenv("FASTEN_PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    return seen
+
+
+def test_retrain_runs_the_flow_with_its_options_and_says_how_it_ended(asked: dict[str, Any]) -> None:
+    result = runner.invoke(app, ["retrain", "--labels-project", "7", "--review-project", "r", "--force"])
+    assert (result.exit_code, result.stdout) == (0, "Skipped: nothing [new]\n")
+    assert asked["api_url"] == "http://127.0.0.1:4200/api"
+    assert asked["parameters"] == {
+        "labels_project": "7",
+        "audit_project": None,
+        "review_project": "r",
+        "force": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [(Failed(message="the clean set is empty"), "the clean set is empty"), (Crashed(), "the flow ended Crashed")],
+)
+def test_a_round_that_fails_is_one_line_and_1(asked: dict[str, Any], state: Any, says: str) -> None:
+    asked["state"] = state
+    result = runner.invoke(app, ["retrain"])
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"fasten: error: {says}\n")
+
+
+def test_pull_tells_the_snapshot_its_rows_and_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = SimpleNamespace(snapshot_id="abc", rows={"noisy": 90, "clean": 30}, rejected={"image\x1b[2J 404": 2})
+    seen: list[Settings] = []
+    monkeypatch.setattr(loop, "survey", lambda settings: seen.append(settings))
+    monkeypatch.setattr(loop, "pull_labels", lambda *_: SimpleNamespace(snapshot=Path("data/abc")))
+    monkeypatch.setattr(snapshot, "open_snapshot", lambda _: SimpleNamespace(manifest=manifest))
+    result = runner.invoke(app, ["pull", "--labels-project", "cats", "--audit-project", "8"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "snapshot abc: data/abc",
+        "  noisy    90",
+        "  clean    30",
+        "  left out: 2 × image�[2J 404",
+    ]
+    assert (seen[0].labels_project, seen[0].audit_project) == ("cats", "8")
+
+
+@pytest.mark.parametrize(("options", "verb"), [([], "added"), (["--dry-run"], "would be added")])
+def test_push_tells_what_it_added_or_would_add_and_where(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], verb: str
+) -> None:
+    def push(_settings: object, _found: object, queue: Path, *, dry_run: bool) -> Pushed:
+        assert queue == Path("run/queue.json")
+        assert dry_run == bool(options)
+        return Pushed(title="review [1]", added=1200, waiting=5, url="http://ls/projects/3")
+
+    monkeypatch.setattr(loop, "survey", lambda _: None)
+    monkeypatch.setattr(loop, "last_run", lambda _: Path("run"))
+    monkeypatch.setattr(loop, "push_queue", push)
+    result = runner.invoke(app, ["push", *options])
+    assert result.stdout == f"1,200 {verb} to “review [1]”, 5 waiting\nhttp://ls/projects/3\n"
+
+
+def test_report_is_markdown_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "# FasTEN\n\n| a | b |\n|---|---|\n| [link](http://x) | " + "long " * 60 + "|"
+    monkeypatch.setattr(loop, "last_report", lambda _: text)
+    assert runner.invoke(app, ["report"]).stdout == f"{text}\n"
