@@ -123,6 +123,7 @@ class Loop:
         self.review_title = environment["FASTEN_REVIEW_PROJECT"]
         self.environment = dict(environment)
         self.mlflow = mlflow
+        self.data_folder = folder / "home" / "data"
         self._folder = folder
 
     @contextmanager
@@ -154,7 +155,7 @@ class Loop:
 
     def files(self) -> set[str]:
         """Every file below the data folder that is not the lock of a pull."""
-        root = self.settings.data_folder
+        root = self.data_folder
         return {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.name != ".pull.lock"}
 
     def queue(self, door: LabelStudio) -> list[Task]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Loop, NewLoop
 
 QUEUE_SIZE = 40
-AWAY = "Label Studio is away"
+AWAY = "have not appeared after a lost answer"
 
 Death = Callable[[pytest.MonkeyPatch], None]
 """Sees to it that the next round dies."""
@@ -68,7 +68,7 @@ def label_studio_away(patch: pytest.MonkeyPatch) -> None:
     from flows import retrain
 
     def away(*_: Any) -> int:
-        raise ServiceUnavailable(AWAY)
+        raise ServiceUnavailable("no answer")
 
     patch.setattr(LabelStudio, "import_tasks", away)
     patch.setattr(queue, "SETTLE_PAUSES_S", ())
@@ -115,7 +115,7 @@ def make(new_loop: "NewLoop", name: str, entered: Entered) -> "Loop":
 
 def model_files(loop: "Loop") -> dict[Path, tuple[int, int]]:
     """Every file of every trained model, with what changes when it is written anew."""
-    models = (path for path in loop.settings.data_folder.glob("*/runs/*/model/*") if path.is_file())
+    models = (path for path in loop.data_folder.glob("*/runs/*/model/*") if path.is_file())
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in models}
 
 
@@ -123,7 +123,7 @@ def check_done_once(loop: "Loop", door: LabelStudio) -> None:
     [run] = loop.runs()
     assert run.info.status == "FINISHED"
     assert loop.versions() == {"1": ("challenger", "champion")}
-    [snapshots] = loop.settings.data_folder.glob("*/snapshots")
+    [snapshots] = loop.data_folder.glob("*/snapshots")
     assert len(list(snapshots.iterdir())) == 1
     keys = [task.data["push_key"] for task in loop.queue(door)]  # of the one project with that title
     assert len(set(keys)) == len(keys) == QUEUE_SIZE

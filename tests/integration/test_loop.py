@@ -13,6 +13,7 @@ import pytest
 from mlflow.entities import Run
 
 from fasten_model.checkpoint import load_model
+from fasten_model.presets import Preset
 from fasten_model.train import TrainConfig, Trained, TrainingSet, train
 from pipeline import training
 from pipeline.demo.datasets import DemoDataset
@@ -207,6 +208,7 @@ def test_the_run_is_in_mlflow_with_all_that_made_it(first: Round, loop: "Loop", 
     assert run.info.status == "FINISHED"
     config = TrainConfig(epochs=EPOCHS, rho=RHO, device="cpu").resolved()
     names = {*TrainConfig.__dataclass_fields__, "holdout", "queue_size"}
+    names |= {f"preset.{name}" for name in Preset.__dataclass_fields__}
     assert set(run.data.params) == names
     assert run.data.params["epochs"] == str(EPOCHS)
     assert run.data.params["lr"] == str(config.lr)
@@ -230,7 +232,7 @@ def test_the_run_is_in_mlflow_with_all_that_made_it(first: Round, loop: "Loop", 
 def test_no_secret_reaches_mlflow_the_artifact_or_a_file(first: Round, loop: "Loop") -> None:
     token = loop.environment["FASTEN_LABEL_STUDIO_TOKEN"]
     assert token not in json.dumps([run.to_dictionary() for run in first.runs])
-    root = loop.settings.data_folder
+    root = loop.data_folder
     assert not [name for name in first.files if token.encode() in (root / name).read_bytes()]
 
 

@@ -32,6 +32,21 @@ WORKER = """
     run.wait()
 """
 
+ALIVE = """
+    import os, threading
+    from pipeline.parent_watch import watch_parent
+
+    looks, getppid = threading.Semaphore(0), os.getppid
+
+    def counted():
+        looks.release()
+        return getppid()
+
+    os.getppid = counted
+    watch_parent(interval_s=0.01)
+    print(all([looks.acquire(timeout=20) for _ in range(10)]))
+"""
+
 
 def orphaned(tmp_path: Path, manner: str) -> psutil.Process:
     """A run whose worker has just been killed outright."""
@@ -53,3 +68,10 @@ def test_a_run_ends_when_its_worker_is_killed(tmp_path: Path) -> None:
 
 def test_a_run_that_ignores_the_signal_is_killed(tmp_path: Path) -> None:
     orphaned(tmp_path, "stubborn").wait(timeout=15)
+
+
+def test_a_run_whose_worker_lives_is_left_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(ALIVE)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
