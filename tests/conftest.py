@@ -9,12 +9,13 @@ import pytest
 def prefect_server() -> Iterator[str]:
     """Prefect's own test harness: a server on SQLite that every flow of this process talks to; its API's URL."""
     # Imported here: it takes seconds, and most tests do without.
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         patch.setenv("DO_NOT_TRACK", "true")
-        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-        with prefect_test_harness(server_startup_timeout=120):
+        # The thread of a flow's heartbeat is waited for at the flow's end, up to a second.
+        quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+        with prefect_test_harness(server_startup_timeout=120), quick:
             yield str(PREFECT_API_URL.value())
