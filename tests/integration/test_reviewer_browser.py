@@ -105,7 +105,7 @@ def queue(door: LabelStudio, title: str, classes: list[str], suggestions: list[s
             current_label=classes[3],
             model_label=suggestion,
             confidence=0.97,
-            reason="the model disagrees with two annotators",
+            reason="The model is confident (97%) that this is not “3”.",
             priority=0.9 - i / 10,
             model_version="1",
         )
@@ -149,7 +149,7 @@ def test_a_reviewer_answers_by_hotkey_and_the_next_pull_has_it(page: Page, door:
     open_queue(page, door, project)
     expect(page.get_by_text("Current label: 3")).to_be_visible()
     expect(page.get_by_text("Model says: 0, almost certain (97 %)")).to_be_visible()
-    expect(page.get_by_text("Why you see this: the model disagrees with two annotators")).to_be_visible()
+    expect(page.get_by_text("Why you see this: The model is confident (97%) that this is not “3”.")).to_be_visible()
     expect(page.locator("input[type=radio][name='0']")).to_be_checked()
     if os.environ.get("FASTEN_SCREENSHOTS"):
         page.screenshot(path=SCREENSHOT)
