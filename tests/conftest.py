@@ -15,8 +15,8 @@ def prefect_server() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         patch.setenv("DO_NOT_TRACK", "true")
-        # These write every event of a run into SQLite beside the run itself. Nothing here reads them, and now and then a
-        # request waits for their lock until it times out, a minute later.
+        # These write every event of a run into SQLite beside the run itself. Nothing here reads them, and now and then
+        # a request waits for their lock until it times out, a minute later.
         for service in ("EVENT_PERSISTER", "TASK_RUN_RECORDER", "TRIGGERS"):
             patch.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")
         # The thread of a flow's heartbeat is waited for at the flow's end, up to a second.
