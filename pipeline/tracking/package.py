@@ -4,6 +4,7 @@ https://mlflow.org/docs/latest/ml/model/models-from-code/
 """
 
 import logging
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -69,6 +70,8 @@ def package(model_dir: Path, target: Path, *, example_image: bytes) -> Path:
             raise DataError(f"the model in {model_dir} does not label the example image: {reason}") from error
     if len(answer) != 1 or set(answer.columns) != {"label", "probabilities"}:
         raise DataError(f"the model in {model_dir} answers with {list(answer.columns)}, not label and probabilities")
+    for compiled in list(target.rglob("__pycache__")):  # made by importing or loading; it holds this machine's paths
+        shutil.rmtree(compiled)
     return target
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Pending, Running
 
@@ -87,7 +88,9 @@ def test_a_parameter_of_another_type_is_refused(deployed: str) -> None:
 
 
 def test_a_pool_without_a_worker_or_that_is_not_there_has_none_online(deployed: str) -> None:
-    assert orchestrator.workers_online(deployed) == 0
+    with orchestrator.connected(deployed) as client:
+        client.create_work_pool(WorkPoolCreate(name="idle", type="process"))
+    assert orchestrator.workers_online(deployed, "idle") == 0
     assert orchestrator.workers_online(deployed, "no such pool") == 0
 
 
