@@ -17,15 +17,16 @@ from datetime import UTC, datetime
 
 import torch
 
-from fasten_model.checkpoint import Model
-from fasten_model.data import decode_image
+from fasten_model.fitting import fit, holdout_mask
+from fasten_model.images.parquet import decode_image
+from fasten_model.labelled import LabelledImages
+from fasten_model.model import Model
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset
 from fasten_model.train import TrainConfig, train_cross_entropy
 from pipeline import scoring
 from pipeline.demo.datasets import DemoDataset, DemoSample, load_dataset
 from pipeline.snapshot.consensus import Vote, consensus
-from pipeline.training import LabelledImages, fit, holdout_mask
 
 FIRST = 50
 """How far into the queue the two orders are compared: minutes of one reviewer's attention."""

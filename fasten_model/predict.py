@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fasten_model.augment import normalize
+from fasten_model.images.augment import normalize
 from fasten_model.network import TwoHeadNetwork
 
 PREDICT_BATCH = 512

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from fasten_model.checkpoint import Model
-from fasten_model.score import posterior
+from fasten_model.labelled import LabelledImages
+from fasten_model.model import Model
+from fasten_model.posterior import posterior
 from pipeline.errors import DataError
 from pipeline.schema import SCORES
-from pipeline.training import LabelledImages
 from pipeline.triage import Candidate, Decision, decide
 
 

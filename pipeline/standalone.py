@@ -7,15 +7,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fasten_model.checkpoint import JSON_FILE, load_model, save_model
-from fasten_model.data import read_samples
 from fasten_model.device import resolve_device
+from fasten_model.fitting import Fitted, fit, summary
+from fasten_model.images.parquet import read_samples
+from fasten_model.labelled import from_samples, load_files
+from fasten_model.model import JSON_FILE, load_model, save_model
 from fasten_model.presets import find_preset
 from pipeline import scoring
 from pipeline.errors import DataError
 from pipeline.settings import Settings
-from pipeline.training import Fitted, fit, summary
-from pipeline.training_data import from_samples, load_files
 from pipeline.triage import count_decisions
 from pipeline.workspace import write_whole
 

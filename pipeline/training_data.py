@@ -1,22 +1,19 @@
-"""Labelled images in memory, from a snapshot or from the two inline Parquet files."""
+"""Labelled images in memory, from a snapshot."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
 
-from fasten_model.data import Samples, decode_image, read_samples
+from fasten_model.images.parquet import decode_image
+from fasten_model.labelled import UNKNOWN, LabelledImages
 from pipeline.errors import DataError
 from pipeline.images.store import ImageStore
 from pipeline.snapshot import Snapshot
-from pipeline.training import LabelledImages
 
 logger = logging.getLogger(__name__)
-
-UNKNOWN = -1
 
 
 def load_noisy(snapshot: Snapshot, store: ImageStore, *, size: int) -> LabelledImages:
@@ -61,59 +58,3 @@ def _load(path: Path, classes: Sequence[str], store: ImageStore, *, size: int) -
         estimates=torch.tensor([kind == "audit" for kind in provenance], dtype=torch.bool),
     )
     return every.at(usable)
-
-
-def load_files(clean: Path, noisy: Path, *, size: int) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
-    """(noisy, clean, classes) from the two inline Parquet files; every clean row counts as drawn at random.
-
-    A sample in both files is an audited one: what the noisy file says of it is its given label.
-
-    The classes are those of the clean file, then those that only the noisy file has (which no training will take, for
-    want of an audited sample: `training.check_trainable` says so).
-    """
-    clean_samples, noisy_samples = read_samples(clean, size=size), read_samples(noisy, size=size)
-    classes = tuple(clean_samples.classes)
-    classes += tuple(name for name in noisy_samples.classes if name not in classes)
-    position = torch.tensor([classes.index(name) for name in noisy_samples.classes], dtype=torch.int64)
-    noisy_set, clean_set = from_samples(noisy_samples, noisy), from_samples(clean_samples, clean)
-    return *_apart(replace(noisy_set, labels=position[noisy_set.labels]), clean_set), classes
-
-
-def _apart(noisy: LabelledImages, clean: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """No sample in both: training would otherwise see those held out, and labels that are known to be wrong."""
-    audited = set(clean.sample_ids)
-    both = torch.tensor([sample_id in audited for sample_id in noisy.sample_ids], dtype=torch.bool)
-    if not both.any():
-        return noisy, clean
-    logger.info("%d samples are in both files: their audited label counts", int(both.sum()))
-    said = dict(zip(noisy.sample_ids, noisy.labels.tolist(), strict=True))
-    given = [
-        said.get(sample_id, UNKNOWN) if label == UNKNOWN else label
-        for sample_id, label in zip(clean.sample_ids, clean.given_labels.tolist(), strict=True)
-    ]
-    return noisy.at(~both), replace(clean, given_labels=torch.tensor(given, dtype=torch.int64))
-
-
-def from_samples(samples: Samples, path: Path) -> LabelledImages:
-    """The usable rows of an inline Parquet file; what was rejected is logged, by reason."""
-    reasons: dict[str, int] = {}
-    for _, reason in samples.rejected:
-        reasons[reason] = reasons.get(reason, 0) + 1
-    if samples.rejected:
-        logger.warning(
-            "%s: %d of %d rows are left out",
-            path,
-            len(samples.rejected),
-            len(samples.rejected) + len(samples.sample_ids),
-        )
-    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:5]:
-        logger.warning("  %d: %s", count, reason)
-    if len(reasons) > 5:
-        logger.warning("  and more for %d other reasons", len(reasons) - 5)
-    return LabelledImages(
-        sample_ids=tuple(samples.sample_ids),
-        images=samples.images,
-        labels=samples.labels,
-        given_labels=samples.given_labels,
-        estimates=torch.ones(len(samples.sample_ids), dtype=torch.bool),
-    )

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from fasten_model.checkpoint import Model, load_model
+from fasten_model.fitting import holdout_mask
+from fasten_model.model import Model, load_model
 from fasten_model.predict import predict_logits
 from fasten_model.train import train_cross_entropy
 from pipeline import loop, orchestrator, scoring
@@ -29,7 +30,6 @@ from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import DEMO_ENV, Settings, load_settings
 from pipeline.snapshot import Snapshot, latest_snapshot
 from pipeline.tracking import Tracking
-from pipeline.training import holdout_mask
 from pipeline.training_data import load_clean, load_noisy
 from pipeline.triage import count_decisions
 from pipeline.workspace import Workspace, write_whole

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.errors import ConfigError, DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-"""What `fasten_model.data` can decode; every other parser of Pillow stays out of reach of untrusted bytes."""
+"""What `fasten_model.images.parquet` can decode; every other parser of Pillow stays out of reach of untrusted bytes."""
 
 _PILLOW_LIMIT = 89_478_485  # Image.MAX_IMAGE_PIXELS: beyond it Pillow itself objects
 _LARGE = 4_000_000

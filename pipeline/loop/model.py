@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from fasten_model.checkpoint import load_model, save_model
-from fasten_model.data import decode_image
+from fasten_model.fitting import fit, summary
+from fasten_model.images.parquet import decode_image
+from fasten_model.model import load_model, save_model
 from fasten_model.presets import find_preset
 from fasten_model.train import EpochMetrics
 from pipeline import scoring
@@ -21,7 +22,6 @@ from pipeline.loop.survey import Pulled
 from pipeline.settings import Settings
 from pipeline.snapshot import Snapshot, open_snapshot
 from pipeline.tracking import Tracking, TrainingRun
-from pipeline.training import fit, summary
 from pipeline.training_data import load_clean, load_noisy
 from pipeline.triage import count_decisions
 from pipeline.workspace import Workspace, run_key, write_whole

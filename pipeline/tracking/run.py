@@ -183,7 +183,7 @@ class TrainingRun:
         Alias `challenger` moves to it unless a newer version has it; `champion` too where there is none.
 
         Args:
-            model_dir: folder with `model.safetensors` and `model.json` (`fasten_model.checkpoint.save_model`).
+            model_dir: folder with `model.safetensors` and `model.json` (`fasten_model.model.save_model`).
             example_image: an encoded image (PNG, JPEG), stored with the model as its input example.
 
         Raises:

@@ -10,7 +10,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from fasten_model.checkpoint import load_model
+from fasten_model.model import load_model
 
 IMAGES_AT_ONCE = 256
 """Images decoded and classified together: bounds the memory of a long request."""

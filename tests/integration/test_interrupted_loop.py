@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fasten_model import fitting
 from fasten_model.train import Trained, TrainingSet, train
-from pipeline import queue, training
+from pipeline import queue
 from pipeline.demo.enter import Entered
 from pipeline.errors import ServiceUnavailable
 from pipeline.label_studio import LabelStudio
@@ -104,7 +105,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainingSet]:
         done.append(training_set)
         return result
 
-    monkeypatch.setattr(training, "train", noted)
+    monkeypatch.setattr(fitting, "train", noted)
     return done
 
 

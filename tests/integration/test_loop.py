@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.entities import Run
 
-from fasten_model.checkpoint import load_model
+from fasten_model import fitting
+from fasten_model.model import load_model
 from fasten_model.presets import Preset
 from fasten_model.train import TrainConfig, Trained, TrainingSet, train
-from pipeline import training
 from pipeline.demo.datasets import DemoDataset
 from pipeline.demo.enter import Entered
 from pipeline.label_studio import LabelStudio
@@ -74,7 +74,7 @@ def play(loop: "Loop", door: LabelStudio, entered: Entered) -> Round:
         return train(training_set, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train", spy)
+        patch.setattr(fitting, "train", spy)
         state = loop.run()
     workspace = loop.workspace(entered.labels)
     completed = workspace.completed()

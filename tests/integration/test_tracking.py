@@ -12,7 +12,7 @@ import pytest
 import torch
 from pydantic import SecretStr
 
-from fasten_model.checkpoint import Model, load_model, save_model
+from fasten_model.model import Model, load_model, save_model
 from fasten_model.network import build_network
 from pipeline.errors import ConfigError, DataError, ServiceError, ServiceUnavailable
 from pipeline.stack import health

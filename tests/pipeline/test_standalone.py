@@ -10,15 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from fasten_model.checkpoint import load_model
-from pipeline import standalone, training
+from fasten_model import fitting
+from fasten_model.model import load_model
+from pipeline import standalone
 from pipeline.errors import DataError
 from pipeline.schema import SCORES
 from pipeline.settings import Settings
 from pipeline.standalone import score_file, train_files
 
 if TYPE_CHECKING:
-    from pipeline.training import Fitted
+    from fasten_model.fitting import Fitted
     from tests.pipeline.conftest import Row
 
 WriteSamples = Callable[..., Path]
@@ -166,7 +167,7 @@ def test_audited_samples_that_are_in_the_noisy_file_too_are_never_trained_on_as_
         seen.extend((len(noisy_set), len(clean_set), int((clean_set.labels != clean_set.given_labels).sum())))
         assert not set(noisy_set.sample_ids) & set(clean_set.sample_ids)
         assert torch.equal(torch.unique(clean_set.labels), torch.arange(3))
-        return training.fit(noisy_set, clean_set, *args, **kwargs)
+        return fitting.fit(noisy_set, clean_set, *args, **kwargs)
 
     monkeypatch.setattr(standalone, "fit", spy)
     train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick())

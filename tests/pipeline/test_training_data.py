@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fasten_model.labelled import UNKNOWN, load_files
 from pipeline.errors import DataError
 from pipeline.images.check import VerifiedImage
 from pipeline.images.store import ImageStore
 from pipeline.schema import CLEAN, NOISY
 from pipeline.snapshot import Snapshot
-from pipeline.training_data import UNKNOWN, load_clean, load_files, load_noisy
+from pipeline.training_data import load_clean, load_noisy
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Row

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from fasten_model.checkpoint import load_model
+from fasten_model.model import load_model
 from pipeline.cli.app import app
 from pipeline.schema import SCORES
 

@@ -242,8 +242,9 @@ def test_accuracy_is_told_on_the_held_out_images_by_name(monkeypatch: pytest.Mon
 def test_plain_cross_entropy_learns_what_fasten_learnt_from_and_nothing_held_out(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fasten_model.checkpoint import load_model
-    from pipeline.training import LabelledImages, is_held_out
+    from fasten_model.fitting import is_held_out
+    from fasten_model.labelled import LabelledImages
+    from fasten_model.model import load_model
 
     def loaded(names: list[str], labels: list[int], estimates: bool) -> LabelledImages:
         return LabelledImages(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fasten_model.checkpoint import Model, save_model
+from fasten_model.model import Model, save_model
 from fasten_model.network import build_network
 from pipeline.tracking import package  # imports mlflow.pyfunc with its own warnings silenced
 

@@ -16,42 +16,15 @@ import torch
 from torch import Tensor
 
 from fasten_model.calibrate import fit_temperature
-from fasten_model.checkpoint import Model
 from fasten_model.device import resolve_device
+from fasten_model.errors import DataError
+from fasten_model.labelled import LabelledImages
+from fasten_model.model import Model
+from fasten_model.posterior import soft_count_transition
 from fasten_model.presets import find_preset
-from fasten_model.score import soft_count_transition
 from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train
-from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelledImages:
-    """N images in memory with their labels; audited ones also say how they came to be audited."""
-
-    sample_ids: tuple[str, ...]
-    images: Tensor
-    """uint8 [N, 3, S, S]"""
-    labels: Tensor
-    """int64 [N]: given labels of the noisy set, audited labels of the clean one."""
-    given_labels: Tensor
-    """int64 [N]: what the annotators had said of an audited sample; −1 where nobody had."""
-    estimates: Tensor
-    """bool [N]: drawn at random, so that it may estimate T̂, calibration and accuracy (false: a targeted review)."""
-
-    def __len__(self) -> int:
-        return len(self.sample_ids)
-
-    def at(self, mask: Tensor) -> "LabelledImages":
-        """The rows where `mask` [N] is true."""
-        return LabelledImages(
-            sample_ids=tuple(s for s, chosen in zip(self.sample_ids, mask.tolist(), strict=True) if chosen),
-            images=self.images[mask],
-            labels=self.labels[mask],
-            given_labels=self.given_labels[mask],
-            estimates=self.estimates[mask],
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

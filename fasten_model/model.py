@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
-from fasten_model.image import decode_image
+from fasten_model.images.decode import decode_image
 from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fasten_model.errors import DataError
-from fasten_model.image import decode_image
-from fasten_model.image_header import read_header
+from fasten_model.images.decode import decode_image
+from fasten_model.images.header import read_header
 
 RED, WHITE = (200, 30, 40), (255, 255, 255)
 

@@ -7,7 +7,7 @@ from torchvision.io import ImageReadMode  # type: ignore[import-untyped]
 from torchvision.io import decode_image as decode
 
 from fasten_model.errors import DataError
-from fasten_model.image_header import read_header
+from fasten_model.images.header import read_header
 
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded, width × height: about 150 MB while it is being resized."""

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fasten_model.checkpoint import JSON_FILE, WEIGHTS_FILE, Model, load_model, save_model
 from fasten_model.errors import DataError
+from fasten_model.model import JSON_FILE, WEIGHTS_FILE, Model, load_model, save_model
 from fasten_model.network import build_network
 
 

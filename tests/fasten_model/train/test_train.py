@@ -10,14 +10,15 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from fasten_model.augment import normalize
 from fasten_model.errors import DataError
-from fasten_model.loop import Loop, StepLosses, learning_rate
+from fasten_model.images.augment import normalize
 from fasten_model.loss import forward_loss
 from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import PRESETS
-from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, _clean_batches, train, train_cross_entropy
+from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train, train_cross_entropy
+from fasten_model.train.fasten import _clean_batches
+from fasten_model.train.loop import Loop, StepLosses, learning_rate
 
 CONFIG = TrainConfig(epochs=2, noisy_batch=8, clean_batch=6, device="cpu")
 NO_IMAGES = torch.empty(0, 3, 16, 16, dtype=torch.uint8)
@@ -42,7 +43,7 @@ def weights(network: TwoHeadNetwork) -> Tensor:
 
 def test_one_step_equals_the_paper_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """One full batch, no augmentation: losses and T̂ against numpy in float64 on the same initial network."""
-    monkeypatch.setattr("fasten_model.loop.random_crop", lambda images, _padding, _generator: images)
+    monkeypatch.setattr("fasten_model.train.loop.random_crop", lambda images, _padding, _generator: images)
     estimates = torch.tensor([True, True, True, True, False, True])
     data = random_set(noisy=8, clean=6, clean_estimates=estimates)
     config = replace(CONFIG, epochs=1, smoothing=1e-2, seed=5)
@@ -125,8 +126,8 @@ def test_each_visit_trains_on_the_last_correction_and_falls_back_to_the_original
         fallbacks.append(set(original_labels.tolist()))
         return torch.ones_like(original_labels)
 
-    monkeypatch.setattr("fasten_model.train.forward_loss", spy_loss)
-    monkeypatch.setattr("fasten_model.train.correct_labels", always_one)
+    monkeypatch.setattr("fasten_model.train.fasten.forward_loss", spy_loss)
+    monkeypatch.setattr("fasten_model.train.fasten.correct_labels", always_one)
     trained = train(random_set(noisy=8, noisy_labels=torch.zeros(8).long()), replace(CONFIG, epochs=3))
     assert trained_on == [{0}, {1}, {1}]
     assert fallbacks == [{0}, {0}, {0}]

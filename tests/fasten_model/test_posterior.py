@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fasten_model.score import posterior, soft_count_transition
+from fasten_model.posterior import posterior, soft_count_transition
 
 
 @st.composite

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fasten_model.augment import normalize, random_crop, random_horizontal_flip
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
+from fasten_model.images.augment import normalize, random_crop, random_horizontal_flip
 from fasten_model.network import build_network
 from fasten_model.presets import Preset
-from fasten_model.train_config import TrainConfig
+from fasten_model.train.config import TrainConfig
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fasten_model.errors import DataError
-from fasten_model.image import MAX_PIXELS, decode_image
+from fasten_model.images.decode import MAX_PIXELS, decode_image
 
 __all__ = ["MAX_PIXELS", "Samples", "decode_image", "read_samples"]
 

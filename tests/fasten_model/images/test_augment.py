@@ -2,7 +2,7 @@
 
 import torch
 
-from fasten_model.augment import normalize, random_crop, random_horizontal_flip
+from fasten_model.images.augment import normalize, random_crop, random_horizontal_flip
 
 
 def images(count: int = 50, side: int = 6) -> torch.Tensor:

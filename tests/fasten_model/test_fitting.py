@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fasten_model.fitting import check_trainable, fit, holdout_mask, is_held_out
+from fasten_model.labelled import LabelledImages
 from fasten_model.train import TrainConfig
 from pipeline.errors import DataError
-from pipeline.training import LabelledImages, check_trainable, fit, holdout_mask, is_held_out
 
 CLASSES = ("dark", "bright")
 

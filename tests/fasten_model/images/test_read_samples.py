@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fasten_model.data import read_samples
 from fasten_model.errors import DataError
+from fasten_model.images.parquet import read_samples
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from fasten_model.correction import correct_labels
-from fasten_model.loop import EpochMetrics, Loop, OnEpoch, StepLosses
 from fasten_model.loss import cross_entropy, fasten_loss, forward_loss
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.predict import predict_logits
-from fasten_model.train_config import TrainConfig
-from fasten_model.training_set import TrainingSet, check_images, check_labels
+from fasten_model.train.config import TrainConfig
+from fasten_model.train.loop import EpochMetrics, Loop, OnEpoch, StepLosses
+from fasten_model.train.training_set import TrainingSet, check_images, check_labels
 from fasten_model.transition import estimate_transition, identity_transition, smooth_transition
 
 __all__ = ["EpochMetrics", "OnEpoch", "TrainConfig", "Trained", "TrainingSet", "train", "train_cross_entropy"]
@@ -33,7 +33,7 @@ class Trained:
     """On the CPU, in evaluation mode."""
     transition: Tensor
     """T̂ [K,K] of the labels *as corrected*, from every estimating clean sample in evaluation mode; rows sum to 1.
-    T of the original labels: `fasten_model.score.soft_count_transition`."""
+    T of the original labels: `fasten_model.posterior.soft_count_transition`."""
     corrected_labels: Tensor
     """int64 [N]: what the last visit's correction left of each label."""
     history: tuple[EpochMetrics, ...]

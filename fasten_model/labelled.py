@@ -1,0 +1,99 @@
+"""Labelled images in memory, and how they come from the two inline Parquet files."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fasten_model.images.parquet import Samples, read_samples
+
+_log = logging.getLogger(__name__)
+
+UNKNOWN = -1
+"""The given label of a sample that nobody has labelled."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledImages:
+    """N images in memory with their labels; audited ones also say how they came to be audited."""
+
+    sample_ids: tuple[str, ...]
+    images: Tensor
+    """uint8 [N, 3, S, S]"""
+    labels: Tensor
+    """int64 [N]: given labels of the noisy set, audited labels of the clean one."""
+    given_labels: Tensor
+    """int64 [N]: what the annotators had said of an audited sample; −1 where nobody had."""
+    estimates: Tensor
+    """bool [N]: drawn at random, so that it may estimate T̂, calibration and accuracy (false: a targeted review)."""
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def at(self, mask: Tensor) -> "LabelledImages":
+        """The rows where `mask` [N] is true."""
+        return LabelledImages(
+            sample_ids=tuple(s for s, chosen in zip(self.sample_ids, mask.tolist(), strict=True) if chosen),
+            images=self.images[mask],
+            labels=self.labels[mask],
+            given_labels=self.given_labels[mask],
+            estimates=self.estimates[mask],
+        )
+
+
+def load_files(clean: Path, noisy: Path, *, size: int) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+    """(noisy, clean, classes) from the two inline Parquet files; every clean row counts as drawn at random.
+
+    A sample in both files is an audited one: what the noisy file says of it is its given label.
+
+    The classes are those of the clean file, then those that only the noisy file has (which no training will take, for
+    want of an audited sample: `fitting.check_trainable` says so).
+    """
+    clean_samples, noisy_samples = read_samples(clean, size=size), read_samples(noisy, size=size)
+    classes = tuple(clean_samples.classes)
+    classes += tuple(name for name in noisy_samples.classes if name not in classes)
+    position = torch.tensor([classes.index(name) for name in noisy_samples.classes], dtype=torch.int64)
+    noisy_set, clean_set = from_samples(noisy_samples, noisy), from_samples(clean_samples, clean)
+    return *_apart(replace(noisy_set, labels=position[noisy_set.labels]), clean_set), classes
+
+
+def _apart(noisy: LabelledImages, clean: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """No sample in both: training would otherwise see those held out, and labels that are known to be wrong."""
+    audited = set(clean.sample_ids)
+    both = torch.tensor([sample_id in audited for sample_id in noisy.sample_ids], dtype=torch.bool)
+    if not both.any():
+        return noisy, clean
+    _log.info("%d samples are in both files: their audited label counts", int(both.sum()))
+    said = dict(zip(noisy.sample_ids, noisy.labels.tolist(), strict=True))
+    given = [
+        said.get(sample_id, UNKNOWN) if label == UNKNOWN else label
+        for sample_id, label in zip(clean.sample_ids, clean.given_labels.tolist(), strict=True)
+    ]
+    return noisy.at(~both), replace(clean, given_labels=torch.tensor(given, dtype=torch.int64))
+
+
+def from_samples(samples: Samples, path: Path) -> LabelledImages:
+    """The usable rows of an inline Parquet file; what was rejected is logged, by reason."""
+    reasons: dict[str, int] = {}
+    for _, reason in samples.rejected:
+        reasons[reason] = reasons.get(reason, 0) + 1
+    if samples.rejected:
+        _log.warning(
+            "%s: %d of %d rows are left out",
+            path,
+            len(samples.rejected),
+            len(samples.rejected) + len(samples.sample_ids),
+        )
+    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:5]:
+        _log.warning("  %d: %s", count, reason)
+    if len(reasons) > 5:
+        _log.warning("  and more for %d other reasons", len(reasons) - 5)
+    return LabelledImages(
+        sample_ids=tuple(samples.sample_ids),
+        images=samples.images,
+        labels=samples.labels,
+        given_labels=samples.given_labels,
+        estimates=torch.ones(len(samples.sample_ids), dtype=torch.bool),
+    )

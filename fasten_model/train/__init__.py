@@ -1,0 +1,8 @@
+"""Training: what it takes, what it leaves, and the loop between."""
+
+from fasten_model.train.config import TrainConfig
+from fasten_model.train.fasten import Trained, train, train_cross_entropy
+from fasten_model.train.loop import EpochMetrics, OnEpoch
+from fasten_model.train.training_set import TrainingSet
+
+__all__ = ["EpochMetrics", "OnEpoch", "TrainConfig", "Trained", "TrainingSet", "train", "train_cross_entropy"]
