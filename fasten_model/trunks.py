@@ -189,7 +189,7 @@ class FastTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised [B,3,S,S] → [B,256]."""
-        features = self.groups(functional.gelu(self.whiten(images)))
+        features: Tensor = self.groups(functional.gelu(self.whiten(images)))
         return features.amax(dim=(2, 3)) * self.feature_scale
 
     @torch.no_grad()

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(default=40_000_000, gt=0)
     """Images of more pixels are left out and counted, before they are decoded."""
 
-    preset: Literal["small", "resnet18", "resnet34"] = "small"
+    preset: Literal["small", "resnet18", "resnet34", "paper", "fast"] = "small"
     """Trunk and everything that goes with it: `small` for 8×8–32×32 images on two CPU cores."""
     epochs: int | None = Field(default=None, gt=0)
     """Training epochs; the preset's unless given."""

@@ -8,7 +8,7 @@ import typer
 from pipeline.cli.console import say
 from pipeline.settings import Settings, load_settings
 
-Preset = Literal["small", "resnet18", "resnet34"]
+Preset = Literal["small", "resnet18", "resnet34", "paper", "fast"]
 _RHO = Settings.model_fields["rho"].default
 
 CleanFile = Annotated[
@@ -23,7 +23,8 @@ def train(
     noisy: NoisyFile,
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the model.")],
     preset: Annotated[
-        Preset | None, typer.Option(metavar="NAME", help="small (8×8–32×32 images, on a CPU), resnet18 or resnet34.")
+        Preset | None,
+        typer.Option(metavar="NAME", help="small (8×8–32×32 images, on a CPU), resnet18, resnet34, paper or fast."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data; the preset's unless given.")] = None,
     rho: Annotated[
