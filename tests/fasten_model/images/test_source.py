@@ -1,0 +1,38 @@
+"""A set of images that is read row by row is, from outside, the tensor of those rows."""
+
+import torch
+
+from fasten_model.images.source import Images, TableImages, as_images, images_at
+
+TABLE = torch.arange(5 * 3 * 2 * 2, dtype=torch.uint8).view(5, 3, 2, 2)
+ROWS = torch.tensor([4, 0, 0, 2])
+
+
+def test_rows_of_a_table_look_like_the_tensor_of_them() -> None:
+    images, tensor = TableImages(TABLE, ROWS), TABLE[ROWS]
+    assert isinstance(images, Images)
+    assert (len(images), images.shape, images.dtype, images.nbytes) == (4, (4, 3, 2, 2), torch.uint8, tensor.nbytes)
+    index = torch.tensor([3, 3, 1])
+    assert torch.equal(images.take(index), tensor[index])
+
+
+def test_a_choice_of_rows_is_a_set_of_its_own() -> None:
+    for index in (torch.tensor([2, 0]), torch.tensor([False, True, False, True])):
+        chosen = TableImages(TABLE, ROWS).at(index)
+        assert torch.equal(chosen.take(torch.arange(2)), TABLE[ROWS][index])
+        kept, tensor = images_at(chosen, torch.tensor([1])), images_at(TABLE[ROWS][index], torch.tensor([1]))
+        assert isinstance(kept, TableImages)
+        assert isinstance(tensor, torch.Tensor)
+        assert torch.equal(kept.take(torch.arange(1)), tensor)
+
+
+def test_a_tensor_is_the_table_of_all_its_rows_and_copied_by_nobody() -> None:
+    images = as_images(TABLE)
+    assert torch.equal(images.take(torch.arange(5)), TABLE)
+    assert as_images(images) is images
+
+
+def test_no_images_are_a_set_too() -> None:
+    none = TableImages(TABLE[:0])
+    assert (len(none), none.shape, none.nbytes) == (0, (0, 3, 2, 2), 0)
+    assert none.take(torch.empty(0, dtype=torch.int64)).shape == (0, 3, 2, 2)
