@@ -127,7 +127,7 @@ def fit(
         image_size=find_preset(config.preset).image_size,
         temperature=1.0,
         transition=trained.transition,
-        rho=config.rho,
+        rho=config.switches().rho,
     )
     held_logits = model.predict_logits(kept.images)
     temperature = fit_temperature(held_logits, kept.labels) if len(kept) else 1.0

@@ -6,6 +6,7 @@ reads the environment again. Precedence, highest first: arguments (flow paramete
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -193,11 +194,11 @@ class Settings(BaseSettings):
         """The method's own configuration."""
         from fasten_model.train import TrainConfig
 
+        method = TrainConfig(preset=self.preset).switches()
         return TrainConfig(
             preset=self.preset,
             epochs=self.epochs,
-            rho=self.rho,
-            noisy_loss_weight=self.noisy_loss_weight,
+            method=replace(method, noisy_loss_weight=self.noisy_loss_weight),
             horizontal_flip=self.horizontal_flip,
             seed=self.seed,
             device=self.device,

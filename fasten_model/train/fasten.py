@@ -1,26 +1,27 @@
-"""FasTEN's training (Kye et al., ECCV 2022) and its plain baseline, as steps of the one loop.
+"""FasTEN's training (Kye et al., ECCV 2022), with every remedy of `Method` as a switch, as a step of the one loop.
 
-Shapes: N noisy samples and C clean ones, B and D their batches, K classes, S image side.
+Shapes: N noisy samples and C clean ones, B and D their batches, K classes, R annotators, S image side.
 """
 
 import logging
-import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasten_model.correction import correct_labels
-from fasten_model.loss import cross_entropy, fasten_loss, forward_loss
+from fasten_model.loss import cross_entropy, evidence_loss, resampling_weights, soft_cross_entropy
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.predict import predict_logits
+from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
 from fasten_model.train.config import TrainConfig
-from fasten_model.train.loop import EpochMetrics, Loop, OnEpoch, StepLosses
-from fasten_model.train.training_set import TrainingSet, check_images, check_labels
-from fasten_model.transition import estimate_transition, identity_transition, smooth_transition
-
-__all__ = ["EpochMetrics", "OnEpoch", "TrainConfig", "Trained", "TrainingSet", "train", "train_cross_entropy"]
+from fasten_model.train.estimate import TransitionEstimate
+from fasten_model.train.loop import EpochMetrics, Loop, OnEpoch
+from fasten_model.train.plan import clean_groups
+from fasten_model.train.seeds import generator
+from fasten_model.train.training_set import TrainingSet
+from fasten_model.transition import estimate_transition, identity_transition
 
 _log = logging.getLogger(__name__)
 
@@ -32,15 +33,23 @@ class Trained:
     network: TwoHeadNetwork
     """On the CPU, in evaluation mode."""
     transition: Tensor
-    """T̂ [K,K] of the labels *as corrected*, from every estimating clean sample in evaluation mode; rows sum to 1.
-    T of the original labels: `fasten_model.posterior.soft_count_transition`."""
+    """T̂ [K,K], rows sum to 1: of the original labels; of the labels *as corrected* where the noisy head learns those
+    and T̂ comes from clean batches (the reference), then from every estimating clean sample in evaluation mode."""
+    transitions: Tensor
+    """T̂ [R,K,K] of every annotator that is told apart; else `transition` alone."""
     corrected_labels: Tensor
     """int64 [N]: what the last visit's correction left of each label."""
     history: tuple[EpochMetrics, ...]
 
 
-def train(training_set: TrainingSet, config: TrainConfig, *, on_epoch: OnEpoch | None = None) -> Trained:
-    """Train FasTEN; `on_epoch` hears of each epoch as it ends.
+def train(
+    training_set: TrainingSet,
+    config: TrainConfig,
+    *,
+    on_epoch: OnEpoch | None = None,
+    observer: Callable[[int, nn.Module], None] | None = None,
+) -> Trained:
+    """Train FasTEN; `on_epoch` hears of each epoch as it ends, `observer` is shown the network as it is then.
 
     On a CPU the same seed gives the same result. Raises DataError if the loss stops being finite.
     """
@@ -53,61 +62,196 @@ def train(training_set: TrainingSet, config: TrainConfig, *, on_epoch: OnEpoch |
             unseen[0],
         )
     loop = Loop(config, training_set.num_classes)
-    data = training_set.to(loop.device)
-    original_labels = data.noisy_labels  # ȳ*, never written to
-    labels = original_labels.clone()  # ȳ: the correction written at the sample's previous visit
-    transition = identity_transition(data.num_classes, device=loop.device)
-    clean_batches = _clean_batches(loop, data.clean_estimates)
-
-    def step(index: Tensor) -> StepLosses:
-        nonlocal transition
-        clean_index = next(clean_batches)
-        noisy_labels, clean_labels = labels[index], data.clean_labels[clean_index]  # ȳ [B], y [D]
-
-        # Two forwards, as the reference has it: each batch has BatchNorm statistics of its own.
-        clean_logits, noisy_logits = loop.forward(data.noisy_images[index])  # θ(φ(x̄)), θ̄(φ(x̄)): [B, K]
-        clean_logits_d, noisy_logits_d = loop.forward(data.clean_images[clean_index])  # θ(φ(x)), θ̄(φ(x)): [D, K]
-
-        estimates = data.clean_estimates[clean_index]
-        transition = estimate_transition(transition, noisy_logits_d, clean_labels, estimates)  # T̂
-        forward = forward_loss(clean_logits, noisy_labels, smooth_transition(transition, config.smoothing))
-        clean = cross_entropy(clean_logits_d, clean_labels)
-        noisy = cross_entropy(noisy_logits, noisy_labels)  # over noisy samples only
-
-        p = torch.softmax(clean_logits.detach().float(), dim=1)
-        labels[index] = correct_labels(p, original_labels[index], config.rho)  # trained on at the next visit
-        return StepLosses(
-            total=fasten_loss(forward, clean, noisy, config.noisy_loss_weight),
-            forward=forward.mean(),
-            clean=clean.mean(),
-            noisy=noisy.mean(),
-        )
-
-    def state() -> tuple[Tensor, Tensor]:
-        return (labels != original_labels).float().mean(), transition.diagonal().mean()
-
-    history = loop.run(len(labels), step, state, on_epoch)
+    step = FastenStep(loop, training_set, config)
+    method = config.switches()
+    history = loop.run(
+        step,
+        noisy_images=training_set.noisy_images,
+        clean_images=training_set.clean_images,
+        clean_groups=clean_groups(
+            training_set.clean_labels,
+            training_set.clean_estimates,
+            loop.settings.clean_batch,
+            balanced=method.clean_sampling == "balanced",
+        ),
+        on_epoch=on_epoch,
+        observer=observer,
+    )
+    network = loop.trained_network()
+    of_corrected = method.noisy_head_labels == "corrected" and method.estimator != "bulk"
+    transitions = step.estimate.each().cpu()
     return Trained(
-        network=loop.network.cpu().eval(),
-        transition=_final_transition(loop.network, training_set),
-        corrected_labels=labels.cpu(),
+        network=network,
+        transition=_final_transition(network, training_set) if of_corrected else step.estimate.shared().cpu(),
+        transitions=transitions,
+        corrected_labels=step.corrected_labels(),
         history=history,
     )
 
 
-def _clean_batches(loop: Loop, estimates: Tensor) -> Iterator[Tensor]:
-    """Endless clean batches D, at least half of each audited at random where there is anything else.
+class FastenStep(TrainingStep):
+    """One step: T̂ from what the heads say, the losses under it, and the labels that the next visit will learn from."""
 
-    T̂ is estimated from these alone: drawn from all clean samples together, a growing pile of reviews would crowd them
-    out of the batch. `estimates`: bool [C].
-    """
-    audited, reviewed = estimates.nonzero().flatten(), (~estimates).nonzero().flatten()
-    size = loop.settings.clean_batch
-    if len(audited) == 0 or len(reviewed) == 0:
-        yield from loop.cycle(len(estimates), size)
-    share = min(size - 1, max(math.ceil(size / 2), round(size * len(audited) / len(estimates))))
-    for first, second in zip(loop.cycle(len(audited), share), loop.cycle(len(reviewed), size - share), strict=True):
-        yield torch.cat([audited[first], reviewed[second]])
+    def __init__(self, loop: Loop, data: TrainingSet, config: TrainConfig) -> None:
+        self._loop, self._method, self._seed = loop, config.switches(), config.seed
+        method, device, own = self._method, loop.device, loop.process.own
+        told_apart = method.annotators and method.estimator == "bulk" and data.all_votes().shape[1] > 1
+        pairs = data.pair_counts() if told_apart else data.pair_counts().sum(dim=0, keepdim=True)
+        count, clean_count = len(data.noisy_labels), len(data.clean_labels)
+        bulk = method.estimator == "bulk"
+        samples, batch = (count, loop.settings.noisy_batch) if bulk else (clean_count, loop.settings.clean_batch)
+        self.estimate = TransitionEstimate(
+            method,
+            pairs.to(device),
+            steps_per_pass=samples / batch,
+            samples_per_pass=samples,
+            process=loop.process,
+        )
+        self._count = count
+        self._votes = own(data.all_votes() if told_apart else data.noisy_labels[:, None]).to(device)  # [N, R]
+        self._original = own(data.noisy_labels).to(device)  # ȳ*, never written to
+        self._labels = self._original.clone()  # ȳ: the correction written at the sample's previous visit
+        self._clean_labels = own(data.clean_labels).to(device)
+        self._clean_estimates = own(data.clean_estimates).to(device).float()
+        order = torch.randperm(clean_count, generator=generator(config.seed, "folds"))
+        self._folds = own(order % method.folds).to(device)
+        size = len(self._original) if method.correction == "average" else 0
+        self._average = torch.zeros(size, data.num_classes, device=device)  # running mean of q; 0 before a first visit
+        frequency = torch.bincount(data.clean_labels.cpu(), minlength=data.num_classes) + 1.0
+        self._clean_prior = (frequency / frequency.sum()).to(device)
+        self._bulk_prior = torch.full_like(self._clean_prior, 1 / data.num_classes)  # decayed mean of p
+
+    def __call__(self, batch: Batch) -> StepLosses:
+        method, clean = self._method, batch.clean
+        assert clean is not None
+        clean_logits, noisy_logits, clean_logits_d, noisy_logits_d = self._forward(batch.noisy, clean, batch.step)
+        p = torch.softmax(clean_logits.detach().float(), dim=1)  # [B, K]
+        trains, estimates = self._roles(clean, batch)
+        if method.evaluation_features:
+            noisy_logits_d = self._loop.forward_in_evaluation(clean.images)[1]
+        self.estimate.add_clean(noisy_logits_d, self._clean_labels[clean.index], estimates)
+        self.estimate.add_bulk(p, self._votes[batch.noisy.index])
+
+        started = batch.step >= method.correction_start * batch.steps
+        evidence = self._evidence(batch.noisy.index)
+        forward = self._noisy_loss(clean_logits, evidence, batch, started)
+        clean_loss = self._clean_loss(clean_logits_d, p, clean) * trains
+        noisy = cross_entropy(noisy_logits, self._noisy_targets(batch.noisy.index))
+        self._correct(batch.noisy.index, p, evidence, started)
+        return self._total(forward, clean_loss, noisy, batch.noisy.size, clean.size)
+
+    def _forward(self, noisy: Part, clean: Part, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """θ(φ(x̄)), θ̄(φ(x̄)) [B,K], θ(φ(x)), θ̄(φ(x)) [D,K]."""
+        images, clean_images = self._loop.inputs(noisy, step, "noisy"), self._loop.inputs(clean, step, "clean")
+        if self._method.forwards == "separate":
+            return *self._loop.forward(images), *self._loop.forward(clean_images)
+        clean_head, noisy_head = self._loop.forward(torch.cat([images, clean_images]))
+        count = len(images)
+        return clean_head[:count], noisy_head[:count], clean_head[count:], noisy_head[count:]
+
+    def _roles(self, clean: Part, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(weights in the clean loss, weights in T̂) of the clean batch [D]: with several folds, never both above 0."""
+        estimates = self._clean_estimates[clean.index]
+        if self._method.folds == 1:
+            return torch.ones_like(estimates), estimates
+        epoch = batch.step // max(1, batch.steps // self._loop.epochs(self._count))
+        estimating = (self._folds[clean.index] == epoch % self._method.folds).float()
+        return 1 - estimating, estimates * estimating
+
+    def _evidence(self, index: Tensor) -> Tensor:
+        """log p(what is said of each noisy sample | y = i), [B,K]."""
+        if self._method.correction == "confidence":  # one label, the corrected one, under the T̂ of corrected labels
+            return self.estimate.log_evidence(self._labels[index][:, None])
+        return self.estimate.log_evidence(self._votes[index])
+
+    def _noisy_loss(self, clean_logits: Tensor, evidence: Tensor, batch: Batch, started: bool) -> Tensor:
+        """The clean head's loss over the noisy batch, [B]."""
+        index = batch.noisy.index
+        if self._method.loss == "resample":
+            weights = resampling_weights(clean_logits, evidence, self._labels[index])
+            random = generator(self._seed, "resample", batch.step, self._loop.process.rank, device=weights.device)
+            drawn = torch.multinomial(weights, len(weights), replacement=True, generator=random)
+            return cross_entropy(clean_logits, self._labels[index])[drawn]
+        loss = evidence_loss(clean_logits, evidence)
+        if not started:
+            return loss
+        if self._method.correction == "posterior":
+            labels = self._labels[index]
+            corrected = labels != self._original[index]
+            return torch.where(corrected, cross_entropy(clean_logits, labels), loss)
+        if self._method.correction == "average":
+            targets = self._average[index]  # [B, K]
+            visited = targets.sum(dim=1) > 0
+            return torch.where(visited, soft_cross_entropy(clean_logits, targets), loss)
+        return loss
+
+    def _clean_loss(self, clean_logits: Tensor, p: Tensor, clean: Part) -> Tensor:
+        """Cross-entropy over the clean batch, [D]."""
+        if self._method.prior_correction:
+            # The clean head is to predict under the bulk's class frequencies, whatever those of the clean set are.
+            mean = self._loop.process.sum(p.mean(dim=0)) / self._loop.process.world
+            self._bulk_prior = 0.99 * self._bulk_prior + 0.01 * mean
+            clean_logits = clean_logits.float() + self._clean_prior.log() - self._bulk_prior.log()
+        return cross_entropy(clean_logits, self._clean_labels[clean.index])
+
+    def _noisy_targets(self, index: Tensor) -> Tensor:
+        return (self._labels if self._method.noisy_head_labels == "corrected" else self._original)[index]
+
+    def _correct(self, index: Tensor, p: Tensor, evidence: Tensor, started: bool) -> None:
+        """Write what the next visit of these samples learns from."""
+        method, original = self._method, self._original[index]
+        if method.correction == "none":
+            return
+        if method.correction == "confidence":
+            if started:
+                self._labels[index] = correct_labels(p, original, method.rho)
+            return
+        q = torch.softmax(torch.log(p.clamp(min=torch.finfo(p.dtype).tiny)) + evidence, dim=1)  # [B, K]
+        if method.correction == "average":
+            kept = self._average[index]
+            share = torch.where(kept.sum(dim=1, keepdim=True) > 0, method.average_momentum, 0.0)
+            self._average[index] = share * kept + (1 - share) * q
+        elif started:
+            self._labels[index] = correct_labels(q, original, method.rho)
+
+    def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor, size: int, clean_size: int) -> StepLosses:
+        """mean(forward ‖ clean) + λ·mean(noisy), or the two of the clean head by `clean_loss_weight`."""
+        method = self._method
+        weight = clean_size / (size + clean_size) if method.clean_loss_weight is None else method.clean_loss_weight
+        forward_mean, clean_mean, noisy_mean = forward.sum() / size, clean.sum() / clean_size, noisy.sum() / size
+        total = (1 - weight) * forward_mean + weight * clean_mean + method.noisy_loss_weight * noisy_mean
+        return StepLosses(
+            total=total, forward=forward_mean.detach(), clean=clean_mean.detach(), noisy=noisy_mean.detach()
+        )
+
+    def metrics(self) -> tuple[Tensor, Tensor]:
+        changed = self._loop.process.sum((self._believed() != self._original).float().sum())
+        return changed / self._count, self.estimate.shared().diagonal().mean()
+
+    def corrected_labels(self) -> Tensor:
+        """int64 [N] on the CPU, in every process."""
+        return self._loop.process.gather(self._believed(), self._count).cpu()
+
+    def _believed(self) -> Tensor:
+        if self._method.correction == "average":
+            return torch.where(self._average.sum(dim=1) > 0, self._average.argmax(dim=1), self._original)
+        return self._labels
+
+    def state(self) -> dict[str, Tensor]:
+        gather = self._loop.process.gather
+        return {
+            "transition_counts": self.estimate.counts,
+            "labels": gather(self._labels, self._count),
+            "average": gather(self._average, self._count if len(self._average) else 0),
+            "bulk_prior": self._bulk_prior,
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        own, device = self._loop.process.own, self._loop.device
+        self.estimate.counts = state["transition_counts"].to(device)
+        self._labels = own(state["labels"]).to(device)
+        self._average = own(state["average"]).to(device)
+        self._bulk_prior = state["bulk_prior"].to(device)
 
 
 def _final_transition(network: TwoHeadNetwork, training_set: TrainingSet) -> Tensor:
@@ -117,30 +261,3 @@ def _final_transition(network: TwoHeadNetwork, training_set: TrainingSet) -> Ten
     clean_labels = training_set.clean_labels.cpu()[audited]
     prior = identity_transition(training_set.num_classes)
     return estimate_transition(prior, noisy_logits, clean_labels, torch.ones(len(clean_labels), dtype=torch.bool))
-
-
-def train_cross_entropy(
-    images: Tensor, labels: Tensor, num_classes: int, config: TrainConfig, *, on_epoch: OnEpoch | None = None
-) -> Trained:
-    """Plain cross-entropy of the clean head on uint8 images [N,3,S,S] and int64 labels [N], taken as they are.
-
-    The baseline: trunk, loop, schedule and augmentation of `train`; no transition, no correction.
-    """
-    check_images("training images", images)
-    check_labels("training labels", labels, len(images), num_classes)
-    loop = Loop(config, num_classes)
-    images_on_device, labels_on_device = images.to(loop.device), labels.to(loop.device)
-    zero, one = torch.zeros((), device=loop.device), torch.ones((), device=loop.device)
-
-    def step(index: Tensor) -> StepLosses:
-        clean_logits, _ = loop.forward(images_on_device[index])  # [B, K]
-        loss = cross_entropy(clean_logits, labels_on_device[index]).mean()
-        return StepLosses(total=loss, forward=zero, clean=loss, noisy=zero)
-
-    history = loop.run(len(labels), step, lambda: (zero, one), on_epoch)
-    return Trained(
-        network=loop.network.cpu().eval(),
-        transition=identity_transition(num_classes),
-        corrected_labels=labels.detach().clone().cpu(),
-        history=history,
-    )

@@ -7,15 +7,21 @@ from torch import Tensor
 
 from fasten_model.errors import DataError
 
+UNKNOWN = -1
+"""Where an annotator said nothing."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSet:
-    """N bulk samples whose labels may be wrong, and C audited ones whose labels are right. `DataError` if unusable."""
+    """N bulk samples whose labels may be wrong, and C audited ones whose labels are right. `DataError` if unusable.
+
+    Several annotators are told apart by `votes`: R answers a sample. Without it there is one label a sample, R = 1.
+    """
 
     noisy_images: Tensor
     """uint8 [N,3,S,S]."""
     noisy_labels: Tensor
-    """int64 [N]: ȳ*, as the annotators gave them."""
+    """int64 [N]: ȳ*, as the annotators gave them (their majority, where there are several)."""
     clean_images: Tensor
     """uint8 [C,3,S,S]."""
     clean_labels: Tensor
@@ -25,6 +31,10 @@ class TrainingSet:
     model was unsure of it trains the clean head, but would bias an estimate."""
     num_classes: int
     """K."""
+    votes: Tensor | None = None
+    """int64 [N,R]: what each annotator said, −1 where nothing."""
+    clean_votes: Tensor | None = None
+    """int64 [C,R]: what they had said of the audited samples, −1 where nothing; without `votes` R = 1."""
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -43,22 +53,35 @@ class TrainingSet:
             )
         if not self.clean_estimates.any():
             raise DataError("no clean sample was audited at random, so T cannot be estimated; audit a few hundred")
+        annotators = 1 if self.votes is None else self.votes.shape[-1]
+        for name, votes, count in (
+            ("votes", self.votes, len(self.noisy_labels)),
+            ("clean_votes", self.clean_votes, len(self.clean_labels)),
+        ):
+            if votes is not None:
+                _check_votes(name, votes, (count, annotators), self.num_classes)
+
+    def all_votes(self) -> Tensor:
+        """int64 [N,R]: the votes, or the one label of each sample."""
+        return self.noisy_labels[:, None] if self.votes is None else self.votes
+
+    def pair_counts(self) -> Tensor:
+        """[R,K,K]: of the samples audited at random, how many of class i annotator r had called j."""
+        annotators = self.all_votes().shape[1]
+        counts = torch.zeros(annotators, self.num_classes, self.num_classes)
+        if self.clean_votes is not None:
+            votes = self.clean_votes[self.clean_estimates]  # [P, R]
+            true = self.clean_labels[self.clean_estimates][:, None].expand_as(votes)
+            who = torch.arange(annotators, device=votes.device).expand_as(votes)
+            said = votes >= 0
+            place = (who[said].cpu(), true[said].cpu(), votes[said].cpu())
+            counts.index_put_(place, torch.ones(len(place[0])), accumulate=True)
+        return counts
 
     def classes_without_estimate(self) -> tuple[int, ...]:
-        """Classes with no sample audited at random: their row of T̂ stays that of the identity."""
+        """Classes with no sample audited at random: nothing but the prior tells their row of T̂."""
         counts = torch.bincount(self.clean_labels[self.clean_estimates].cpu(), minlength=self.num_classes)
         return tuple((counts == 0).nonzero().squeeze(1).tolist())
-
-    def to(self, device: torch.device) -> "TrainingSet":
-        """The same on `device`."""
-        return TrainingSet(
-            noisy_images=self.noisy_images.to(device),
-            noisy_labels=self.noisy_labels.to(device),
-            clean_images=self.clean_images.to(device),
-            clean_labels=self.clean_labels.to(device),
-            clean_estimates=self.clean_estimates.to(device),
-            num_classes=self.num_classes,
-        )
 
 
 def check_images(name: str, images: Tensor) -> None:
@@ -76,6 +99,14 @@ def check_labels(name: str, labels: Tensor, count: int, num_classes: int) -> Non
     low, high = (int(value) for value in labels.aminmax())
     if low < 0 or high >= num_classes:
         raise DataError(f"{name} must be from 0 to {num_classes - 1}, found {low if low < 0 else high}")
+
+
+def _check_votes(name: str, votes: Tensor, shape: tuple[int, int], num_classes: int) -> None:
+    if votes.dtype != torch.int64 or tuple(votes.shape) != shape:
+        raise DataError(f"{name} must be int64 {list(shape)}, got {_shape(votes)}")
+    low, high = (int(value) for value in votes.aminmax())
+    if low < UNKNOWN or high >= num_classes:
+        raise DataError(f"{name} must be from −1 to {num_classes - 1}, found {low if low < UNKNOWN else high}")
 
 
 def _shape(tensor: Tensor) -> str:

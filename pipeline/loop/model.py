@@ -76,8 +76,8 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
     with tracking.start(key, tags=tags, name=f"{pulled.labels.title[:80]} {key[:12]}") as run:
         run.log_params(
             {
-                **asdict(settings.training.resolved()),
-                **{f"preset.{name}": value for name, value in asdict(settings.training.settings()).items()},
+                **settings.training.described(),
+                "rho": settings.rho,
                 "holdout": settings.holdout,
                 "queue_size": settings.queue_size,
             }

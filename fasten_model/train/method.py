@@ -1,0 +1,112 @@
+"""FasTEN's switches: the reference as published, and each remedy for a weakness of it that can be turned on."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
+
+from fasten_model.errors import DataError
+
+Estimator = Literal["clean_batch", "clean_decayed", "bulk"]
+Correction = Literal["confidence", "posterior", "average", "none"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """How T̂ is estimated, which labels are trained on, and what the trained network is. `docs/ablation.md` has what
+    each is worth."""
+
+    forwards: Literal["separate", "joint"] = "joint"
+    """Two passes through the trunk, each batch with BatchNorm statistics of its own (reference), or one over both."""
+    noisy_loss_weight: float = 0.5
+    """λ."""
+    clean_loss_weight: float | None = None
+    """Weight of the clean batch in the clean head's loss, 0 to 1; None: its share of the samples (reference)."""
+    smoothing: float = 1e-3
+    """δ of `smooth_transition`."""
+    clean_sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """Clean batches as the clean set is, or with as many of each class where the batch allows it (reference)."""
+    prior_correction: bool = False
+    """Train the clean head on clean batches with the bulk's class frequencies (logit adjustment, Menon et al. 2021)."""
+
+    estimator: Estimator = "bulk"
+    """T̂ from softmax(θ̄) over one clean batch (reference), over decayed sums of those, or from soft counts Σ p·1[ȳ*] of
+    the bulk itself, decayed."""
+    memory: float = 1.0
+    """Passes over the set that decayed sums remember."""
+    prior_strength: float = 10.0
+    """α: samples that the prior row of T̂ is worth, where sums are decayed."""
+    evaluation_features: bool = False
+    """Estimate T̂ from clean samples in evaluation mode: not augmented, BatchNorm's running statistics. Takes one more
+    forward."""
+    folds: int = 1
+    """Clean folds that take turns, an epoch each: one estimates T̂ while the others train. 1: all do
+    both (reference)."""
+    pairs: bool = True
+    """Join T̂ with direct counts of the audited samples whose bulk label is known."""
+    pair_weight: float = 1.0
+    """Samples that each pair counts for, against those that `pooled_strength` says the estimate is worth."""
+    pooled_strength: float = 100.0
+    """Samples that a row of the estimate is worth beside the pairs."""
+    annotators: bool = True
+    """Where votes are known: a T̂ for each annotator, shrunk to the shared one, and the likelihoods multiplied."""
+    annotator_strength: float = 50.0
+    """Samples that a row of the shared T̂ is worth beside an annotator's own."""
+
+    loss: Literal["forward", "resample"] = "forward"
+    """−log (T̂ᵀp)[ȳ], or cross-entropy over a batch that is drawn again with weights p[ȳ]/(T̂ᵀp)[ȳ] (RENT, ICLR 2024)."""
+    noisy_head_labels: Literal["original", "corrected"] = "original"
+    """What θ̄ learns: then T̂ of the clean-batch estimators belongs to these labels."""
+    correction: Correction = "posterior"
+    """Labels trained on: argmax p at ρ (reference), argmax of q at ρ, the running average of q, or always the
+    original."""
+    rho: float = 0.95
+    """ρ: correct where the probability is at least this. Above 1: never."""
+    correction_start: float = 0.5
+    """Share of training after which corrections begin."""
+    average_momentum: float = 0.7
+    """Share of the old average that a visit leaves, for `average`."""
+
+    ema: float = 0.0
+    """Decay of the averaged weights that predict and score; 0: the last weights (reference)."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for name in ("forwards", "clean_sampling", "estimator", "loss", "noisy_head_labels", "correction"):
+            if getattr(self, name) not in get_args(hints[name]):
+                raise DataError(
+                    f"{name} must be one of {', '.join(get_args(hints[name]))}, got {getattr(self, name)!r}"
+                )
+        for name in ("rho", "noisy_loss_weight", "pair_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise DataError(f"{name} must be 0 or above, got {getattr(self, name)}")
+        for name in ("memory", "prior_strength", "pooled_strength", "annotator_strength"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise DataError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("correction_start", "average_momentum", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DataError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+        if self.clean_loss_weight is not None and not 0 <= self.clean_loss_weight <= 1:
+            raise DataError(f"clean_loss_weight must be from 0 to 1, got {self.clean_loss_weight}")
+        if not 0 < self.smoothing <= 1:
+            raise DataError(f"smoothing must be above 0 and at most 1, got {self.smoothing}")
+        if self.folds < 1:
+            raise DataError(f"folds must be at least 1, got {self.folds}")
+
+
+PAPER = Method(
+    forwards="separate",
+    smoothing=1e-6,
+    clean_sampling="balanced",
+    estimator="clean_batch",
+    pairs=False,
+    annotators=False,
+    noisy_head_labels="corrected",
+    correction="confidence",
+    rho=0.8,
+    correction_start=0.0,
+    ema=0.0,
+)
+"""The method as its authors' code runs it (Kye et al., ECCV 2022)."""
+
+OURS = Method()
+"""What `docs/ablation.md` found to be best."""
