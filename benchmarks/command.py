@@ -1,0 +1,53 @@
+"""What the benchmarks' commands share on the command line: one line for whatever is wrong, and torch's threads."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import torch
+
+from fasten_model.errors import FastenError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, and ends with status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `message`, without the usage, which is long."""
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def parser(module: str, description: str | None) -> Parser:
+    """A parser for `python -m module` with the options that every benchmark has."""
+    made = Parser(prog=f"python -m {module}", description=str(description).splitlines()[0])
+    made.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1")
+    made.add_argument(
+        "--threads", type=positive, default=1, help="of torch on the CPU; with 1, two runs side by side stay fair"
+    )
+    return made
+
+
+def positive(text: str) -> int:
+    """A whole number from 1; for `type=`."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
+def finish(run: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and end the process: 2 and one line on stderr for an error that the user can cause, 130 for ^C."""
+    try:
+        sys.exit(run(arguments))
+    except FastenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; run it again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def use_threads(count: int) -> None:
+    """Let torch compute with `count` threads."""
+    torch.set_num_threads(count)

@@ -1,0 +1,260 @@
+"""Every method on the same data, trunk, schedule, clean set, augmentation and seeds: one row for each method and seed.
+
+    python -m benchmarks.learn --dataset fashion-mnist --noise sym:0.4 human:worst --seeds 3 --budget 15epochs \\
+        --out benchmarks/results/fashion
+    python -m benchmarks.learn --report benchmarks/results/a.parquet benchmarks/results/b.parquet
+
+Rows are written as they come (`--out`.parquet) and what is there is not run again, so a run that was stopped is simply
+started again; the tables are in `--out`.md. Figures: `benchmarks.report.LEGEND`.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.command import finish, parser, positive, use_threads
+from benchmarks.data import DATASETS, KINDS, NoiseSpec, Source, draw_cell, load_source, parse_noise
+from benchmarks.experiment import Budget, measure, parse_budget
+from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
+from benchmarks.report import markdown
+from benchmarks.results import ResultsFile, Row, read_rows
+from fasten_model.device import resolve_device
+from fasten_model.errors import DataError
+from fasten_model.presets import PRESETS, find_preset
+from fasten_model.train import TrainConfig
+
+RESULTS = Path(__file__).parent / "results"
+
+SIZES = {
+    "digits": (900, 200, 90),
+    "fashion-mnist": (8000, 400, 1000),
+    "cifar10": (44000, 1000, 5000),
+    "cifar100": (44000, 1000, 5000),
+    "cifar10n": (44000, 1000, 5000),
+    "clothing1m": (100000, 10000, 4000),
+    "parquet": (1000, 100, 100),
+}
+"""(noisy, clean, validation) samples where the command line says nothing; CIFAR's as in the paper."""
+
+HANDED = ("digits", "parquet")
+"""Data whose pictures are not mirrored: a mirrored digit is another sign; what your own show, nobody here knows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is run: everything here is the same for each method."""
+
+    dataset: str
+    source: Source
+    noises: tuple[NoiseSpec, ...]
+    seeds: tuple[int, ...]
+    noisy: int
+    clean: int
+    validation: int
+    imbalance: float
+    budget: Budget
+    config: TrainConfig
+    """Seed and epochs are put in for each run."""
+    rho: float
+
+    def settings(self) -> dict[str, object]:
+        """What rows of one file must agree on."""
+        config = self.config
+        return {
+            "dataset": self.dataset,
+            "source": [len(self.source.train_images), len(self.source.test_images)],
+            "noisy": self.noisy,
+            "clean": self.clean,
+            "validation": self.validation,
+            "imbalance": self.imbalance,
+            "epochs": self.budget.epochs,
+            "budget_seconds": self.budget.seconds,
+            "trunk": config.preset,
+            "noisy_batch": config.noisy_batch,
+            "clean_batch": config.clean_batch,
+            "lr": config.lr,
+            "horizontal_flip": config.horizontal_flip,
+            "device": resolve_device(config.device).type,
+            "rho": self.rho,
+        }
+
+
+def run(plan: Plan, methods: Mapping[str, Method], results: ResultsFile) -> None:
+    """Every row that `results` does not have yet; a line is printed for each.
+
+    A cell is drawn once for all methods. With a budget in seconds the epochs of a method are found out once, at its
+    first run, and kept for the others, those of a later call too.
+    """
+    seconds = plan.budget.seconds
+    chosen = {row.method: row.epochs for row in results.rows() if row.error is None}
+    for seed in plan.seeds:  # every cell of one seed first: a run that is stopped early has something of each
+        for noise in plan.noises:
+            todo = [name for name in methods if not results.has((str(noise), seed, name))]
+            if not todo:
+                continue
+            cell = draw_cell(
+                plan.source, noise, noisy=plan.noisy, clean=plan.clean, validation=plan.validation, seed=seed,
+                imbalance=plan.imbalance,
+            )  # fmt: skip
+            for name in todo:
+                epochs = plan.budget.epochs if seconds is None else chosen.get(name)
+                config = replace(plan.config, seed=seed, epochs=epochs)
+                row = measure(
+                    name, methods[name], plan.dataset, cell, config,
+                    rho=plan.rho, seconds=seconds if epochs is None else None,
+                )  # fmt: skip
+                if row.error is None:
+                    chosen[name] = row.epochs
+                results.add(row)
+                print(_line(row), flush=True)
+
+
+def _line(row: Row) -> str:
+    head = f"{row.noise}, seed {row.seed}, {row.method}: "
+    if row.error is not None:
+        return head + row.error
+    return (
+        f"{head}test {_percent(row.accuracy_last)}, labels right {_percent(row.labels_correct)}, "
+        f"{row.epochs} epochs in {row.seconds:.1f} s"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def report(title: str, paths: Sequence[Path]) -> str:
+    """The rows of all `paths` as Markdown; of two rows of the same run, the one that did not fail, or the later."""
+    rows: dict[tuple[str, str, int, str], Row] = {}
+    lines = []
+    for path in paths:
+        found, settings = read_rows(path)
+        said = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+        lines.append(f"`{path.name}`: {said}.")
+        for row in found:
+            key = (row.dataset, *row.key)
+            if key not in rows or row.error is None:
+                rows[key] = row
+    ordered = sorted(rows.values(), key=lambda row: row.seed)  # stable: methods and cells as they were run
+    return markdown(title, ordered, lines)
+
+
+def add_options(made: argparse.ArgumentParser) -> None:
+    """What says on which data, how long and how to train; `plan_from` reads it."""
+    made.add_argument("--dataset", choices=DATASETS, default="digits")
+    made.add_argument(
+        "--root", type=Path, help="folder of the data's files (parquet: with clean.parquet, noisy.parquet)"
+    )
+    made.add_argument("--limit", type=positive, help="keep at most so many images of each part in memory")
+    made.add_argument("--noise", nargs="+", type=parse_noise, default=[NoiseSpec(kind="asym", rate=0.4)],
+                      metavar="KIND", help="one or several cells: " + "; ".join(KINDS.values()))  # fmt: skip
+    for name in ("noisy", "clean", "validation"):
+        made.add_argument(f"--{name}", type=positive, help=f"{name} samples")
+    made.add_argument("--imbalance", type=float, default=1.0, help="how much the first class outnumbers the last")
+    made.add_argument("--seeds", type=positive, default=3, help="how many: 0, 1, …")
+    made.add_argument("--first-seed", type=int, default=0)
+    made.add_argument("--budget", type=parse_budget, default=Budget(epochs=15), help="15epochs or 60s, of each method")
+    made.add_argument("--trunk", choices=tuple(PRESETS), default="small", help="with its optimiser, schedule, batches")
+    made.add_argument("--noisy-batch", type=positive)
+    made.add_argument("--clean-batch", type=positive)
+    made.add_argument("--lr", type=float)
+    made.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror pictures (default: by data set)")
+    made.add_argument("--rho", type=float, default=0.8, help="belief from which on a label counts as changed")
+    made.add_argument("--out", type=Path, help="where to, without ending (default: benchmarks/results/DATASET)")
+    made.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
+                      help="go on with what --out has (default); --no-resume: end where it is there")  # fmt: skip
+
+
+def plan_from(options: argparse.Namespace) -> Plan:
+    """Read the data and settle every choice; `DataError` for one that cannot be."""
+    noisy, clean, validation = SIZES[options.dataset]
+    flip = options.flip if options.flip is not None else options.dataset not in HANDED
+    config = TrainConfig(
+        preset=options.trunk,
+        noisy_batch=options.noisy_batch,
+        clean_batch=options.clean_batch,
+        lr=options.lr,
+        horizontal_flip=flip,
+        device=str(resolve_device(options.device)),
+    )
+    files = {}
+    if options.dataset == "parquet":
+        if options.root is None:
+            raise DataError("--dataset parquet needs --root, the folder with clean.parquet and noisy.parquet")
+        files = {name: options.root / f"{name}.parquet" for name in ("clean", "noisy")}
+    source = load_source(
+        options.dataset, root=options.root, size=find_preset(options.trunk).image_size, limit=options.limit, **files
+    )
+    return Plan(
+        dataset=options.dataset,
+        source=source,
+        noises=tuple(options.noise),
+        seeds=tuple(range(options.first_seed, options.first_seed + options.seeds)),
+        noisy=options.noisy or noisy,
+        clean=options.clean or clean,
+        validation=options.validation or validation,
+        imbalance=options.imbalance,
+        budget=options.budget,
+        config=config,
+        rho=options.rho,
+    )
+
+
+def open_results(options: argparse.Namespace, plan: Plan) -> ResultsFile:
+    """The file of `--out`; `DataError` where `--no-resume` meets one that is there."""
+    out = options.out or RESULTS / options.dataset
+    path = out.parent / f"{out.name.removesuffix('.parquet')}.parquet"
+    if path.exists() and not options.resume:
+        raise DataError(f"{path} is there already; leave --no-resume away to go on with it, or write elsewhere (--out)")
+    return ResultsFile(path, plan.settings())
+
+
+def chosen_methods(names: Sequence[str] | None) -> dict[str, Method]:
+    """The named methods, or all, in the harness' order; `DataError` lists those there are."""
+    unknown = [name for name in names or () if name not in METHODS]
+    if unknown:
+        raise DataError(f"no method is called {unknown[0]!r}; there are {', '.join(METHODS)}")
+    return {name: _when_run(name) for name in METHODS if names is None or name in names}
+
+
+def _when_run(name: str) -> Method:
+    """The method, imported when it is first run: one whose library is missing fails by itself."""
+
+    def method(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        return METHODS[name](problem, config, observer)
+
+    return method
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, or report."""
+    made = parser("benchmarks.learn", __doc__)
+    add_options(made)
+    made.add_argument("--methods", nargs="+", metavar="NAME", help=f"default all: {' '.join(METHODS)}")
+    made.add_argument("--report", nargs="+", type=Path, metavar="PARQUET", help="run nothing; show these files' rows")
+    options = made.parse_args(arguments)
+    use_threads(options.threads)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if options.report:
+        text = report("Methods of the harness", options.report)
+        print(text)
+        if options.out:
+            options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+        return 0
+    methods = chosen_methods(options.methods)
+    plan = plan_from(options)
+    results = open_results(options, plan)
+    try:
+        run(plan, methods, results)
+    finally:
+        if results.path.exists():
+            text = report(f"Methods of the harness on {plan.dataset}", [results.path])
+            results.path.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    finish(main)

@@ -1,0 +1,158 @@
+"""Rows of results as Markdown tables that are also readable in a terminal."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.measures import Mean, mean_with_interval
+from benchmarks.results import Row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One figure of a row, and how it is shown."""
+
+    title: str
+    of: Callable[[Row], float | None]
+    digits: int = 2
+    scale: float = 1.0
+
+
+def _percent(title: str, of: Callable[[Row], float | None]) -> Column:
+    return Column(title=title, of=of, scale=100)
+
+
+ACCURACY = _percent("test %", lambda row: row.accuracy_last)
+LABELS = _percent("labels right %", lambda row: row.labels_correct)
+PRECISION = _percent("relabels right %", lambda row: row.relabel_precision)
+CALIBRATION = _percent("ECE %", lambda row: row.ece)
+DISTANCE = Column(title="T̂ abs. error", of=lambda row: row.transition_absolute, digits=4)
+SECONDS = Column(title="seconds", of=lambda row: row.seconds, digits=1)
+
+LEARNING = (
+    ACCURACY,
+    _percent("test %, best val.", lambda row: row.accuracy_best),
+    CALIBRATION,
+    LABELS,
+    _percent("of the wrong %", lambda row: row.labels_correct_of_wrong),
+    PRECISION,
+    _percent("wrong set right %", lambda row: row.relabel_recall),
+)
+COST = (
+    DISTANCE,
+    Column(title="χ²", of=lambda row: row.transition_chi2, digits=4),
+    Column(title="diagonal of T̂", of=lambda row: row.estimated_diagonal, digits=3),
+    SECONDS,
+    Column(title="images/s", of=lambda row: row.images_per_second, digits=0),
+    Column(title="peak MiB", of=lambda row: row.peak_memory_mib, digits=0),
+    Column(title="passes", of=lambda row: row.passes),
+    Column(title="epochs", of=lambda row: row.epochs, digits=0),
+)
+
+LEGEND = """\
+Mean ± half of the 95 % confidence interval over the seeds (Student's t). test %: accuracy on the held-out test set
+after the last epoch, and at the epoch that was best on the clean validation set. ECE: expected calibration error, 15
+bins. labels right %: share of the noisy set whose likeliest class, as the method believes, is the truth; then the same
+among those whose given label is wrong. relabels right %: precision of the labels changed at ρ; wrong set right %: share
+of the wrong labels that this sets right. T̂ abs. error: mean |T̂ − T| over all entries; χ²: mean over rows of
+Σ (T̂ − T)²/T where T > 0. images/s: noisy images × epochs ÷ seconds. passes: images through the trunk, forward and
+backward, ÷ those of plain training on the noisy set. peak MiB: GPU memory allocated, or growth of the resident set on a
+CPU.
+"""
+
+
+def markdown(title: str, rows: Sequence[Row], settings: Sequence[str]) -> str:
+    """Everything about `rows`: an overview of all cells, then each cell by itself, then what failed.
+
+    settings: lines that say how the rows were made.
+    """
+    good = [row for row in rows if row.error is None]
+    parts = [f"# {title}", *settings, *_unique(row.machine for row in rows if row.machine), LEGEND]
+    cells = _unique(_cell(row) for row in good)
+    if len(cells) > 1:
+        for column in (ACCURACY, LABELS):
+            parts += [f"## {column.title}, all cells", _overview(good, cells, column)]
+    for cell in cells:
+        inside = [row for row in good if _cell(row) == cell]
+        parts += [f"## {cell}", _given(inside), _by_method(inside, LEARNING), _by_method(inside, COST)]
+    failed = [row for row in rows if row.error is not None]
+    if failed:
+        lines = [f"- {_cell(row)}, seed {row.seed}, {row.method}: {row.error}" for row in failed]
+        parts += ["## Failed", "\n".join(lines)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def differences(rows: Iterable[Row], method: str, base: str, column: Column) -> Mean | None:
+    """`method` − `base` in `column`, paired by data set, cell and seed; None where no pair has both figures."""
+    values = {(_cell(row), row.seed, row.method): column.of(row) for row in rows if row.error is None}
+    pairs = [(value, values.get((cell, seed, base))) for (cell, seed, name), value in values.items() if name == method]
+    found = [column.scale * (value - other) for value, other in pairs if value is not None and other is not None]
+    return mean_with_interval(found) if found else None
+
+
+def show(mean: Mean | None, column: Column, *, signed: bool = False) -> str:
+    """“91.20 ± 0.31”, without the interval where there is a single value; “–” where there is none."""
+    if mean is None:
+        return "–"
+    text = f"{mean.mean:{'+' if signed else ''}.{column.digits}f}"
+    return text if mean.half_width is None else f"{text} ± {mean.half_width:.{column.digits}f}"
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table with its columns aligned: the first to the left, the others to the right."""
+    lines = [list(head), *(list(line) for line in body)]
+    widths = [max(3, *(len(line[place]) for line in lines)) for place in range(len(head))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines.insert(1, rule)
+    return "\n".join(
+        "| " + " | ".join(f"{text:{'>' if place else '<'}{widths[place]}}" for place, text in enumerate(line)) + " |"
+        for line in lines
+    )
+
+
+def _cell(row: Row) -> str:
+    return f"{row.dataset}, {row.noise}"
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _mean(rows: Iterable[Row], column: Column) -> Mean | None:
+    values = [value * column.scale for row in rows if (value := column.of(row)) is not None]
+    return mean_with_interval(values) if values else None
+
+
+def _overview(rows: Sequence[Row], cells: Sequence[str], column: Column) -> str:
+    methods = _unique(row.method for row in rows)
+    return table(
+        ["method", *cells],
+        (
+            [
+                name,
+                *(
+                    show(_mean((r for r in rows if r.method == name and _cell(r) == cell), column), column)
+                    for cell in cells
+                ),
+            ]
+            for name in methods
+        ),
+    )
+
+
+def _by_method(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    body = []
+    for name in _unique(row.method for row in rows):
+        own = [row for row in rows if row.method == name]
+        body.append([name, *(show(_mean(own, column), column) for column in columns), str(len(own))])
+    return table(["method", *(column.title for column in columns), "n"], body)
+
+
+def _given(rows: Sequence[Row]) -> str:
+    """What the cell's methods were given: mean noise and the true T's diagonal."""
+    noise = _mean(rows, _percent("", lambda row: row.noise_rate))
+    diagonal = _mean(rows, Column(title="", of=lambda row: row.true_diagonal))
+    first = rows[0]
+    return (
+        f"{first.noisy} noisy samples, {noise.mean if noise else 0:.1f} % of them labelled wrong; {first.clean} clean; "
+        f"mean diagonal of the true T {diagonal.mean if diagonal else 1:.3f}."
+    )

@@ -1,0 +1,205 @@
+"""The harness from end to end on the digits, one epoch; its command's arguments; its budget."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import learn
+from benchmarks.command import finish, parser
+from benchmarks.data import Cell, draw_cell
+from benchmarks.experiment import Budget, epochs_within, measure, parse_budget
+from benchmarks.methods import Observer, Outcome, Problem
+from benchmarks.results import read_rows
+from fasten_model.errors import DataError
+from fasten_model.network import build_network
+from fasten_model.train import TrainConfig
+
+SMALL = ("--dataset", "digits", "--noisy", "64", "--clean", "20", "--validation", "20", "--device", "cpu")
+
+
+def toy(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+    """Learns nothing and is sure of the given labels; T̂ = I."""
+    network = build_network(config.preset, problem.num_classes).eval()
+    for epoch in range(1, config.settings().epochs + 1):
+        if observer is not None:
+            observer(epoch, network)
+    beliefs = torch.nn.functional.one_hot(problem.noisy_labels, problem.num_classes).float()
+    return Outcome(network=network, beliefs=beliefs, transition=torch.eye(problem.num_classes), passes=0.0)
+
+
+def broken(*_: object) -> Outcome:
+    """Fails in two lines."""
+    raise RuntimeError("no such thing\nas this method")
+
+
+def ended(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """(status, what was printed on stderr) of the command."""
+    with pytest.raises(SystemExit) as stop:
+        finish(learn.main, arguments)
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def cell() -> Cell:
+    """64 noisy digits, 20 clean ones and 20 for validation."""
+    options = parser("test", "test")
+    learn.add_options(options)
+    plan = learn.plan_from(options.parse_args(SMALL))
+    return draw_cell(plan.source, plan.noises[0], noisy=64, clean=20, validation=20, seed=0)
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learn, "METHODS", {"toy": toy, "broken": broken, "other": toy})
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_failing_method_is_a_row_with_one_line_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (*SMALL, "--noise", "sym:0.4", "--seeds", "2", "--budget", "1epochs", "--out", str(tmp_path / "a"))
+    assert ended(arguments, capsys)[0] == 0
+    rows, settings = read_rows(tmp_path / "a.parquet")
+    assert {row.key for row in rows} == {
+        ("sym:0.4", seed, name) for seed in (0, 1) for name in ("toy", "broken", "other")
+    }
+    assert [row.error for row in rows if row.method == "broken"] == ["RuntimeError: no such thing"] * 2
+    assert all(row.error is None and row.accuracy_last is not None for row in rows if row.method != "broken")
+    assert settings["epochs"] == 1
+    assert settings["dataset"] == "digits"
+    written = (tmp_path / "a.md").read_text(encoding="utf-8")
+    assert "## digits, sym:0.4" in written
+    assert "no such thing" in written
+
+
+@pytest.mark.usefixtures("toys")
+def test_what_is_there_is_not_run_again_and_what_failed_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (*SMALL, "--noise", "sym:0.4", "--seeds", "1", "--budget", "1epochs", "--out", str(tmp_path / "a"))
+    ended(arguments, capsys)
+    called = []
+
+    def counted(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        called.append(config.seed)
+        return toy(problem, config, observer)
+
+    monkeypatch.setattr(learn, "METHODS", {"toy": counted, "broken": counted, "other": counted})
+    ended(arguments, capsys)
+    assert called == [0]
+    ended((*arguments[:-2], "--out", str(tmp_path / "a.parquet"), "--seeds", "2"), capsys)
+    assert called == [0, 1, 1, 1]
+    assert all(row.error is None for row in read_rows(tmp_path / "a.parquet")[0])
+
+
+@pytest.mark.usefixtures("toys")
+def test_other_settings_are_refused_and_leave_the_rows_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (*SMALL, "--methods", "toy", "--seeds", "1", "--budget", "1epochs", "--out", str(tmp_path / "a"))
+    ended(arguments, capsys)
+    before = (tmp_path / "a.parquet").read_bytes()
+    for more, word in ((("--clean", "30"), "clean"), (("--rho", "0.9"), "rho"), (("--no-resume",), "--no-resume")):
+        status, said = ended((*arguments, *more), capsys)
+        assert status == 2
+        assert word in said
+        assert said.count("\n") == 1
+    assert (tmp_path / "a.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--noise", "fog:0.3"),
+        ("--noise", "sym:2"),
+        ("--budget", "ten"),
+        ("--budget", "0epochs"),
+        ("--methods", "magic"),
+        ("--seeds", "0"),
+        ("--clean", "many"),
+        ("--trunk", "vgg"),
+        ("--dataset", "imagenet"),
+        ("--dataset", "parquet"),
+        ("--dataset", "cifar10", "--root", "/nowhere"),
+        ("--noisy", "5000"),
+        ("--device", "tpu3"),
+        ("--report", "/nowhere.parquet"),
+        ("--nonsense",),
+    ],
+)
+def test_bad_arguments_are_one_line_and_status_2(
+    wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said = ended((*SMALL[:2], "--out", str(tmp_path / "a"), *wrong), capsys)
+    assert status == 2
+    assert said.count("\n") == 1
+    assert len(said) > 20
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("toys")
+def test_report_merges_files_and_a_figure_outweighs_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (*SMALL, "--methods", "toy", "--seeds", "1", "--budget", "1epochs", "--noise")
+    ended((*arguments, "sym:0.4", "--out", str(tmp_path / "a")), capsys)
+    ended((*arguments, "asym:0.4", "--out", str(tmp_path / "b")), capsys)
+    text = learn.report("both", [tmp_path / "a.parquet", tmp_path / "b.parquet"])
+    assert "## digits, sym:0.4" in text
+    assert "## digits, asym:0.4" in text
+    assert "all cells" in text
+
+
+def test_the_observer_finds_the_best_validation_epoch(cell: Cell) -> None:
+    """The network is good at epoch 2 alone."""
+    cell = replace(cell, test_labels=torch.full_like(cell.test_labels, 3), validation_labels=torch.full((20,), 3))
+
+    def twice(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        network = build_network(config.preset, problem.num_classes).eval()
+        for epoch, answer in ((1, 5), (2, 3), (3, 4)):
+            with torch.no_grad():
+                network.clean_head.bias.fill_(0.0)[answer] = 1e6
+            if observer is not None:
+                observer(epoch, network)
+        return Outcome(network=network, beliefs=toy(problem, config, None).beliefs, transition=None, passes=1.0)
+
+    row = measure("twice", twice, "digits", cell, TrainConfig(epochs=3, device="cpu"), rho=0.8)
+    assert row.error is None
+    assert (row.best_epoch, row.accuracy_best, row.accuracy_last) == (2, 1.0, 0.0)
+    assert row.validation_accuracy == [0.0, 1.0, 0.0]
+    assert row.transition_absolute is None
+
+
+def test_beliefs_that_do_not_sum_to_one_are_a_failure(cell: Cell) -> None:
+    def doubtful(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        outcome = toy(problem, config, observer)
+        return replace(outcome, beliefs=2 * outcome.beliefs)
+
+    row = measure("doubtful", doubtful, "digits", cell, TrainConfig(epochs=1, device="cpu"), rho=0.8)
+    assert row.error is not None
+    assert "sum to 1" in row.error
+
+
+def test_a_budget_in_seconds_becomes_the_epochs_that_fit(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own: 3 s once and 2 s an epoch."""
+    now = [0.0]
+    monkeypatch.setattr("benchmarks.experiment.time.perf_counter", lambda: now[0])
+
+    def slow(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        now[0] += 3 + 2 * config.settings().epochs
+        return toy(problem, config, observer)
+
+    assert epochs_within(23.5, slow, cell, TrainConfig(device="cpu")) == 10
+    assert epochs_within(1.0, slow, cell, TrainConfig(device="cpu")) == 1
+
+
+def test_budgets() -> None:
+    assert parse_budget("10epochs") == Budget(epochs=10)
+    assert parse_budget("1.5s") == Budget(seconds=1.5)
+    for wrong in ("", "s", "epochs", "-3s", "0s", "infs", "nans", "1.5epochs", "7"):
+        with pytest.raises(DataError):
+            parse_budget(wrong)
