@@ -1,4 +1,8 @@
-"""A trained model in a folder: `model.safetensors` (weights, T) and `model.json` (everything else). No pickle."""
+"""A trained model in a folder: `model.safetensors` (weights, T) and `model.json` (everything else). No pickle.
+
+Format 2 names the trunk beside the preset, so that any trunk can be built again. One that is a module of the caller's
+must be given back at load. Format 1 had the preset's trunk only, and still loads.
+"""
 
 import hashlib
 import json
@@ -11,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
@@ -19,11 +23,14 @@ from fasten_model.images.decode import decode_image
 from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset
+from fasten_model.trunks import MODULE_PREFIX
 
 WEIGHTS_FILE = "model.safetensors"
 JSON_FILE = "model.json"
-_FORMAT = 1
+_FORMAT = 2
+_FORMATS = (1, 2)
 _TRANSITION_KEY = "transition"
+_ANNOTATORS_KEY = "annotator_transitions"
 _MAX_JSON_BYTES = 16 * 2**20
 
 
@@ -35,6 +42,7 @@ class Model:
     classes: tuple[str, ...]
     """K class names; class index = position."""
     preset: str
+    """Name of the settings it was trained with. The trunk's name is the network's own, `network.trunk_name`."""
     image_size: int
     """Side S of the square images the network was trained on."""
     temperature: float
@@ -43,8 +51,18 @@ class Model:
     """T [K,K] of the *original* labels, T[i,j] = p(given=j | true=i); rows sum to 1 (`soft_count_transition`)."""
     rho: float
     """The threshold ρ the model was trained with."""
+    annotators: tuple[str, ...] = ()
+    """R names of annotators whose own T is known."""
+    annotator_transitions: Tensor | None = None
+    """[R,K,K] in the order of `annotators`; None where there are none. Rows sum to 1."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Free text that travels with the model (version, snapshot, …)."""
+
+    def __post_init__(self) -> None:
+        shape = (len(self.annotators), len(self.classes), len(self.classes))
+        found = (0, *shape[1:]) if self.annotator_transitions is None else tuple(self.annotator_transitions.shape)
+        if found != shape:
+            raise DataError(f"annotator_transitions must be {list(shape)}, a T for each annotator, got {list(found)}")
 
     def decode(self, images: Sequence[bytes]) -> Tensor:
         """Image bytes → uint8 [N,3,S,S] as the network expects them; `DataError` names the position of a bad one."""
@@ -77,15 +95,23 @@ def save_model(model: Model, folder: Path) -> None:
     The JSON names the hash of the weights and is moved into place last, so that a reader finds the old model, the new
     one, or a clear error, but never one half of each.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
-    weights = save({**tensors, _TRANSITION_KEY: model.transition.detach().float().cpu().contiguous()})
+    tensors = {**model.network.state_dict(), _TRANSITION_KEY: model.transition.float()}
+    if model.annotator_transitions is not None:
+        tensors[_ANNOTATORS_KEY] = model.annotator_transitions.float()
+    strange = [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
+    if strange:
+        raise DataError(f"trunk {model.network.trunk_name} keeps state that is no tensor ({strange[0]}): not saved")
+    # Copies, because safetensors refuses tensors that share memory, as tied weights do.
+    weights = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
     description = {
         "format": _FORMAT,
         "classes": list(model.classes),
         "preset": model.preset,
+        "trunk": model.network.trunk_name,
         "image_size": model.image_size,
         "temperature": model.temperature,
         "rho": model.rho,
+        "annotators": list(model.annotators),
         "metadata": model.metadata,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -102,32 +128,69 @@ def save_model(model: Model, folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def load_model(folder: Path, *, device: str = "cpu") -> Model:
+def read_trunk_name(folder: Path) -> str:
+    """The name of the trunk of the model in `folder` (`fasten_model.trunks`); `DataError` as for `load_model`."""
+    return _read_description(folder / JSON_FILE).trunk
+
+
+def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = None) -> Model:
     """The model in `folder`, in evaluation mode on `device` (`auto`: a GPU where there is one).
 
+    trunk: the module that was trained, where it was one of the caller's; a copy of it takes the weights.
     Raises DataError if a file is missing, malformed, of another format, or does not fit the other one.
     """
     description = _read_description(folder / JSON_FILE)
-    classes, preset = description.classes, description.preset
-    with torch.device("meta"):  # shapes only: a hostile class list allocates nothing
-        expected = {name: tensor.shape for name, tensor in build_network(preset, len(classes)).state_dict().items()}
-    expected[_TRANSITION_KEY] = torch.Size([len(classes), len(classes)])
+    count, annotators = len(description.classes), description.annotators
+    expected = _trunk_and_head_shapes(description, trunk, folder / JSON_FILE)
+    expected[_TRANSITION_KEY] = torch.Size([count, count])
+    if annotators:
+        expected[_ANNOTATORS_KEY] = torch.Size([len(annotators), count, count])
     tensors = _read_weights(folder / WEIGHTS_FILE, expected, description.weights_sha256)
-    transition = tensors.pop(_TRANSITION_KEY)
-    if (transition < 0).any() or not torch.allclose(transition.sum(dim=1), torch.ones(len(classes)), atol=1e-3):
-        raise DataError(f"{folder / WEIGHTS_FILE}: the rows of the transition matrix do not sum to 1; train again")
-    network = build_network(preset, len(classes))
+    transition, annotator_transitions = tensors.pop(_TRANSITION_KEY), tensors.pop(_ANNOTATORS_KEY, None)
+    for matrix in (transition, *(() if annotator_transitions is None else annotator_transitions)):
+        if (matrix < 0).any() or not torch.allclose(matrix.sum(dim=1), torch.ones(count), atol=1e-3):
+            raise DataError(f"{folder / WEIGHTS_FILE}: the rows of the transition matrix do not sum to 1; train again")
+    network = build_network(trunk or description.trunk, count, image_size=description.image_size)
     network.load_state_dict(tensors)
     return Model(
         network=network.to(resolve_device(device)).eval(),
-        classes=classes,
-        preset=preset,
+        classes=description.classes,
+        preset=description.preset,
         image_size=description.image_size,
         temperature=description.temperature,
         transition=transition,
         rho=description.rho,
+        annotators=annotators,
+        annotator_transitions=annotator_transitions,
         metadata=description.metadata,
     )
+
+
+def _trunk_and_head_shapes(description: "_Description", trunk: nn.Module | None, path: Path) -> dict[str, torch.Size]:
+    """The shape of every tensor of the network that `description` tells of, found without weights where possible."""
+    name, own = description.trunk, description.trunk.startswith(MODULE_PREFIX)
+    if own and trunk is None:
+        raise DataError(f"{path}: its trunk is your own {name!r}; give that module: load_model(folder, trunk=…)")
+    if trunk is not None and MODULE_PREFIX + type(trunk).__name__ != name:
+        raise DataError(
+            f"{path}: its trunk is {name!r}, not your {type(trunk).__name__}; load it without, or with that"
+        )
+
+    def build() -> TwoHeadNetwork:
+        return build_network(trunk or name, len(description.classes), image_size=description.image_size)
+
+    try:
+        if own:
+            network = build()
+        else:
+            try:
+                with torch.device("meta"):  # a hostile class list allocates nothing
+                    network = build()
+            except NotImplementedError:  # an architecture that computes with numbers as it is built
+                network = build()
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return {key: tensor.shape for key, tensor in network.state_dict().items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,9 +199,11 @@ class _Description:
 
     classes: tuple[str, ...]
     preset: str
+    trunk: str
     image_size: int
     temperature: float
     rho: float
+    annotators: tuple[str, ...]
     metadata: dict[str, str]
     weights_sha256: str
 
@@ -155,31 +220,37 @@ def _read_description(path: Path) -> _Description:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: not a FasTEN model") from error
-    if not isinstance(raw, dict) or raw.get("format") != _FORMAT:
-        raise DataError(f"{path} is not a FasTEN model of format {_FORMAT}; train it again with this version")
+    if not isinstance(raw, dict) or raw.get("format") not in _FORMATS:
+        raise DataError(
+            f"{path} is not a FasTEN model of format {_FORMATS[0]} or {_FORMAT}; train it with this version"
+        )
+    if raw["format"] == 1:
+        raw = {**raw, "trunk": raw.get("preset"), "annotators": []}
 
     def value(key: str, fits: bool, wanted: str) -> Any:
         if not fits:
             raise DataError(f"{path}: {key!r} must be {wanted}; train the model again")
         return raw[key]
 
-    classes, metadata, preset = raw.get("classes"), raw.get("metadata"), raw.get("preset")
-    size, digest = raw.get("image_size"), raw.get("weights_sha256")
-    names = (
-        isinstance(classes, list)
-        and all(isinstance(name, str) for name in classes)
-        and len(set(classes)) == len(classes) >= 2
-    )
+    classes, metadata, preset, trunk = (raw.get(key) for key in ("classes", "metadata", "preset", "trunk"))
+    size, digest, annotators = raw.get("image_size"), raw.get("weights_sha256"), raw.get("annotators")
+    names = isinstance(classes, list) and len(classes) >= 2 and _are_names(classes)
     texts = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
     return _Description(
         classes=tuple(value("classes", names, "two or more different names")),
         preset=find_preset(value("preset", isinstance(preset, str), "a preset's name")).name,
+        trunk=value("trunk", isinstance(trunk, str), "a trunk's name"),
         image_size=value("image_size", type(size) is int and 1 <= size <= 4096, "a whole number from 1 to 4096"),
         temperature=float(value("temperature", _is_number(raw.get("temperature"), above=0), "a number above 0")),
         rho=float(value("rho", _is_number(raw.get("rho"), above=-1), "a number from 0")),
+        annotators=tuple(value("annotators", _are_names(annotators), "different names")),
         metadata=value("metadata", texts, "texts by name"),
         weights_sha256=value("weights_sha256", isinstance(digest, str), "a hash"),
     )
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
 
 
 def _is_number(value: object, *, above: float) -> bool:
@@ -197,7 +268,7 @@ def _read_weights(path: Path, expected: dict[str, torch.Size], digest: str) -> d
             found = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             if found != expected:
                 odd = sorted({name for name, _ in found.items() ^ expected.items()})
-                raise DataError(f"{path}: tensors do not fit preset and classes ({', '.join(odd[:3])}); train again")
+                raise DataError(f"{path}: tensors do not fit trunk and classes ({', '.join(odd[:3])}); train again")
             tensors = {name: file.get_tensor(name) for name in found}
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); save the model again") from error

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -63,8 +62,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise DataError(
             f"{path} holds more than tensors, or is no file of torch's; save a state_dict, best as safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise DataError(f"{path} is not a sound weights file ({str(error).splitlines()[0][:120]})") from error
+    except DataError:
+        raise
+    except Exception as error:  # bytes that are no such file fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise DataError(f"{path} is not a sound weights file ({reason})") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -18,6 +18,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types.schema import ColSpec, DataType, Map, Schema
 
 import fasten_model
+from fasten_model.model import read_trunk_name
 from pipeline.errors import DataError
 
 with warnings.catch_warnings():
@@ -62,7 +63,7 @@ def package(model_dir: Path, target: Path, *, example_image: bytes) -> Path:
                 code_paths=[str(Path(fasten_model.__file__).parent)],
                 signature=SIGNATURE,
                 input_example=example,
-                pip_requirements=pip_requirements(),
+                pip_requirements=pip_requirements(read_trunk_name(model_dir)),
             )
             answer = pyfunc.load_model(str(target), suppress_warnings=True).predict(example)
         except Exception as error:  # whatever a broken model raises, it must not be registered
@@ -90,10 +91,11 @@ def complete_package(target: Path, *, run_id: str, model_id: str, location: str)
     model.save(str(description))
 
 
-def pip_requirements() -> list[str]:
-    """What a process must have installed to load the model, pinned to what runs here."""
+def pip_requirements(trunk: str = "") -> list[str]:
+    """What a process must have installed to load a model with that trunk, pinned to what runs here."""
+    names = (*_REQUIREMENTS, "timm") if trunk.startswith("timm:") else _REQUIREMENTS
     # A local build tag ("2.11.0+cpu") names a wheel that a package index does not have.
-    return [f"{name}=={version(name).split('+')[0]}" for name in _REQUIREMENTS]
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
 @contextmanager

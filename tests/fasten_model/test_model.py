@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,26 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from fasten_model.errors import DataError
-from fasten_model.model import JSON_FILE, WEIGHTS_FILE, Model, load_model, save_model
+from fasten_model.model import JSON_FILE, WEIGHTS_FILE, Model, load_model, read_trunk_name, save_model
 from fasten_model.network import build_network
 
 
-def small_model(seed: int = 0, classes: tuple[str, ...] = ("cat", "dög <b>", "ant")) -> Model:
+def small_model(
+    seed: int = 0,
+    classes: tuple[str, ...] = ("cat", "dög <b>", "ant"),
+    trunk: str | nn.Module = "small",
+    image_size: int = 16,
+) -> Model:
     torch.manual_seed(seed)
     num_classes = len(classes)
     return Model(
-        network=build_network("small", num_classes).eval(),
+        network=build_network(trunk, num_classes, image_size=image_size).eval(),
         classes=classes,
         preset="small",
-        image_size=16,
+        image_size=image_size,
         temperature=1.7,
         transition=torch.softmax(torch.randn(num_classes, num_classes), dim=1),
         rho=0.8,
@@ -68,6 +75,95 @@ def test_a_bad_image_is_named_by_its_position() -> None:
         small_model().predict_bytes([png(0), b"<html>"])
 
 
+class Own(nn.Module):
+    """A trunk of somebody's own, with tied weights."""
+
+    def __init__(self, width: int = 5) -> None:
+        super().__init__()
+        self.one = nn.Linear(3, width)
+        self.two = nn.Linear(3, width)
+        self.two.weight = self.one.weight
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        mean = images.mean(dim=(2, 3))
+        features: torch.Tensor = self.one(mean) + self.two(mean)
+        return features
+
+
+class Other(Own):
+    """Another class."""
+
+
+@pytest.mark.parametrize(
+    "trunk", ["fast", "torchvision:shufflenet_v2_x0_5", "regnet_y_400mf", "timm:test_resnet", "timm:test_vit"]
+)
+def test_every_kind_of_trunk_is_built_again_from_its_name(tmp_path: Path, trunk: str) -> None:
+    model = small_model(trunk=trunk, image_size=32)
+    save_model(model, tmp_path)
+    images = [png(0), png(200)]
+    assert torch.equal(load_model(tmp_path).predict_bytes(images), model.predict_bytes(images))
+    assert load_model(tmp_path).network.trunk_name == read_trunk_name(tmp_path) == model.network.trunk_name
+
+
+def test_a_module_of_ones_own_is_given_back_to_load_it(tmp_path: Path) -> None:
+    model = small_model(trunk=Own())
+    save_model(model, tmp_path)
+    fresh = Own()
+    loaded = load_model(tmp_path, trunk=fresh)
+    assert torch.equal(loaded.predict_bytes([png(7)]), model.predict_bytes([png(7)]))
+    assert not torch.equal(loaded.network.state_dict()["trunk.one.weight"], fresh.one.weight)
+    with pytest.raises(
+        DataError, match=r"its trunk is your own 'module:Own'; give that module: load_model\(folder, trunk"
+    ):
+        load_model(tmp_path)
+    with pytest.raises(DataError, match="its trunk is 'module:Own', not your Other"):
+        load_model(tmp_path, trunk=Other())
+    with pytest.raises(DataError, match=r"tensors do not fit trunk and classes \(clean_head\.weight"):
+        load_model(tmp_path, trunk=Own(width=6))
+
+
+def test_a_module_is_refused_where_the_model_has_a_trunk_of_its_own(tmp_path: Path) -> None:
+    save_model(small_model(), tmp_path)
+    with pytest.raises(DataError, match="its trunk is 'small', not your Own"):
+        load_model(tmp_path, trunk=Own())
+
+
+def test_a_trunk_whose_state_is_no_tensor_is_not_saved(tmp_path: Path) -> None:
+    class Stateful(Own):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"steps": 3}
+
+    with pytest.raises(DataError, match=r"module:Stateful keeps state that is no tensor \(trunk\._extra_state\)"):
+        save_model(small_model(trunk=Stateful()), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_is_known_of_each_annotator_travels_along(tmp_path: Path) -> None:
+    transitions = torch.softmax(torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0)), dim=2)
+    model = replace(small_model(), annotators=("ann", "bob"), annotator_transitions=transitions)
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.annotators == ("ann", "bob")
+    assert loaded.annotator_transitions is not None
+    assert torch.equal(loaded.annotator_transitions, transitions)
+
+
+@pytest.mark.parametrize("shape", [None, (3, 3), (1, 3, 3), (2, 4, 4)])
+def test_annotators_without_a_matrix_each_are_refused(shape: tuple[int, ...] | None) -> None:
+    transitions = None if shape is None else torch.full(shape, 1 / 3)
+    with pytest.raises(DataError, match=r"annotator_transitions must be \[2, 3, 3\]"):
+        replace(small_model(), annotators=("ann", "bob"), annotator_transitions=transitions)
+
+
+def test_a_model_of_format_1_still_loads(tmp_path: Path) -> None:
+    model = small_model()
+    save_model(model, tmp_path)
+    description = json.loads((tmp_path / JSON_FILE).read_text())
+    del description["trunk"], description["annotators"]
+    (tmp_path / JSON_FILE).write_text(json.dumps({**description, "format": 1}))
+    assert torch.equal(load_model(tmp_path).predict_bytes([png(7)]), model.predict_bytes([png(7)]))
+
+
 def test_saving_again_replaces_the_model_and_leaves_other_files_alone(tmp_path: Path) -> None:
     (tmp_path / "scores.parquet").write_text("kept")
     save_model(small_model(0), tmp_path)
@@ -100,7 +196,8 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2},
+        {"format": 3},
+        {"format": [2]},
         {"classes": ["only one"]},
         {"classes": ["cat", "cat", "ant"]},
         {"classes": ["cat", 1, "ant"]},
@@ -109,7 +206,14 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
         {"classes": [str(number) for number in range(100_000)]},
         {"preset": "no such preset"},
         {"preset": ["small"]},
-        {"preset": "resnet18"},
+        {"trunk": "resnet18"},
+        {"trunk": "no such trunk"},
+        {"trunk": "timm:hf-hub:someone/something"},
+        {"trunk": "module:Own"},
+        {"trunk": None},
+        {"annotators": "ann"},
+        {"annotators": ["ann", "ann"]},
+        {"annotators": ["ann", "bob"]},
         {"image_size": 0},
         {"image_size": True},
         {"image_size": 10**9},
@@ -160,7 +264,11 @@ def transpose_transition(tensors: dict[str, torch.Tensor]) -> None:
     tensors["transition"] = tensors["transition"].t().contiguous()
 
 
-@pytest.mark.parametrize("change", [rename_head, reshape_head, poison_head, transpose_transition])
+def add_annotators(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["annotator_transitions"] = tensors["transition"][None].clone()
+
+
+@pytest.mark.parametrize("change", [rename_head, reshape_head, poison_head, transpose_transition, add_annotators])
 def test_weights_that_do_not_fit_are_a_data_error(
     tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None]
 ) -> None:

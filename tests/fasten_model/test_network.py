@@ -1,10 +1,14 @@
-"""Shapes of the presets, and which loss reaches which head."""
+"""Two heads on a trunk, and which loss reaches which head."""
+
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from fasten_model.errors import DataError
-from fasten_model.network import build_network
+from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import PRESETS
 
@@ -17,16 +21,13 @@ def test_both_heads_answer_for_every_class(preset: str) -> None:
     assert network.clean_head.in_features == network.noisy_head.in_features
 
 
-@pytest.mark.parametrize("side", [8, 16, 28, 32])
-def test_the_small_trunk_takes_images_from_8_to_32_pixels(side: int) -> None:
-    clean_logits, _ = build_network("small", 3)(torch.zeros(2, 3, side, side))
-    assert clean_logits.shape == (2, 3)
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_preset_names_its_trunk(preset: str) -> None:
+    assert build_network(preset, 2).trunk_name == PRESETS[preset].trunk
 
 
-def test_the_resnet_keeps_its_resolution_in_the_stem() -> None:
-    network = build_network("resnet18", 2).eval()
-    stem = [module for name, module in network.trunk.named_children() if name in ("conv1", "bn1", "relu", "maxpool")]
-    assert torch.nn.Sequential(*stem)(torch.zeros(1, 3, 32, 32)).shape == (1, 64, 32, 32)
+def test_a_network_made_by_hand_names_its_module() -> None:
+    assert TwoHeadNetwork(nn.Flatten(), 12, 2).trunk_name == "module:Flatten"
 
 
 def test_the_noisy_head_trains_the_trunk_but_not_the_clean_head() -> None:
@@ -47,8 +48,24 @@ def test_prediction_does_not_depend_on_the_batch_and_leaves_the_mode_as_it_was()
     assert network.training
 
 
-def test_an_unknown_preset_lists_those_there_are() -> None:
-    with pytest.raises(DataError, match="'tiny'; choose one of small, resnet18, resnet34"):
+def test_the_trunk_starts_from_weights_in_a_file(tmp_path: Path) -> None:
+    other = build_network("small", 3).trunk.state_dict()
+    save_file(other, tmp_path / "trunk.safetensors")
+    network = build_network("small", 9, weights=tmp_path / "trunk.safetensors")
+    for name, tensor in network.trunk.state_dict().items():
+        assert torch.equal(tensor, other[name])
+
+
+def test_the_same_seed_draws_the_same_network_from_whichever_name() -> None:
+    def drawn(trunk: str) -> torch.Tensor:
+        torch.manual_seed(5)
+        return build_network(trunk, 3).clean_head.weight
+
+    assert torch.equal(drawn("paper"), drawn("resnet34"))
+
+
+def test_an_unknown_trunk_lists_those_there_are() -> None:
+    with pytest.raises(DataError, match="'tiny'; choose one of small, resnet18, resnet34, fast, torchvision:NAME"):
         build_network("tiny", 2)
 
 
