@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasten_model.calibrate import fit_temperature
 from fasten_model.device import resolve_device
@@ -21,7 +21,6 @@ from fasten_model.errors import DataError
 from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
 from fasten_model.posterior import soft_count_transition
-from fasten_model.presets import find_preset
 from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train
 
 logger = logging.getLogger(__name__)
@@ -98,8 +97,11 @@ def fit(
     *,
     holdout: float,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
+    trunk: nn.Module | None = None,
 ) -> Fitted:
     """Train FasTEN, calibrate it on the held-out audited samples, and estimate T of the original labels.
+
+    trunk: a module that maps images [B,3,S,S] to features [B,D]; a copy is trained in place of the one in `config`.
 
     Raises `DataError` where the sets cannot be trained on.
     """
@@ -118,13 +120,14 @@ def fit(
         ),
         config,
         on_epoch=on_epoch,
+        trunk=trunk,
     )
     device = resolve_device(config.device)
     model = Model(
         network=trained.network.to(device),
         classes=tuple(classes),
         preset=config.preset,
-        image_size=find_preset(config.preset).image_size,
+        image_size=config.settings().image_size,
         temperature=1.0,
         transition=trained.transition,
         rho=config.switches().rho,

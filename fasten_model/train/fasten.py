@@ -48,9 +48,11 @@ def train(
     *,
     on_epoch: OnEpoch | None = None,
     observer: Callable[[int, nn.Module], None] | None = None,
+    trunk: nn.Module | None = None,
 ) -> Trained:
     """Train FasTEN; `on_epoch` hears of each epoch as it ends, `observer` is shown the network as it is then.
 
+    trunk: a module that maps images [B,3,S,S] to features [B,D]; a copy is trained in place of the one in `config`.
     On a CPU the same seed gives the same result. Raises DataError if the loss stops being finite.
     """
     unseen = training_set.classes_without_estimate()
@@ -61,7 +63,7 @@ def train(
             training_set.num_classes,
             unseen[0],
         )
-    loop = Loop(config, training_set.num_classes)
+    loop = Loop(config, training_set.num_classes, trunk=trunk)
     step = FastenStep(loop, training_set, config)
     method = config.switches()
     history = loop.run(

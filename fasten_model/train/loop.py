@@ -72,7 +72,10 @@ class Loop:
     processes that train together draw the same.
     """
 
-    def __init__(self, config: TrainConfig, num_classes: int, *, process: Process = ALONE) -> None:
+    def __init__(
+        self, config: TrainConfig, num_classes: int, *, process: Process = ALONE, trunk: nn.Module | None = None
+    ) -> None:
+        """trunk: a module of the caller's, of which a copy is trained, in place of the one that `config` names."""
         self.config = config
         self.settings = config.settings()
         self.process = process
@@ -81,7 +84,10 @@ class Loop:
         with torch.random.fork_rng(devices=[]):  # the caller's random state is left as it was
             torch.manual_seed(derived_seed(config.seed, "network"))
             network = build_network(
-                self.settings.trunk, num_classes, image_size=self.settings.image_size, weights=config.trunk_weights
+                self.settings.trunk if trunk is None else trunk,
+                num_classes,
+                image_size=self.settings.image_size,
+                weights=config.trunk_weights,
             )
         self.network: TwoHeadNetwork = network.to(self.device).train()
         if self._on_gpu:
