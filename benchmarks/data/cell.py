@@ -24,7 +24,7 @@ class Cell:
     truth: Tensor
     """int64 [N]: the true labels of the noisy samples; −1 where nobody knows (`own`)."""
     true_transition: Tensor
-    """[K,K]: T counted over the noisy samples (over all pairs of the source where few of these truths are known); rows sum to 1."""
+    """[K,K]: T counted over the noisy samples, or over all pairs of the source where few of their truths are known."""
     expected_transition: Tensor | None
     """[K,K]: the T that the labels were drawn from, where the noise has one."""
     validation_images: Tensor

@@ -23,11 +23,14 @@ from benchmarks.data.source import UNKNOWN, Role, Source
 from fasten_model.errors import DataError
 from fasten_model.images.decode import decode_image
 
+DEFAULT_LIMIT = 100_000
+"""Images of a list where no limit is given: a million of them would not fit in the memory of most machines."""
 _MOST_IMAGE_BYTES = 50_000_000
 
 
 def load_clothing1m(root: Path | None, *, size: int, limit: int | None, seed: int) -> Source:
-    """At most `limit` images each of the noisy, the clean, the validation and the test list."""
+    """At most `limit` images (None: `DEFAULT_LIMIT`) each of the noisy, clean, validation and test list."""
+    limit = DEFAULT_LIMIT if limit is None else limit
     folder = existing_folder("clothing1m", root)
     texts = _Texts(folder)
     classes = tuple(texts.lines("category_names_eng.txt"))

@@ -31,8 +31,9 @@ def load_source(
     """The data set `name`, images size × size.
 
     root: the folder of its files. limit: at most so many images of each part (training and test; for clothing1m and
-    parquet noisy, clean, validation and test) are drawn with `seed` and kept in memory; None: all. clean, noisy: the
-    two files of `parquet`. Raises DataError, one line, for an unknown name and for files that are missing or unusable.
+    parquet noisy, clean, validation and test) are drawn with `seed` and kept in memory; None: all, or 100,000 a list
+    of clothing1m. clean, noisy: the files of `parquet` where they are not `root`'s clean.parquet and noisy.parquet.
+    Raises DataError, one line, for an unknown name and for files that are missing or unusable.
     """
     if size < 1:
         raise DataError(f"an image side of {size} pixels; give --size 1 or more")
@@ -50,5 +51,7 @@ def load_source(
         case "clothing1m":
             return load_clothing1m(root, size=size, limit=limit, seed=seed)
         case "parquet":
+            clean = clean or (root and root / "clean.parquet")
+            noisy = noisy or (root and root / "noisy.parquet")
             return load_parquet(clean, noisy, size=size, limit=limit, seed=seed)
     raise DataError(f"no data set is called {name!r}; there are {', '.join(DATASETS)}")

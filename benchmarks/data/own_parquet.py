@@ -25,7 +25,7 @@ TESTED = 0.25
 def load_parquet(clean: Path | None, noisy: Path | None, *, size: int, limit: int | None, seed: int) -> Source:
     """A quarter of the clean file is the test part; at most `limit` samples of each file are kept."""
     if clean is None or noisy is None:
-        raise DataError("the data set parquet needs two files: give --clean-file F and --noisy-file F")
+        raise DataError("the data set parquet needs clean.parquet and noisy.parquet: give their folder with --root")
     classes = _classes(clean, noisy)
     audited, bulk = (read_samples(path, size=size, classes=classes) for path in (clean, noisy))
     for path, samples in ((clean, audited), (noisy, bulk)):
