@@ -1,30 +1,65 @@
-"""Evaluation-mode logits of both heads, batch by batch."""
+"""Evaluation-mode logits of both heads, batch by batch, at the speed of the bare forward pass."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasten_model.images.augment import normalize
-from fasten_model.network import TwoHeadNetwork
+from fasten_model.images.feed import Feed
+from fasten_model.images.source import Images
 
-PREDICT_BATCH = 512
+CPU_BATCH = 64
+"""What a CPU's caches hold of a small trunk's activations: eight times as many take twice the time an image."""
+GPU_BATCH = 512
+_CHUNK = 2**16
+"""Images whose logits are gathered on the device before they are copied: one wait for the device each."""
 
 
 @torch.inference_mode()
-def predict_logits(network: TwoHeadNetwork, images: Tensor, *, batch: int = PREDICT_BATCH) -> tuple[Tensor, Tensor]:
+def predict_logits(network: nn.Module, images: Tensor | Images, *, batch: int | None = None) -> tuple[Tensor, Tensor]:
     """uint8 images [N,3,S,S] → (clean logits, noisy logits), each fp32 [N,K] on the CPU.
 
-    Images may lie anywhere: each batch is moved to the network's device, and only there turned into floats. The
-    network is left in the mode (train or eval) it was found in.
+    `network` maps normalised images to that pair, as `TwoHeadNetwork` does; it is left in the mode (train or eval) it
+    was found in. Images may lie anywhere: each batch (64 on a CPU, 512 on a GPU, unless told) goes to the network's
+    device as bytes, read ahead of the one being scored, and only there turns into floats. On a GPU the network runs
+    under bfloat16 autocast, channels last.
     """
-    device = network.clean_head.weight.device
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     was_training = network.training
     network.eval()
     try:
-        outputs = [network(normalize(chunk.to(device))) for chunk in torch.split(images, batch)] if len(images) else []
+        return _predict(network, images, device, batch or (GPU_BATCH if device.type == "cuda" else CPU_BATCH))
     finally:
         network.train(was_training)
-    if not outputs:
-        empty = torch.empty(0, network.clean_head.out_features)
-        return empty, empty.clone()
-    clean, noisy = zip(*outputs, strict=True)
-    return torch.cat(clean).float().cpu(), torch.cat(noisy).float().cpu()
+
+
+def _predict(network: nn.Module, images: Tensor | Images, device: torch.device, batch: int) -> tuple[Tensor, Tensor]:
+    if len(images) == 0:  # one black image tells K
+        clean, noisy = _logits(network, torch.zeros(1, *images.shape[1:], dtype=torch.uint8, device=device))
+        return clean[:0].cpu(), noisy[:0].cpu()
+    # Each image is needed once: moving the whole set to a GPU first would only put off the start.
+    there = isinstance(images, Tensor) and images.device == device
+    feed = Feed(images, device, budget_bytes=None if there or device.type == "cpu" else 0)
+    scored: list[tuple[Tensor, Tensor]] = []
+    chunk: list[tuple[Tensor, Tensor]] = []
+    for uint8 in feed.batches(torch.split(torch.arange(len(images)), batch)):
+        chunk.append(_logits(network, uint8))
+        if len(chunk) * batch >= _CHUNK:
+            scored.append(_to_cpu(chunk))
+            chunk = []
+    return _to_cpu([*scored, _to_cpu(chunk)] if chunk else scored)
+
+
+def _logits(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """uint8 [B,3,S,S] on the device → logits of both heads, fp32 [B,K], there."""
+    on_gpu = images.device.type == "cuda"
+    normal = normalize(images)
+    if on_gpu:
+        normal = normal.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=on_gpu):
+        clean, noisy = network(normal)
+    return clean.float(), noisy.float()
+
+
+def _to_cpu(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    clean, noisy = zip(*pairs, strict=True)
+    return torch.cat(clean).cpu(), torch.cat(noisy).cpu()

@@ -69,13 +69,3 @@ def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _within(positions: Tensor, length: int) -> Tensor:
     return (positions >= 0) & (positions < length)
-
-
-def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """`crop` with shifts drawn here."""
-    return crop(images, draw_shifts(len(images), padding, generator), padding) if padding else images
-
-
-def random_horizontal_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """`flip` with flips drawn here."""
-    return flip(images, draw_flips(len(images), generator))

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.images.augment import crop, draw_flips, draw_shifts, normalize
+from fasten_model.images.feed import Feed
 from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.presets import Preset
 from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
 from fasten_model.train.config import TrainConfig
-from fasten_model.train.feed import Feed
 from fasten_model.train.plan import CleanPlan, Indices, noisy_epoch, own_share, steps_per_epoch
 from fasten_model.train.process import ALONE, Process
 from fasten_model.train.seeds import derived_seed, generator

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fasten_model.errors import DataError
+from fasten_model.images import feed as feed_module
+from fasten_model.images.feed import Feed
 from fasten_model.images.source import Images, TableImages
-from fasten_model.train import feed as feed_module
-from fasten_model.train.feed import Feed
 
 CPU = torch.device("cpu")
 IMAGES = torch.randint(256, (40, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
