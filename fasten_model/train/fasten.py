@@ -117,7 +117,7 @@ class FastenStep(TrainingStep):
         self._clean_estimates = own(data.clean_estimates).to(device).float()
         order = torch.randperm(clean_count, generator=generator(config.seed, "folds"))
         self._folds = own(order % method.folds).to(device)
-        size = len(self._original) if method.correction == "average" else 0
+        size = len(self._original) if method.correction in ("average", "ensemble") else 0
         self._average = torch.zeros(size, data.num_classes, device=device)  # running mean of q; 0 before a first visit
         frequency = torch.bincount(data.clean_labels.cpu(), minlength=data.num_classes) + 1.0
         self._clean_prior = (frequency / frequency.sum()).to(device)
@@ -181,6 +181,10 @@ class FastenStep(TrainingStep):
             labels = self._labels[index]
             corrected = labels != self._original[index]
             return torch.where(corrected, cross_entropy(clean_logits, labels), loss)
+        if self._method.correction == "ensemble":
+            mean = self._average[index]
+            targets = torch.softmax(mean.clamp(min=1e-30).log() + evidence, dim=1)
+            return torch.where(mean.sum(dim=1) > 0, soft_cross_entropy(clean_logits, targets), loss)
         if self._method.correction == "average":
             targets = self._average[index]  # [B, K]
             visited = targets.sum(dim=1) > 0
@@ -207,6 +211,11 @@ class FastenStep(TrainingStep):
         if method.correction == "confidence":
             if started:
                 self._labels[index] = correct_labels(p, original, method.rho)
+            return
+        if method.correction == "ensemble":
+            kept = self._average[index]
+            share = torch.where(kept.sum(dim=1, keepdim=True) > 0, method.average_momentum, 0.0)
+            self._average[index] = share * kept + (1 - share) * p
             return
         q = torch.softmax(torch.log(p.clamp(min=torch.finfo(p.dtype).tiny)) + evidence, dim=1)  # [B, K]
         if method.correction == "average":

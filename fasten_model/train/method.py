@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_type_hints
 from fasten_model.errors import DataError
 
 Estimator = Literal["clean_batch", "clean_decayed", "bulk"]
-Correction = Literal["confidence", "posterior", "average", "none"]
+Correction = Literal["confidence", "posterior", "average", "ensemble", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
