@@ -1,4 +1,4 @@
-"""The preset `paper` against a plain transcription of the paper's equations: NumPy, float64, loops, gradients by hand."""
+"""The preset `paper` against its equations in NumPy: float64, one sample at a time, gradients by hand."""
 
 from dataclasses import dataclass, replace
 
