@@ -1,12 +1,14 @@
 """Labelled images in memory, and how they come from the two inline Parquet files."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fasten_model.errors import DataError
 from fasten_model.images.parquet import Samples, read_samples
 
 _log = logging.getLogger(__name__)
@@ -28,6 +30,46 @@ class LabelledImages:
     """int64 [N]: what the annotators had said of an audited sample; −1 where nobody had."""
     estimates: Tensor
     """bool [N]: drawn at random, so that it may estimate T̂, calibration and accuracy (false: a targeted review)."""
+
+    @classmethod
+    def from_tensors(
+        cls,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        sample_ids: Sequence[str] | None = None,
+        given_labels: Tensor | None = None,
+        estimates: Tensor | None = None,
+    ) -> "LabelledImages":
+        """From images uint8 [N,3,S,S] and labels int64 [N] alone; the rest is as below unless given.
+
+        sample_ids: `0`, `1`, …; which audited samples are held out depends on these. given_labels: unknown.
+        estimates: all drawn at random. Raises `DataError` where a shape or type is another, or an id occurs twice.
+        """
+        count = len(images)
+        ids = tuple(map(str, range(count))) if sample_ids is None else tuple(sample_ids)
+        given = torch.full((count,), UNKNOWN) if given_labels is None else given_labels
+        drawn = torch.ones(count, dtype=torch.bool) if estimates is None else estimates
+        if (
+            images.dtype != torch.uint8
+            or images.ndim != 4
+            or images.shape[1] != 3
+            or images.shape[2] != images.shape[3]
+        ):
+            raise DataError(
+                f"images must be uint8 [N,3,S,S], got {images.dtype} {list(images.shape)}".replace("torch.", "")
+            )
+        for name, tensor, dtype in (
+            ("labels", labels, torch.int64),
+            ("given_labels", given, torch.int64),
+            ("estimates", drawn, torch.bool),
+        ):
+            if tensor.dtype != dtype or tensor.shape != (count,):
+                found = f"{tensor.dtype} {list(tensor.shape)}"
+                raise DataError(f"{name} must be {dtype} [{count}], got {found}".replace("torch.", ""))
+        if len(set(ids)) != count or len(ids) != count:
+            raise DataError(f"sample_ids must be {count} different texts, got {len(ids)}, {len(set(ids))} different")
+        return cls(sample_ids=ids, images=images, labels=labels, given_labels=given, estimates=drawn)
 
     def __len__(self) -> int:
         return len(self.sample_ids)

@@ -1,0 +1,40 @@
+"""Labelled images from tensors."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from fasten_model.errors import DataError
+from fasten_model.labelled import LabelledImages
+
+
+def test_images_and_labels_are_enough() -> None:
+    labelled = LabelledImages.from_tensors(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0]))
+    assert labelled.sample_ids == ("0", "1", "2")
+    assert labelled.given_labels.tolist() == [-1, -1, -1]
+    assert labelled.estimates.all()
+    assert len(labelled.at(torch.tensor([True, False, True]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"images": torch.zeros(2, 3, 8, 8)}, r"images must be uint8 \[N,3,S,S\], got float32 \[2, 3, 8, 8\]"),
+        ({"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, r"got uint8 \[2, 1, 8, 8\]"),
+        ({"images": torch.zeros(2, 3, 8, 9, dtype=torch.uint8)}, r"got uint8 \[2, 3, 8, 9\]"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, r"labels must be int64 \[2\], got int64 \[3\]"),
+        ({"labels": torch.zeros(2)}, r"labels must be int64 \[2\], got float32 \[2\]"),
+        (
+            {"given_labels": torch.zeros(2, 1, dtype=torch.int64)},
+            r"given_labels must be int64 \[2\], got int64 \[2, 1\]",
+        ),
+        ({"estimates": torch.zeros(2)}, r"estimates must be bool \[2\]"),
+        ({"sample_ids": ["a", "a"]}, "sample_ids must be 2 different texts, got 2, 1 different"),
+        ({"sample_ids": ["a"]}, "got 1, 1 different"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes: dict[str, Any], says: str) -> None:
+    sound = {"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "labels": torch.zeros(2, dtype=torch.int64)}
+    with pytest.raises(DataError, match=says):
+        LabelledImages.from_tensors(**{**sound, **changes})
