@@ -105,6 +105,12 @@ def fit(
 
     Raises `DataError` where the sets cannot be trained on.
     """
+    side = noisy.images.shape[-1]
+    if config.image_size not in (None, side):
+        raise DataError(
+            f"images are {side}×{side}, image_size is {config.image_size}: decode them to that, or leave it out"
+        )
+    config = replace(config, image_size=side)
     check_trainable(noisy, clean, classes)
     num_classes = len(classes)
     held = holdout_mask(clean, holdout, num_classes)
