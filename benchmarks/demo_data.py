@@ -8,8 +8,6 @@ the truth) among the first samples of each order: those are the labels that a re
 """
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Sequence
@@ -17,8 +15,10 @@ from datetime import UTC, datetime
 
 import torch
 
+from benchmarks.machine import machine_line
 from fasten_model.fitting import fit, holdout_mask
 from fasten_model.images.parquet import decode_image
+from fasten_model.images.source import as_images
 from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
 from fasten_model.predict import predict_logits
@@ -43,6 +43,10 @@ def labelled(samples: Sequence[DemoSample], classes: Sequence[str], size: int, *
         given_labels=torch.tensor([classes.index(label) for label in given]),
         estimates=torch.ones(len(samples), dtype=torch.bool),
     )
+
+
+def _in_memory(samples: LabelledImages) -> torch.Tensor:
+    return as_images(samples.images).take(torch.arange(len(samples)))
 
 
 def _consensus(sample: DemoSample) -> str:
@@ -74,11 +78,14 @@ def one_seed(dataset: DemoDataset, seed: int) -> dict[str, float]:
     taught = clean.at(~holdout_mask(clean, 0.25, len(classes)))
     started = time.perf_counter()
     plain = train_cross_entropy(
-        torch.cat([noisy.images, taught.images]), torch.cat([noisy.labels, taught.labels]), len(classes), config
+        torch.cat([_in_memory(noisy), _in_memory(taught)]),
+        torch.cat([noisy.labels, taught.labels]),
+        len(classes),
+        config,
     )
     plain_seconds = time.perf_counter() - started
 
-    rows = scoring.score(model, noisy, rho=config.rho, model_version="benchmark").to_pylist()
+    rows = scoring.score(model, noisy, rho=config.switches().rho, model_version="benchmark").to_pylist()
     suggested_wrong = [
         classes.index(row["suggested_label"]) != right for row, right in zip(rows, truth.tolist(), strict=True)
     ]
@@ -113,8 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     seeds = parser.parse_args().seeds
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}, "
-          f"torch {torch.__version__} on CPU; digits, 1,200 noisy + 200 audited, n = {seeds} seeds")  # fmt: skip
+    print(f"{machine_line()}; digits, 1,200 noisy + 200 audited, n = {seeds} seeds")
     runs = []
     for seed in range(seeds):
         runs.append(one_seed(load_dataset("digits", seed=seed), seed))

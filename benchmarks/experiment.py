@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data import Cell
-from benchmarks.machine import machine_line
+from benchmarks.data.noise import counted_transition
+from benchmarks.machine import code_line, hardware_line
 from benchmarks.measures import accuracy, correction, expected_calibration_error, transition_error
 from benchmarks.methods.base import Method, Outcome
 from benchmarks.results import Row
@@ -80,26 +81,36 @@ def measure(
         dataset=dataset,
         noisy=len(cell.problem.noisy_labels),
         clean=len(cell.problem.clean_labels),
-        machine=machine_line(resolve_device(config.device)),
+        machine=hardware_line(resolve_device(config.device)),
+        code=code_line(),
     )
     try:
         epochs = config.settings().epochs if seconds is None else epochs_within(seconds, method, cell, config)
         config = replace(config, epochs=epochs)
-        row = replace(row, epochs=epochs, config=json.dumps(asdict(config), default=str))
+        row = replace(row, epochs=epochs, config=_described(config))
         return _measured(row, method, cell, config, rho)
     except Exception as error:  # one method's failure must not end a night of runs
         reason = str(error).strip().splitlines()
         return replace(row, error=f"{type(error).__name__}: {reason[0] if reason else ''}"[:300])
 
 
+def _described(config: TrainConfig) -> str:
+    """As JSON; FasTEN's switches are in it where they are the config's own and not the method's."""
+    said = config.described()
+    if config.method is None:
+        said = {name: value for name, value in said.items() if not name.startswith("method.")}
+    return json.dumps(said, default=str)
+
+
 def _measured(row: Row, method: Method, cell: Cell, config: TrainConfig, rho: float) -> Row:
     device = resolve_device(config.device)
     watcher = _Watcher(cell.validation_images, cell.validation_labels, device)
     with _peak_memory(device) as peak_mib:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         outcome = method(cell.problem, config, watcher)
         _wait(device)
         seconds = time.perf_counter() - started - watcher.seconds
+        cpu_seconds = time.process_time() - cpu_started - watcher.cpu_seconds
     _check(outcome, len(cell.problem.noisy_labels), cell.problem.num_classes)
 
     known = cell.truth >= 0  # real data does not have the truth of each sample
@@ -107,7 +118,11 @@ def _measured(row: Row, method: Method, cell: Cell, config: TrainConfig, rho: fl
     labels = correction(outcome.beliefs.cpu()[known], given, truth, rho)
     test = torch.softmax(_logits(outcome.network, cell.test_images), dim=1)
     best = watcher.best_network
-    distance = None if outcome.transition is None else transition_error(outcome.transition, cell.true_transition)
+    distance, true_transition = None, cell.true_transition
+    if outcome.transition_of is not None:  # T̂ of corrected labels is held against what they have become
+        true_transition = counted_transition(truth, outcome.transition_of.cpu()[known], cell.problem.num_classes)
+    if outcome.transition is not None:
+        distance = transition_error(outcome.transition, true_transition)
     epochs = row.epochs or 0
     return replace(
         row,
@@ -121,7 +136,7 @@ def _measured(row: Row, method: Method, cell: Cell, config: TrainConfig, rho: fl
         ece=expected_calibration_error(test, cell.test_labels),
         transition_absolute=distance.absolute if distance else None,
         transition_chi2=distance.chi2 if distance else None,
-        true_diagonal=float(cell.true_transition.double().diagonal().mean()),
+        true_diagonal=float(true_transition.double().diagonal().mean()),
         estimated_diagonal=distance.estimated_diagonal if distance else None,
         labels_correct=labels.correct,
         labels_correct_of_wrong=labels.correct_of_wrong,
@@ -129,6 +144,7 @@ def _measured(row: Row, method: Method, cell: Cell, config: TrainConfig, rho: fl
         relabel_recall=labels.recall,
         relabelled=labels.relabelled,
         seconds=seconds,
+        cpu_seconds=cpu_seconds,
         images_per_second=len(known) * epochs / seconds,
         peak_memory_mib=peak_mib(),
         passes=outcome.passes,
@@ -143,17 +159,18 @@ class _Watcher:
         self.accuracies: list[float] = []
         self.best_epoch: int | None = None
         self.best_network: nn.Module | None = None
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
 
     def __call__(self, epoch: int, network: nn.Module) -> None:
         _wait(self._device)  # what training still had to do is training's time
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         found = accuracy(_logits(network, self._images).argmax(dim=1), self._labels)
         if found is not None:
             if found > max(self.accuracies, default=-1.0):
                 self.best_epoch, self.best_network = epoch, copy.deepcopy(network)
             self.accuracies.append(found)
         self.seconds += time.perf_counter() - started
+        self.cpu_seconds += time.process_time() - cpu_started
 
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ started again; the tables are in `--out`.md. Figures: `benchmarks.report.LEGEND`
 """
 
 import argparse
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from benchmarks.report import markdown
 from benchmarks.results import ResultsFile, Row, read_rows
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
-from fasten_model.presets import PRESETS, find_preset
+from fasten_model.network import build_network
+from fasten_model.presets import PRESETS
 from fasten_model.train import TrainConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,17 +71,28 @@ class Plan:
             "imbalance": self.imbalance,
             "epochs": self.budget.epochs,
             "budget_seconds": self.budget.seconds,
-            "trunk": config.preset,
+            "preset": config.preset,
+            "trunk": config.settings().trunk,
             "noisy_batch": config.noisy_batch,
             "clean_batch": config.clean_batch,
             "lr": config.lr,
             "horizontal_flip": config.horizontal_flip,
+            "compile": config.compile,
             "device": resolve_device(config.device).type,
             "rho": self.rho,
         }
 
 
-def run(plan: Plan, methods: Mapping[str, Method], results: ResultsFile) -> None:
+Configure = Callable[[str, TrainConfig], TrainConfig]
+"""(name of the method, the config that all have) → the config that it is run with."""
+
+
+def same_for_all(_: str, config: TrainConfig) -> TrainConfig:
+    """What a comparison of methods takes."""
+    return config
+
+
+def run(plan: Plan, methods: Mapping[str, Method], results: ResultsFile, configure: Configure = same_for_all) -> None:
     """Every row that `results` does not have yet; a line is printed for each.
 
     A cell is drawn once for all methods. With a budget in seconds the epochs of a method are found out once, at its
@@ -100,7 +111,7 @@ def run(plan: Plan, methods: Mapping[str, Method], results: ResultsFile) -> None
             )  # fmt: skip
             for name in todo:
                 epochs = plan.budget.epochs if seconds is None else chosen.get(name)
-                config = replace(plan.config, seed=seed, epochs=epochs)
+                config = configure(name, replace(plan.config, seed=seed, epochs=epochs))
                 row = measure(
                     name, methods[name], plan.dataset, cell, config,
                     rho=plan.rho, seconds=seconds if epochs is None else None,
@@ -125,8 +136,8 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.2f} %"
 
 
-def report(title: str, paths: Sequence[Path]) -> str:
-    """The rows of all `paths` as Markdown; of two rows of the same run, the one that did not fail, or the later."""
+def gathered(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
+    """(the rows of all `paths`, a line on how each file was made); of two of one run, the good or the later one."""
     rows: dict[tuple[str, str, int, str], Row] = {}
     lines = []
     for path in paths:
@@ -137,56 +148,100 @@ def report(title: str, paths: Sequence[Path]) -> str:
             key = (row.dataset, *row.key)
             if key not in rows or row.error is None:
                 rows[key] = row
-    ordered = sorted(rows.values(), key=lambda row: row.seed)  # stable: methods and cells as they were run
-    return markdown(title, ordered, lines)
+    return sorted(rows.values(), key=lambda row: row.seed), lines  # stable: methods and cells as they were run
 
 
-def add_options(made: argparse.ArgumentParser) -> None:
-    """What says on which data, how long and how to train; `plan_from` reads it."""
+def report(title: str, paths: Sequence[Path]) -> str:
+    """The rows of all `paths` as Markdown."""
+    rows, lines = gathered(paths)
+    return markdown(title, rows, lines)
+
+
+def run_and_report(
+    options: argparse.Namespace,
+    methods: Mapping[str, Method],
+    reported: Callable[[str, Sequence[Path]], str],
+    configure: Configure = same_for_all,
+) -> None:
+    """Run what `options` ask for and write the tables beside the rows, whatever ends the run; print them."""
+    plan = plan_from(options)
+    results = open_results(options, plan)
+    try:
+        run(plan, methods, results, configure)
+    finally:
+        if results.path.exists():
+            text = reported(plan.dataset, [results.path])
+            results.path.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def show_report(options: argparse.Namespace, reported: Callable[[str, Sequence[Path]], str]) -> None:
+    """Print the tables of `--report`'s files, and write them to `--out`.md where that is given."""
+    text = reported("all files", options.report)
+    print(text)
+    if options.out:
+        options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+
+
+def add_options(made: argparse.ArgumentParser, *, out: str = "") -> None:
+    """What says on which data, how long and how to train (`plan_from`), and where to keep it.
+
+    out: what the name of the results begins with, where the command line gives none.
+    """
+    made.set_defaults(out_begins=out)
     made.add_argument("--dataset", choices=DATASETS, default="digits")
     made.add_argument(
         "--root", type=Path, help="folder of the data's files (parquet: with clean.parquet, noisy.parquet)"
     )
     made.add_argument("--limit", type=positive, help="keep at most so many images of each part in memory")
-    made.add_argument("--noise", nargs="+", type=parse_noise, default=[NoiseSpec(kind="asym", rate=0.4)],
-                      metavar="KIND", help="one or several cells: " + "; ".join(KINDS.values()))  # fmt: skip
+    kinds = "; ".join(KINDS.values()).replace("%", "%%")
+    asym = [NoiseSpec(kind="asym", rate=0.4)]
+    made.add_argument(
+        "--noise", nargs="+", type=parse_noise, default=asym, metavar="KIND", help=f"one or several cells: {kinds}"
+    )
     for name in ("noisy", "clean", "validation"):
         made.add_argument(f"--{name}", type=positive, help=f"{name} samples")
     made.add_argument("--imbalance", type=float, default=1.0, help="how much the first class outnumbers the last")
     made.add_argument("--seeds", type=positive, default=3, help="how many: 0, 1, …")
     made.add_argument("--first-seed", type=int, default=0)
     made.add_argument("--budget", type=parse_budget, default=Budget(epochs=15), help="15epochs or 60s, of each method")
-    made.add_argument("--trunk", choices=tuple(PRESETS), default="small", help="with its optimiser, schedule, batches")
+    made.add_argument("--preset", choices=tuple(PRESETS), help="trunk, optimiser, schedule, batches (default: small)")
+    made.add_argument("--trunk", help="another trunk in the preset's place; a preset's name alone means that preset")
+    made.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
     made.add_argument("--noisy-batch", type=positive)
     made.add_argument("--clean-batch", type=positive)
     made.add_argument("--lr", type=float)
     made.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror pictures (default: by data set)")
     made.add_argument("--rho", type=float, default=0.8, help="belief from which on a label counts as changed")
-    made.add_argument("--out", type=Path, help="where to, without ending (default: benchmarks/results/DATASET)")
+    made.add_argument("--out", type=Path, help=f"where to, without ending (default: benchmarks/results/{out}DATASET)")
     made.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
                       help="go on with what --out has (default); --no-resume: end where it is there")  # fmt: skip
+    made.add_argument("--report", nargs="+", type=Path, metavar="PARQUET", help="run nothing; show these files' rows")
 
 
 def plan_from(options: argparse.Namespace) -> Plan:
     """Read the data and settle every choice; `DataError` for one that cannot be."""
     noisy, clean, validation = SIZES[options.dataset]
     flip = options.flip if options.flip is not None else options.dataset not in HANDED
+    named = options.trunk in PRESETS and options.preset is None
     config = TrainConfig(
-        preset=options.trunk,
+        preset=options.preset or (options.trunk if named else "small"),
+        trunk=None if named else options.trunk,
         noisy_batch=options.noisy_batch,
         clean_batch=options.clean_batch,
         lr=options.lr,
         horizontal_flip=flip,
+        compile=options.compile,
         device=str(resolve_device(options.device)),
     )
+    settings = config.settings()
+    build_network(settings.trunk, 2, image_size=settings.image_size)  # says now what is wrong with it, not in each row
     files = {}
     if options.dataset == "parquet":
         if options.root is None:
             raise DataError("--dataset parquet needs --root, the folder with clean.parquet and noisy.parquet")
         files = {name: options.root / f"{name}.parquet" for name in ("clean", "noisy")}
-    source = load_source(
-        options.dataset, root=options.root, size=find_preset(options.trunk).image_size, limit=options.limit, **files
-    )
+    source = load_source(options.dataset, root=options.root, size=settings.image_size, limit=options.limit, **files)
     return Plan(
         dataset=options.dataset,
         source=source,
@@ -204,7 +259,7 @@ def plan_from(options: argparse.Namespace) -> Plan:
 
 def open_results(options: argparse.Namespace, plan: Plan) -> ResultsFile:
     """The file of `--out`; `DataError` where `--no-resume` meets one that is there."""
-    out = options.out or RESULTS / options.dataset
+    out = options.out or RESULTS / f"{options.out_begins}{options.dataset}"
     path = out.parent / f"{out.name.removesuffix('.parquet')}.parquet"
     if path.exists() and not options.resume:
         raise DataError(f"{path} is there already; leave --no-resume away to go on with it, or write elsewhere (--out)")
@@ -233,26 +288,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = parser("benchmarks.learn", __doc__)
     add_options(made)
     made.add_argument("--methods", nargs="+", metavar="NAME", help=f"default all: {' '.join(METHODS)}")
-    made.add_argument("--report", nargs="+", type=Path, metavar="PARQUET", help="run nothing; show these files' rows")
     options = made.parse_args(arguments)
     use_threads(options.threads)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+
+    def reported(subject: str, paths: Sequence[Path]) -> str:
+        return report(f"Methods of the harness: {subject}", paths)
+
     if options.report:
-        text = report("Methods of the harness", options.report)
-        print(text)
-        if options.out:
-            options.out.with_suffix(".md").write_text(text, encoding="utf-8")
-        return 0
-    methods = chosen_methods(options.methods)
-    plan = plan_from(options)
-    results = open_results(options, plan)
-    try:
-        run(plan, methods, results)
-    finally:
-        if results.path.exists():
-            text = report(f"Methods of the harness on {plan.dataset}", [results.path])
-            results.path.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
+        show_report(options, reported)
+    else:
+        run_and_report(options, chosen_methods(options.methods), reported)
     return 0
 
 

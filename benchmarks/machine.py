@@ -11,13 +11,22 @@ import torchvision  # type: ignore[import-untyped]
 
 
 def machine_line(device: str | torch.device = "cpu") -> str:
-    """One line: processor, cores, memory, system, versions, device or threads, the code's commit, date (UTC)."""
+    """One line: processor, cores, memory, system, versions, device or threads; the code's commit, date (UTC)."""
+    return f"{hardware_line(device)}; {code_line()}"
+
+
+def hardware_line(device: str | torch.device = "cpu") -> str:
+    """What stays the same from run to run: everything but commit and date."""
     facts = machine(device)
     return (
         f"{facts['processor']}, {facts['cores']} cores, {facts['memory']}, {facts['system']}; "
-        f"Python {facts['python']}, torch {facts['torch']} on {facts['device']}; "
-        f"code {facts['commit']}; {facts['date']}"
+        f"Python {facts['python']}, torch {facts['torch']} on {facts['device']}"
     )
+
+
+def code_line() -> str:
+    """“code 97b50b6+, 2026-11-22 18:57 UTC”; + where tracked files differ from the commit."""
+    return f"code {_commit()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def machine(device: str | torch.device = "cpu") -> dict[str, str]:
@@ -31,8 +40,6 @@ def machine(device: str | torch.device = "cpu") -> dict[str, str]:
         "torch": torch.__version__,
         "torchvision": str(torchvision.__version__),
         "device": device_name(device),
-        "commit": _commit(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 

@@ -27,6 +27,7 @@ PRECISION = _percent("relabels right %", lambda row: row.relabel_precision)
 CALIBRATION = _percent("ECE %", lambda row: row.ece)
 DISTANCE = Column(title="T̂ abs. error", of=lambda row: row.transition_absolute, digits=4)
 SECONDS = Column(title="seconds", of=lambda row: row.seconds, digits=1)
+CPU_SECONDS = Column(title="CPU s", of=lambda row: row.cpu_seconds, digits=1)
 
 LEARNING = (
     ACCURACY,
@@ -42,6 +43,7 @@ COST = (
     Column(title="χ²", of=lambda row: row.transition_chi2, digits=4),
     Column(title="diagonal of T̂", of=lambda row: row.estimated_diagonal, digits=3),
     SECONDS,
+    CPU_SECONDS,
     Column(title="images/s", of=lambda row: row.images_per_second, digits=0),
     Column(title="peak MiB", of=lambda row: row.peak_memory_mib, digits=0),
     Column(title="passes", of=lambda row: row.passes),
@@ -54,9 +56,9 @@ after the last epoch, and at the epoch that was best on the clean validation set
 bins. labels right %: share of the noisy set whose likeliest class, as the method believes, is the truth; then the same
 among those whose given label is wrong. relabels right %: precision of the labels changed at ρ; wrong set right %: share
 of the wrong labels that this sets right. T̂ abs. error: mean |T̂ − T| over all entries; χ²: mean over rows of
-Σ (T̂ − T)²/T where T > 0. images/s: noisy images × epochs ÷ seconds. passes: images through the trunk, forward and
-backward, ÷ those of plain training on the noisy set. peak MiB: GPU memory allocated, or growth of the resident set on a
-CPU.
+Σ (T̂ − T)²/T where T > 0. CPU s: the process's own time. images/s: noisy images × epochs ÷ seconds. passes: images
+through the trunk, forward and backward, ÷ those of plain training on the noisy set. peak MiB: GPU memory allocated, or
+growth of the resident set on a CPU.
 """
 
 
@@ -66,27 +68,37 @@ def markdown(title: str, rows: Sequence[Row], settings: Sequence[str]) -> str:
     settings: lines that say how the rows were made.
     """
     good = [row for row in rows if row.error is None]
-    parts = [f"# {title}", *settings, *_unique(row.machine for row in rows if row.machine), LEGEND]
-    cells = _unique(_cell(row) for row in good)
+    parts = [f"# {title}", *settings, *_made(rows), LEGEND]
+    cells = unique(cell_of(row) for row in good)
     if len(cells) > 1:
         for column in (ACCURACY, LABELS):
             parts += [f"## {column.title}, all cells", _overview(good, cells, column)]
     for cell in cells:
-        inside = [row for row in good if _cell(row) == cell]
+        inside = [row for row in good if cell_of(row) == cell]
         parts += [f"## {cell}", _given(inside), _by_method(inside, LEARNING), _by_method(inside, COST)]
     failed = [row for row in rows if row.error is not None]
     if failed:
-        lines = [f"- {_cell(row)}, seed {row.seed}, {row.method}: {row.error}" for row in failed]
+        lines = [f"- {cell_of(row)}, seed {row.seed}, {row.method}: {row.error}" for row in failed]
         parts += ["## Failed", "\n".join(lines)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def differences(rows: Iterable[Row], method: str, base: str, column: Column) -> Mean | None:
     """`method` − `base` in `column`, paired by data set, cell and seed; None where no pair has both figures."""
-    values = {(_cell(row), row.seed, row.method): column.of(row) for row in rows if row.error is None}
-    pairs = [(value, values.get((cell, seed, base))) for (cell, seed, name), value in values.items() if name == method]
-    found = [column.scale * (value - other) for value, other in pairs if value is not None and other is not None]
+    found = [column.scale * (value - other) for value, other in _pairs(rows, method, base, column)]
     return mean_with_interval(found) if found else None
+
+
+def ratios(rows: Iterable[Row], method: str, base: str, column: Column) -> Mean | None:
+    """`method` ÷ `base` in `column`, in the same way."""
+    found = [value / other for value, other in _pairs(rows, method, base, column) if other]
+    return mean_with_interval(found) if found else None
+
+
+def _pairs(rows: Iterable[Row], method: str, base: str, column: Column) -> list[tuple[float, float]]:
+    values = {(cell_of(row), row.seed, row.method): column.of(row) for row in rows if row.error is None}
+    pairs = [(value, values.get((cell, seed, base))) for (cell, seed, name), value in values.items() if name == method]
+    return [(value, other) for value, other in pairs if value is not None and other is not None]
 
 
 def show(mean: Mean | None, column: Column, *, signed: bool = False) -> str:
@@ -97,24 +109,42 @@ def show(mean: Mean | None, column: Column, *, signed: bool = False) -> str:
     return text if mean.half_width is None else f"{text} ± {mean.half_width:.{column.digits}f}"
 
 
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A Markdown table with its columns aligned: the first to the left, the others to the right."""
+def table(head: Sequence[str], body: Iterable[Sequence[str]], *, texts: Sequence[int] = (0,)) -> str:
+    """A Markdown table with its columns aligned: those of `texts` to the left, the others to the right."""
     lines = [list(head), *(list(line) for line in body)]
     widths = [max(3, *(len(line[place]) for line in lines)) for place in range(len(head))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rule = ["-" * width if place in texts else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
     lines.insert(1, rule)
     return "\n".join(
-        "| " + " | ".join(f"{text:{'>' if place else '<'}{widths[place]}}" for place, text in enumerate(line)) + " |"
+        "| " + " | ".join(f"{t:{'<' if place in texts else '>'}{widths[place]}}" for place, t in enumerate(line)) + " |"
         for line in lines
     )
 
 
-def _cell(row: Row) -> str:
+def _made(rows: Sequence[Row]) -> list[str]:
+    """The machines, one a line, each with the commits and the first and last moment of its rows."""
+    lines = []
+    for machine in unique(row.machine for row in rows if row.machine):
+        codes = [row.code.split(", ", 1) for row in rows if row.machine == machine and row.code]
+        commits, dates = unique(code[0] for code in codes), sorted(code[-1] for code in codes)
+        when = "" if not dates else dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+        lines.append("; ".join(part for part in (machine, ", ".join(commits), when) if part) + ".")
+    return lines
+
+
+def cell_of(row: Row) -> str:
+    """“digits, sym:0.4”."""
     return f"{row.dataset}, {row.noise}"
 
 
-def _unique(values: Iterable[str]) -> list[str]:
+def unique(values: Iterable[str]) -> list[str]:
+    """Each value once, in the order of its first."""
     return list(dict.fromkeys(values))
+
+
+def average(rows: Iterable[Row], method: str, column: Column) -> Mean | None:
+    """Over the rows of `method` that have the figure."""
+    return _mean((row for row in rows if row.method == method), column)
 
 
 def _mean(rows: Iterable[Row], column: Column) -> Mean | None:
@@ -123,14 +153,14 @@ def _mean(rows: Iterable[Row], column: Column) -> Mean | None:
 
 
 def _overview(rows: Sequence[Row], cells: Sequence[str], column: Column) -> str:
-    methods = _unique(row.method for row in rows)
+    methods = unique(row.method for row in rows)
     return table(
         ["method", *cells],
         (
             [
                 name,
                 *(
-                    show(_mean((r for r in rows if r.method == name and _cell(r) == cell), column), column)
+                    show(_mean((r for r in rows if r.method == name and cell_of(r) == cell), column), column)
                     for cell in cells
                 ),
             ]
@@ -141,7 +171,7 @@ def _overview(rows: Sequence[Row], cells: Sequence[str], column: Column) -> str:
 
 def _by_method(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     body = []
-    for name in _unique(row.method for row in rows):
+    for name in unique(row.method for row in rows):
         own = [row for row in rows if row.method == name]
         body.append([name, *(show(_mean(own, column), column) for column in columns), str(len(own))])
     return table(["method", *(column.title for column in columns), "n"], body)

@@ -60,6 +60,8 @@ class Row:
     relabelled: float | None = None
     seconds: float | None = None
     """Of training and of judging the noisy labels; without the harness' own evaluations."""
+    cpu_seconds: float | None = None
+    """The process's own time in them, which another process beside it does not lengthen."""
     images_per_second: float | None = None
     """Noisy images × epochs ÷ seconds: the same work counted for every method, whatever else it looks at."""
     peak_memory_mib: float | None = None
@@ -68,6 +70,8 @@ class Row:
     config: str = "{}"
     """The method's TrainConfig, as JSON."""
     machine: str = ""
+    code: str = ""
+    """Commit and date."""
 
     @property
     def key(self) -> Key:

@@ -49,6 +49,9 @@ class Outcome:
     passes: float
     """Images through the trunk, forward and backward each, in all of training, ÷ those of plain training on the noisy
     set for the same epochs: plain cross-entropy is 1."""
+    transition_of: Tensor | None = None
+    """int64 [N]: the labels that T̂ is of, where these are not the original ones but as the method has corrected them
+    (the paper's T̂); its error is measured against theirs. None: the original ones."""
 
 
 Method = Callable[[Problem, TrainConfig, Observer | None], Outcome]

@@ -141,6 +141,15 @@ def test_bad_arguments_are_one_line_and_status_2(
     assert not list(tmp_path.iterdir())
 
 
+def test_help_names_every_noise_and_method(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        finish(learn.main, ["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in ("annotators:R", "human:COLUMN", "fasten-paper", "mw-net", "15epochs or 60s"):
+        assert name in text
+
+
 @pytest.mark.usefixtures("toys")
 def test_report_merges_files_and_a_figure_outweighs_a_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
