@@ -1,0 +1,88 @@
+"""FasTEN: Kye, Choi, Yi and Chang, "Learning with Noisy Labels by Efficient Transition Matrix Estimation to Combat
+Label Miscorrection", ECCV 2022; as published (`run_paper`; github hyperconnect/FasTEN) and as this project has it
+(`run`).
+
+Both are `fasten_model.train.train`; `docs/ablation.md` has the differences and what each is worth.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from benchmarks.methods.base import Observer, Outcome, Problem, beliefs_of
+from benchmarks.methods.plain import FORWARD_ONLY
+from fasten_model.device import resolve_device
+from fasten_model.network import TwoHeadNetwork
+from fasten_model.posterior import soft_count_transition
+from fasten_model.train import OURS, PAPER, Method, TrainConfig, Trained, TrainingSet, train
+from fasten_model.train.plan import steps_per_epoch
+from fasten_model.transition import log_evidence
+
+
+def run_paper(problem: Problem, config: TrainConfig, observer: Observer | None = None) -> Outcome:
+    """As published: beliefs are the clean head's alone. Its T̂ is that of the labels as corrected, so the original ones
+    have none. Passes: 1 + D/B."""
+    config = replace(config, method=PAPER)
+    trained = train(_training_set(problem), config, observer=observer)
+    network = trained.network.to(resolve_device(config.device))
+    return Outcome(
+        network=network,
+        beliefs=beliefs_of(network, problem.noisy_images),
+        transition=None,
+        passes=_passes(problem, config, PAPER),
+    )
+
+
+def run(problem: Problem, config: TrainConfig, observer: Observer | None = None) -> Outcome:
+    """Ours, or the variant that `config.method` says: beliefs are q_i ∝ p_i·Π_r T_r[i, vote_r].
+
+    Audited samples are joined with the label that they had (`Problem.clean_given`), where there is one label a sample.
+    """
+    method = config.method or OURS
+    config = replace(config, method=method)
+    trained = train(_training_set(problem), config, observer=observer)
+    network = trained.network.to(resolve_device(config.device))
+    beliefs, transition = _posterior(problem, trained, network, method)
+    return Outcome(
+        network=network,
+        beliefs=beliefs,
+        transition=transition,
+        passes=_passes(problem, config, method),
+    )
+
+
+def _training_set(problem: Problem) -> TrainingSet:
+    return TrainingSet(
+        noisy_images=problem.noisy_images,
+        noisy_labels=problem.noisy_labels,
+        clean_images=problem.clean_images,
+        clean_labels=problem.clean_labels,
+        clean_estimates=torch.ones(len(problem.clean_labels), dtype=torch.bool),  # drawn at random, all of them
+        num_classes=problem.num_classes,
+        votes=problem.votes,
+        # With several annotators nobody knows which of them an audited sample's one label is from.
+        clean_votes=problem.clean_given[:, None] if problem.votes is None else None,
+    )
+
+
+def _posterior(problem: Problem, trained: Trained, network: TwoHeadNetwork, method: Method) -> tuple[Tensor, Tensor]:
+    """(beliefs [N,K], T̂ [K,K] of the original labels)."""
+    p = beliefs_of(network, problem.noisy_images)
+    given = problem.noisy_labels[:, None]  # [N, 1]
+    transition, transitions = trained.transition, trained.transitions
+    if method.noisy_head_labels == "corrected" and method.estimator != "bulk":
+        # Training's T̂ is of the labels as corrected: count what the network believes of the original ones.
+        pairs = torch.stack([problem.clean_labels, problem.clean_given], dim=1) if method.pairs else None
+        transition = soft_count_transition(p, problem.noisy_labels, problem.num_classes, pairs=pairs)
+        transitions = transition[None]
+    votes = given if len(transitions) == 1 or problem.votes is None else problem.votes
+    tiny = torch.finfo(p.dtype).tiny
+    q = torch.softmax(p.clamp(min=tiny).log() + log_evidence(transitions.clamp(min=tiny), votes), dim=1)
+    return q, transition
+
+
+def _passes(problem: Problem, config: TrainConfig, method: Method) -> float:
+    settings, count = config.settings(), len(problem.noisy_labels)
+    looks = 1 + FORWARD_ONLY * method.evaluation_features  # at each clean sample of a step
+    return 1 + looks * settings.clean_batch * steps_per_epoch(count, settings.noisy_batch) / count

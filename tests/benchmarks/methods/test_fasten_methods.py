@@ -1,0 +1,119 @@
+"""FasTEN in the harness: as published, ours, and any variant."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from benchmarks.methods import fasten
+from benchmarks.methods.base import Observer, Outcome, beliefs_of
+from fasten_model.posterior import posterior
+from fasten_model.train import OURS, PAPER, TrainConfig
+from fasten_model.transition import smooth_transition
+
+if TYPE_CHECKING:
+    from tests.benchmarks.methods.conftest import Toy
+
+
+@pytest.fixture(scope="module")
+def paper(toy: "Toy") -> Outcome:
+    return fasten.run_paper(toy.problem, toy.config)
+
+
+@pytest.fixture(scope="module")
+def ours(toy: "Toy") -> Outcome:
+    return fasten.run(toy.problem, toy.config)
+
+
+def test_both_beat_cross_entropy_by_far(toy: "Toy", paper: Outcome, ours: Outcome, cross_entropy: Outcome) -> None:
+    for outcome in (paper, ours):
+        assert toy.accuracy(outcome.network) > toy.accuracy(cross_entropy.network) + 0.05
+        assert toy.labels_right(outcome) > 0.95
+        assert torch.allclose(outcome.beliefs.sum(dim=1), torch.ones(240))
+
+
+def test_the_paper_believes_its_clean_head_and_has_no_transition_of_the_original_labels(
+    toy: "Toy", paper: Outcome
+) -> None:
+    assert torch.equal(paper.beliefs, beliefs_of(paper.network, toy.problem.noisy_images))
+    assert paper.transition is None
+
+
+def test_ours_joins_what_the_head_says_with_the_given_label(toy: "Toy", ours: Outcome) -> None:
+    assert ours.transition is not None
+    assert toy.transition_error(ours.transition) < 0.08
+    p = beliefs_of(ours.network, toy.problem.noisy_images)
+    smooth = smooth_transition(ours.transition, OURS.smoothing)
+    assert torch.allclose(ours.beliefs, posterior(p, smooth, toy.problem.noisy_labels), atol=1e-5)
+
+
+def test_the_callers_switches_are_those_of_ours_and_not_of_the_paper(toy: "Toy") -> None:
+    config = replace(toy.config, epochs=1)
+    other = replace(config, method=replace(OURS, noisy_loss_weight=0.0))
+    assert not torch.equal(fasten.run(toy.problem, config).beliefs, fasten.run(toy.problem, other).beliefs)
+    assert torch.equal(fasten.run_paper(toy.problem, config).beliefs, fasten.run_paper(toy.problem, other).beliefs)
+
+
+def test_ours_is_ours_under_the_preset_of_the_paper_too(toy: "Toy", monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TrainConfig] = []
+
+    def stop(_: object, config: TrainConfig, **__: object) -> None:
+        seen.append(config)
+        raise InterruptedError
+
+    monkeypatch.setattr(fasten, "train", stop)
+    for run in (fasten.run, fasten.run_paper):
+        with pytest.raises(InterruptedError):
+            run(toy.problem, TrainConfig(preset="paper", device="cpu"))
+    assert [config.method for config in seen] == [OURS, PAPER]
+
+
+def test_scored_with_the_posterior_the_papers_training_has_a_transition_of_the_original_labels(toy: "Toy") -> None:
+    outcome = fasten.run(toy.problem, replace(toy.config, method=PAPER))
+    assert outcome.transition is not None
+    assert toy.transition_error(outcome.transition) < 0.08
+    assert toy.labels_right(outcome) > 0.95
+
+
+def test_audited_samples_tell_the_transition_by_the_label_that_they_had(toy: "Toy") -> None:
+    """One epoch knows little: then what the audited samples were called is most of what T̂ rests on."""
+    config = replace(toy.config, epochs=1, method=replace(OURS, pair_weight=1e4))
+    known = fasten.run(toy.problem, config).transition
+    unknown = fasten.run(replace(toy.problem, clean_given=torch.full((45,), -1)), config).transition
+    counts = torch.zeros(3, 3).index_put_(
+        (toy.problem.clean_labels, toy.problem.clean_given), torch.ones(45), accumulate=True
+    )
+    assert known is not None
+    assert unknown is not None
+    assert torch.allclose(known, counts / 15, atol=0.01)
+    assert not torch.allclose(unknown, counts / 15, atol=0.05)
+
+
+def test_several_annotators_are_several_observations(toy: "Toy", ours: Outcome) -> None:
+    generator = torch.Generator().manual_seed(3)
+    more = torch.multinomial(toy.transition[toy.truth], 2, replacement=True, generator=generator)
+    votes = torch.cat([toy.problem.noisy_labels[:, None], more], dim=1)
+    votes[::2, 2] = -1
+    outcome = fasten.run(replace(toy.problem, votes=votes), toy.config)
+    assert toy.labels_right(outcome) >= toy.labels_right(ours) - 0.01
+    assert outcome.beliefs.max(dim=1).values.mean() > ours.beliefs.max(dim=1).values.mean() - 0.01
+
+
+@pytest.mark.parametrize(("features", "looks"), [(False, 1.0), (True, 4 / 3)])
+def test_the_clean_batch_is_what_it_costs(toy: "Toy", features: bool, looks: float) -> None:
+    config = replace(toy.config, epochs=1, clean_batch=6, method=replace(OURS, evaluation_features=features))
+    assert fasten.run(toy.problem, config).passes == pytest.approx(1 + looks * 6 * 8 / 240)
+
+
+def test_the_same_seed_gives_the_same_result_and_each_epoch_is_shown(toy: "Toy") -> None:
+    for run in (fasten.run, fasten.run_paper):
+        seen: list[int] = []
+        config = replace(toy.config, epochs=2)
+        one = run(toy.problem, config, _noting(seen))
+        assert seen == [1, 2]
+        assert torch.equal(one.beliefs, run(toy.problem, config).beliefs)
+
+
+def _noting(seen: list[int]) -> Observer:
+    return lambda epoch, _: seen.append(epoch)
