@@ -55,7 +55,7 @@ class TransitionEstimate:
 
     def add_bulk(self, probabilities: Tensor, votes: Tensor) -> None:
         """What the clean head believes of a noisy batch, p [B,K], and what annotators said of it, int64 [B,R]."""
-        if self._method.estimator == "bulk":
+        if self._method.counts_bulk:
             self.counts = self._decay * self.counts + self._process.sum(bulk_counts(probabilities, votes))
 
     def shared(self) -> Tensor:

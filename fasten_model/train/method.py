@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_type_hints
 
 from fasten_model.errors import DataError
 
-Estimator = Literal["clean_batch", "clean_decayed", "bulk"]
+Estimator = Literal["clean_batch", "clean_decayed", "bulk", "bulk_posterior"]
 Correction = Literal["confidence", "posterior", "average", "ensemble", "none"]
 
 
@@ -29,8 +29,8 @@ class Method:
     """Train the clean head on clean batches with the bulk's class frequencies (logit adjustment, Menon et al. 2021)."""
 
     estimator: Estimator = "bulk"
-    """T̂ from softmax(θ̄) over one clean batch (reference), over decayed sums of those, or from soft counts Σ p·1[ȳ*] of
-    the bulk itself, decayed."""
+    """T̂ from softmax(θ̄) over one clean batch (reference), over decayed sums of those, or from decayed soft counts
+    of the bulk itself: Σ p·1[ȳ*], or Σ q·1[ȳ*] (the M-step of expectation-maximisation)."""
     memory: float = 1.0
     """Passes over the set that decayed sums remember."""
     prior_strength: float = 10.0
@@ -91,6 +91,11 @@ class Method:
             raise DataError(f"smoothing must be above 0 and at most 1, got {self.smoothing}")
         if self.folds < 1:
             raise DataError(f"folds must be at least 1, got {self.folds}")
+
+    @property
+    def counts_bulk(self) -> bool:
+        """Whether T̂ comes from the bulk, so that it is of the original labels."""
+        return self.estimator in ("bulk", "bulk_posterior")
 
 
 PAPER = Method(
