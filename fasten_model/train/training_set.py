@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fasten_model.errors import DataError
+from fasten_model.images.source import Images
 
 UNKNOWN = -1
 """Where an annotator said nothing."""
@@ -18,11 +19,11 @@ class TrainingSet:
     Several annotators are told apart by `votes`: R answers a sample. Without it there is one label a sample, R = 1.
     """
 
-    noisy_images: Tensor
+    noisy_images: Tensor | Images
     """uint8 [N,3,S,S]."""
     noisy_labels: Tensor
     """int64 [N]: ȳ*, as the annotators gave them (their majority, where there are several)."""
-    clean_images: Tensor
+    clean_images: Tensor | Images
     """uint8 [C,3,S,S]."""
     clean_labels: Tensor
     """int64 [C]: y."""
@@ -53,7 +54,10 @@ class TrainingSet:
             )
         if not self.clean_estimates.any():
             raise DataError("no clean sample was audited at random, so T cannot be estimated; audit a few hundred")
-        annotators = 1 if self.votes is None else self.votes.shape[-1]
+        if self.votes is not None and (self.votes.ndim != 2 or self.votes.shape[1] == 0):
+            count = len(self.noisy_labels)
+            raise DataError(f"votes must be int64 [{count}, R] of at least one annotator, got {_shape(self.votes)}")
+        annotators = 1 if self.votes is None else self.votes.shape[1]
         for name, votes, count in (
             ("votes", self.votes, len(self.noisy_labels)),
             ("clean_votes", self.clean_votes, len(self.clean_labels)),
@@ -84,9 +88,10 @@ class TrainingSet:
         return tuple((counts == 0).nonzero().squeeze(1).tolist())
 
 
-def check_images(name: str, images: Tensor) -> None:
+def check_images(name: str, images: Tensor | Images) -> None:
     """`DataError` unless `images` is uint8 [N,3,S,S] with N ≥ 1."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+    shape = images.shape
+    if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
         raise DataError(f"{name} must be uint8 [N,3,S,S], got {_shape(images)}")
     if len(images) == 0:
         raise DataError(f"there are no {name}; nothing can be trained without them")
@@ -109,5 +114,5 @@ def _check_votes(name: str, votes: Tensor, shape: tuple[int, int], num_classes: 
         raise DataError(f"{name} must be from −1 to {num_classes - 1}, found {low if low < UNKNOWN else high}")
 
 
-def _shape(tensor: Tensor) -> str:
+def _shape(tensor: Tensor | Images) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
