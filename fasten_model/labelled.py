@@ -1,4 +1,4 @@
-"""Labelled images in memory, and how they come from the two inline Parquet files."""
+"""Labelled images, and how they come from the two inline Parquet files."""
 
 import logging
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fasten_model.errors import DataError
 from fasten_model.images.parquet import Samples, read_samples
+from fasten_model.images.source import Images
 
 _log = logging.getLogger(__name__)
 
@@ -19,11 +20,11 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledImages:
-    """N images in memory with their labels; audited ones also say how they came to be audited."""
+    """N images with their labels; audited ones also say how they came to be audited."""
 
     sample_ids: tuple[str, ...]
-    images: Tensor
-    """uint8 [N, 3, S, S]"""
+    images: Tensor | Images
+    """uint8 [N, 3, S, S]; in memory where they are a tensor."""
     labels: Tensor
     """int64 [N]: given labels of the noisy set, audited labels of the clean one."""
     given_labels: Tensor
@@ -85,15 +86,18 @@ class LabelledImages:
         )
 
 
-def load_files(clean: Path, noisy: Path, *, size: int) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+def load_files(
+    clean: Path, noisy: Path, *, size: int, cache: Path | None = None
+) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
     """(noisy, clean, classes) from the two inline Parquet files; every clean row counts as drawn at random.
 
-    A sample in both files is an audited one: what the noisy file says of it is its given label.
+    A sample in both files is an audited one: what the noisy file says of it is its given label. With the folder
+    `cache` images are decoded once, kept there, and read as they are needed.
 
     The classes are those of the clean file, then those that only the noisy file has (which no training will take, for
     want of an audited sample: `fitting.check_trainable` says so).
     """
-    clean_samples, noisy_samples = read_samples(clean, size=size), read_samples(noisy, size=size)
+    clean_samples, noisy_samples = (read_samples(path, size=size, cache=cache) for path in (clean, noisy))
     classes = tuple(clean_samples.classes)
     classes += tuple(name for name in noisy_samples.classes if name not in classes)
     position = torch.tensor([classes.index(name) for name in noisy_samples.classes], dtype=torch.int64)

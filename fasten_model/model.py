@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.images.decode import decode_image
+from fasten_model.images.source import Images
 from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset
@@ -76,11 +77,11 @@ class Model:
             torch.stack(decoded) if decoded else torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
         )
 
-    def predict_logits(self, images: Tensor) -> Tensor:
+    def predict_logits(self, images: Tensor | Images) -> Tensor:
         """uint8 [N,3,S,S] → the clean head's logits, fp32 [N,K] on the CPU, before the temperature."""
         return predict_logits(self.network, images)[0]
 
-    def predict_probabilities(self, images: Tensor) -> Tensor:
+    def predict_probabilities(self, images: Tensor | Images) -> Tensor:
         """uint8 [N,3,S,S] → calibrated p = softmax(logits / temperature), fp32 [N,K] on the CPU; rows sum to 1."""
         return torch.softmax(self.predict_logits(images) / self.temperature, dim=1)
 

@@ -7,9 +7,10 @@ from fasten_model.images.augment import normalize
 from fasten_model.images.feed import Feed
 from fasten_model.images.source import Images
 
+PREDICT_BATCH = 512
+"""Images that a GPU scores at once."""
 CPU_BATCH = 64
 """What a CPU's caches hold of a small trunk's activations: eight times as many take twice the time an image."""
-GPU_BATCH = 512
 _CHUNK = 2**16
 """Images whose logits are gathered on the device before they are copied: one wait for the device each."""
 
@@ -27,7 +28,7 @@ def predict_logits(network: nn.Module, images: Tensor | Images, *, batch: int | 
     was_training = network.training
     network.eval()
     try:
-        return _predict(network, images, device, batch or (GPU_BATCH if device.type == "cuda" else CPU_BATCH))
+        return _predict(network, images, device, batch or (PREDICT_BATCH if device.type == "cuda" else CPU_BATCH))
     finally:
         network.train(was_training)
 

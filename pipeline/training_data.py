@@ -1,60 +1,99 @@
-"""Labelled images in memory, from a snapshot."""
+"""Labelled images, from a snapshot."""
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
-from fasten_model.images.parquet import decode_image
+from fasten_model.images.cache import ImageCache
+from fasten_model.images.decode import decode_images
+from fasten_model.images.source import TableImages
 from fasten_model.labelled import UNKNOWN, LabelledImages
-from pipeline.errors import DataError
 from pipeline.images.store import ImageStore
 from pipeline.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
 
-def load_noisy(snapshot: Snapshot, store: ImageStore, *, size: int) -> LabelledImages:
-    """The snapshot's noisy samples, decoded to `size`×`size`; what does not decode is logged and left out."""
-    return _load(snapshot.noisy_path, snapshot.classes, store, size=size)
+def load_noisy(snapshot: Snapshot, store: ImageStore, *, size: int, cache: Path | None = None) -> LabelledImages:
+    """The snapshot's noisy samples, decoded to `size`×`size`; what does not decode is logged and left out.
+
+    With the folder `cache`, which all snapshots share, an image is decoded once and read as it is needed; without, all
+    lie in memory.
+    """
+    return _load(snapshot.noisy_path, snapshot.classes, store, size, cache)
 
 
-def load_clean(snapshot: Snapshot, store: ImageStore, *, size: int) -> LabelledImages:
+def load_clean(snapshot: Snapshot, store: ImageStore, *, size: int, cache: Path | None = None) -> LabelledImages:
     """The snapshot's audited samples; `estimates` is true for those drawn at random (provenance `audit`)."""
-    return _load(snapshot.clean_path, snapshot.classes, store, size=size)
+    return _load(snapshot.clean_path, snapshot.classes, store, size, cache)
 
 
-def _load(path: Path, classes: Sequence[str], store: ImageStore, *, size: int) -> LabelledImages:
+def _load(path: Path, classes: Sequence[str], store: ImageStore, size: int, cache: Path | None) -> LabelledImages:
     rows = pq.read_table(path)
-    index = {name: position for position, name in enumerate(classes)}
     hashes: list[str] = rows["image_sha256"].to_pylist()
+    images, bad = _decode(hashes, store, size) if cache is None else _keep(hashes, store, size, cache)
+    for sha256, reason in bad.items():
+        logger.warning("image %s is left out: %s", sha256[:12], reason)
+    usable = [sha256 not in bad for sha256 in hashes]
+    if missing := len(usable) - sum(usable):
+        logger.warning(
+            "%d of %d samples of %s are left out: their image does not decode", missing, len(hashes), path.name
+        )
+    index = {name: position for position, name in enumerate(classes)} | {None: UNKNOWN}
+    rows = rows.filter(pa.array(usable, pa.bool_()))
+    audited = "given_label" in rows.column_names
+    given = rows["given_label"].to_pylist() if audited else [None] * len(rows)
+    provenance = rows["provenance"].to_pylist() if audited else ["noisy"] * len(rows)
+    return LabelledImages(
+        sample_ids=tuple(rows["sample_id"].to_pylist()),
+        images=images,
+        labels=torch.tensor([index[name] for name in rows["label"].to_pylist()], dtype=torch.int64),
+        given_labels=torch.tensor([index[name] for name in given], dtype=torch.int64),
+        estimates=torch.tensor([kind == "audit" for kind in provenance], dtype=torch.bool),
+    )
+
+
+def _decode(hashes: Sequence[str], store: ImageStore, size: int) -> tuple[Tensor, dict[str, str]]:
+    """The images of these hashes that decode, in their order: uint8 [N,3,S,S]; and what is wrong with the others."""
     places: dict[str, list[int]] = {}
     for row, sha256 in enumerate(hashes):
         places.setdefault(sha256, []).append(row)
     images = torch.zeros(len(hashes), 3, size, size, dtype=torch.uint8)
     usable = torch.zeros(len(hashes), dtype=torch.bool)
-    for sha256, data in store.iter_images(places):
-        try:
-            decoded = decode_image(data, size)
-        except DataError as error:
-            logger.warning("image %s is left out: %s", sha256[:12], error)
-            continue
-        images[places[sha256]] = decoded
-        usable[places[sha256]] = True
-    if missing := int((~usable).sum()):
-        logger.warning(
-            "%d of %d samples of %s are left out: their image does not decode", missing, len(hashes), path.name
-        )
-    audited = "given_label" in rows.column_names
-    given: list[str | None] = rows["given_label"].to_pylist() if audited else [None] * len(hashes)
-    provenance = rows["provenance"].to_pylist() if audited else ["noisy"] * len(hashes)
-    every = LabelledImages(
-        sample_ids=tuple(rows["sample_id"].to_pylist()),
-        images=images,
-        labels=torch.tensor([index[name] for name in rows["label"].to_pylist()], dtype=torch.int64),
-        given_labels=torch.tensor([UNKNOWN if name is None else index[name] for name in given], dtype=torch.int64),
-        estimates=torch.tensor([kind == "audit" for kind in provenance], dtype=torch.bool),
-    )
-    return every.at(usable)
+    bad: dict[str, str] = {}
+    # The decoder reads ahead: what it has been given and not yet given back.
+    pending: deque[str] = deque()
+    for decoded in decode_images(_remembering(store.iter_images(places), pending), size):
+        sha256 = pending.popleft()
+        if isinstance(decoded, Tensor):
+            images[places[sha256]] = decoded
+            usable[places[sha256]] = True
+        else:
+            bad[sha256] = str(decoded)
+    return images[usable] if bad else images, bad
+
+
+def _remembering(images: Iterable[tuple[str, bytes]], hashes: deque[str]) -> Iterator[bytes]:
+    for sha256, data in images:
+        hashes.append(sha256)
+        yield data
+
+
+def _keep(hashes: Sequence[str], store: ImageStore, size: int, cache: Path) -> tuple[TableImages, dict[str, str]]:
+    """The same, memory-mapped: only images that no snapshot had before are fetched from the store and decoded."""
+    with ImageCache(cache, size=size) as kept:
+        unique = dict.fromkeys(hashes)
+        places = kept.find(unique)
+        new = [sha256 for sha256 in unique if sha256 not in places]
+        if new:
+            for sha256, place in kept.add(store.iter_images(new)):
+                places[sha256] = place
+        rows = [places[sha256] for sha256 in hashes]
+        images = kept.images([row for row in rows if isinstance(row, int)])
+    return images, {sha256: place for sha256, place in places.items() if isinstance(place, str)}

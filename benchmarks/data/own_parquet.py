@@ -15,6 +15,7 @@ from benchmarks.data.folders import some_of
 from benchmarks.data.source import UNKNOWN, Role, Source
 from fasten_model.errors import DataError
 from fasten_model.images.parquet import Samples, read_samples
+from fasten_model.images.source import in_memory
 from fasten_model.train.seeds import generator
 from pipeline.demo.image_rows import read_columns, stated_classes
 
@@ -44,9 +45,9 @@ def load_parquet(clean: Path | None, noisy: Path | None, *, size: int, limit: in
     truth = _by_sample(bulk, _column(noisy, "true_label", classes), classes)
     return Source(
         name="parquet",
-        train_images=torch.cat([bulk.images[rows], audited.images[kept]]),
+        train_images=torch.cat([in_memory(bulk.images[rows]), in_memory(audited.images[kept])]),
         train_labels=torch.cat([truth[rows], audited.labels[kept]]),
-        test_images=audited.images[test],
+        test_images=in_memory(audited.images[test]),
         test_labels=audited.labels[test],
         classes=classes,
         mistaken_for=mistakes.next_class(len(classes)),

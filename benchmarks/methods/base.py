@@ -59,4 +59,4 @@ Method = Callable[[Problem, TrainConfig, Observer | None], Outcome]
 
 def beliefs_of(network: nn.Module, images: Tensor) -> Tensor:
     """softmax of the clean head on uint8 images [N,3,S,S]: [N,K] on the CPU."""
-    return torch.softmax(predict_logits(network, images)[0], dim=1)  # type: ignore[arg-type]
+    return torch.softmax(predict_logits(network, images)[0], dim=1)

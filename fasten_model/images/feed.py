@@ -1,14 +1,13 @@
 """Batches of images on the device: from a set that lies there, or read ahead where it does not fit."""
 
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from fasten_model.images.ahead import work_ahead
 from fasten_model.images.source import Images, as_images
 
 _SHARE = 0.5
@@ -67,21 +66,12 @@ class Feed:
             yield from map(self._images.take, indices) if self._fits else self._read_ahead(self._images, indices)
 
     def _read_ahead(self, source: Images, indices: Sequence[Tensor]) -> Iterator[Tensor]:
-        pending = iter(indices)
-        ahead: deque[Future[_Sent]] = deque()
-        pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="feed")
-        try:
-            ahead.extend(pool.submit(self._send, source, index) for index in islice(pending, _AHEAD))
-            while ahead:
-                images, sent = ahead.popleft().result()
-                ahead.extend(pool.submit(self._send, source, index) for index in islice(pending, 1))
-                if sent is not None:  # what is launched from here on waits for these images; the host does not
-                    current = torch.cuda.current_stream(self.device)
-                    current.wait_event(sent)
-                    images.record_stream(current)
-                yield images
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for images, sent in work_ahead(partial(self._send, source), indices, threads=_WORKERS, depth=_AHEAD):
+            if sent is not None:  # what is launched from here on waits for these images; the host does not
+                current = torch.cuda.current_stream(self.device)
+                current.wait_event(sent)
+                images.record_stream(current)
+            yield images
 
     def _send(self, source: Images, index: Tensor) -> _Sent:
         """In a thread: read, and on a GPU send off."""

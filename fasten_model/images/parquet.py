@@ -1,5 +1,6 @@
 """Samples from Parquet with the images inline: `sample_id, image struct<bytes,path>, label[, given_label]`."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ import torch
 from torch import Tensor
 
 from fasten_model.errors import DataError
-from fasten_model.images.decode import MAX_PIXELS, decode_image
+from fasten_model.images.cache import ImageCache, Place
+from fasten_model.images.decode import MAX_PIXELS, decode_image, decode_images
+from fasten_model.images.source import Images
 
 __all__ = ["MAX_PIXELS", "Samples", "decode_image", "read_samples"]
 
 _BATCH_ROWS = 256
+_BUFFER_BYTES = 2**20
 _UNKNOWN = -1
 
 
@@ -26,8 +30,8 @@ class Samples:
     """The usable rows of one file, in its order, and what was wrong with the others."""
 
     sample_ids: tuple[str, ...]
-    images: Tensor
-    """uint8 [N,3,S,S]."""
+    images: Tensor | Images
+    """uint8 [N,3,S,S]; a tensor unless they are kept in a cache."""
     labels: Tensor
     """int64 [N], index into `classes`."""
     given_labels: Tensor
@@ -38,9 +42,17 @@ class Samples:
 
 
 def read_samples(
-    path: Path, *, size: int, classes: Sequence[str] | None = None, max_pixels: int = MAX_PIXELS
+    path: Path,
+    *,
+    size: int,
+    classes: Sequence[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    cache: Path | None = None,
 ) -> Samples:
-    """Read `path`, a few hundred rows at a time, decoding each image to size × size (`decode_image`).
+    """Read `path`, a few hundred rows at a time, decoding each image to size × size (`decode_image`), in parallel.
+
+    With `cache`, a folder that any number of files may share, images are decoded once and memory-mapped ever after
+    (`ImageCache`): memory does not grow with their number.
 
     Labels are class names, or whole numbers: an index into the classes. Classes come from the argument, else from the
     schema metadata `classes` (a JSON list, or names with commas between), else they are the file's own labels, sorted.
@@ -48,10 +60,20 @@ def read_samples(
     inline bytes count, the image's `path` is never opened. Raises DataError for a file that is not of this form.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        # A buffer: a row group of large images is not read as a whole.
+        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
             _check_schema(path, file.schema_arrow)
             names = tuple(classes) if classes is not None else _file_classes(path, file)
-            return _read(file, _Reader(names, size, max_pixels))
+            read = _Read(names)
+            images: Tensor | Images
+            if cache is None:
+                images, places = _decode(read.rows(file), file.metadata.num_rows, size, max_pixels)
+            else:
+                with ImageCache(cache, size=size, max_pixels=max_pixels) as kept:
+                    hashed = ((hashlib.sha256(data).hexdigest(), data) for data in read.rows(file))
+                    places = [place for _, place in kept.add(hashed)]
+                    images = kept.images([place for place in places if isinstance(place, int)])
+            return read.samples(images, places)
     except FileNotFoundError:
         raise DataError(f"{path} cannot be read (No such file or directory)") from None
     except OSError as error:
@@ -105,17 +127,47 @@ def _file_classes(path: Path, file: pq.ParquetFile) -> tuple[str, ...]:
     return tuple(str(label) for label in sorted(found, key=lambda label: label if numbers else str(label)))
 
 
-class _Reader:
-    """Turns one row into tensors, or says why not."""
+class _Read:
+    """The rows of one file, read once, and what became of each."""
 
-    def __init__(self, classes: tuple[str, ...], size: int, max_pixels: int) -> None:
-        self.classes = classes
-        self.size = size
-        self.max_pixels = max_pixels
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._classes = classes
         self._index = {name: index for index, name in enumerate(classes)}
         self._seen: set[str] = set()
+        self._usable: list[tuple[int, str, int, int]] = []
+        """(row, sample_id, label, given label), in the order of the images handed out."""
+        self._rejected: list[tuple[int, str, str]] = []
+        """(row, sample_id, reason)."""
 
-    def row(self, row: dict[str, Any]) -> tuple[Tensor, int, int]:
+    def rows(self, file: pq.ParquetFile) -> Iterator[bytes]:
+        """The image's bytes of each row that nothing else is wrong with."""
+        for number, row in enumerate(_rows(file)):
+            try:
+                data, label, given = self._row(row)
+            except DataError as error:
+                self._rejected.append((number, str(row["sample_id"]), str(error)))
+                continue
+            self._usable.append((number, str(row["sample_id"]), label, given))
+            yield data
+
+    def samples(self, images: Tensor | Images, places: Sequence[Place]) -> Samples:
+        """`places`: what became of each row's image, in the order of `rows`; `images`: those that have a row."""
+        usable = []
+        for row, place in zip(self._usable, places, strict=True):
+            if isinstance(place, int):
+                usable.append(row)
+            else:
+                self._rejected.append((row[0], row[1], place))
+        return Samples(
+            sample_ids=tuple(sample_id for _, sample_id, _, _ in usable),
+            images=images,
+            labels=torch.tensor([label for _, _, label, _ in usable], dtype=torch.int64),
+            given_labels=torch.tensor([given for _, _, _, given in usable], dtype=torch.int64),
+            classes=self._classes,
+            rejected=tuple((sample_id, reason) for _, sample_id, reason in sorted(self._rejected)),
+        )
+
+    def _row(self, row: dict[str, Any]) -> tuple[bytes, int, int]:
         """(image, label, given label) of one row; DataError says what is wrong with it."""
         if row["sample_id"] is None or row["sample_id"] == "":
             raise DataError("it has no sample_id")
@@ -128,7 +180,7 @@ class _Reader:
         image = row["image"].get("bytes") if isinstance(row["image"], dict) else row["image"]
         if image is None:
             raise DataError("it has no inline image bytes")
-        return decode_image(image, self.size, max_pixels=self.max_pixels), label, given
+        return image, label, given
 
     def _label(self, label: str | int | None) -> int:
         if label is None:
@@ -137,34 +189,24 @@ class _Reader:
             if label not in self._index and str(label) not in self._index:
                 raise DataError(f"unknown class {label!r}")
             return self._index[str(label)]
-        if not 0 <= label < len(self.classes):
-            raise DataError(f"unknown class {label} (there are {len(self.classes)})")
+        if not 0 <= label < len(self._classes):
+            raise DataError(f"unknown class {label} (there are {len(self._classes)})")
         return label
 
 
-def _read(file: pq.ParquetFile, reader: _Reader) -> Samples:
-    images = torch.empty(file.metadata.num_rows, 3, reader.size, reader.size, dtype=torch.uint8)
-    sample_ids: list[str] = []
-    labels: list[tuple[int, int]] = []
-    rejected: list[tuple[str, str]] = []
-    for row in _rows(file):
-        try:
-            image, label, given = reader.row(row)
-        except DataError as error:
-            rejected.append((str(row["sample_id"]), str(error)))
-            continue
-        images[len(labels)] = image
-        sample_ids.append(str(row["sample_id"]))
-        labels.append((label, given))
-    pair = torch.tensor(labels, dtype=torch.int64).reshape(-1, 2)
-    return Samples(
-        sample_ids=tuple(sample_ids),
-        images=images[: len(labels)],
-        labels=pair[:, 0].contiguous(),
-        given_labels=pair[:, 1].contiguous(),
-        classes=reader.classes,
-        rejected=tuple(rejected),
-    )
+def _decode(images: Iterator[bytes], most: int, size: int, max_pixels: int) -> tuple[Tensor, list[Place]]:
+    """All that decode, uint8 [N,3,S,S] with N ≤ `most`, and the place of each that was given."""
+    table = torch.empty(most, 3, size, size, dtype=torch.uint8)
+    places: list[Place] = []
+    count = 0
+    for image in decode_images(images, size, max_pixels=max_pixels):
+        if isinstance(image, DataError):
+            places.append(str(image))
+        else:
+            table[count] = image
+            places.append(count)
+            count += 1
+    return table[:count], places
 
 
 def _rows(file: pq.ParquetFile) -> Iterator[dict[str, Any]]:

@@ -32,8 +32,8 @@ class Images(Protocol):
         """The images at `index` (CPU, int64 [B]): uint8 [B,3,S,S] on the CPU. Any thread may call it."""
         ...
 
-    def at(self, index: Tensor) -> "Images":
-        """The images at `index` (CPU, int64 [B], or a mask, bool [N]) as a set of its own; none is read."""
+    def __getitem__(self, chosen: slice | Tensor) -> "Images":
+        """Some of the images (a slice, an index int64 [B], a mask bool [N]) as a set of its own; none is read."""
         ...
 
 
@@ -63,8 +63,8 @@ class TableImages:
     def take(self, index: Tensor) -> Tensor:
         return self._table.index_select(0, self._rows[index])
 
-    def at(self, index: Tensor) -> "TableImages":
-        return TableImages(self._table, self._rows[index])
+    def __getitem__(self, chosen: slice | Tensor) -> "TableImages":
+        return TableImages(self._table, self._rows[chosen])
 
 
 def as_images(images: "Tensor | Images") -> Images:
@@ -72,6 +72,6 @@ def as_images(images: "Tensor | Images") -> Images:
     return TableImages(images.cpu()) if isinstance(images, Tensor) else images
 
 
-def images_at(images: "Tensor | Images", index: Tensor) -> "Tensor | Images":
-    """The images at `index` (int64 [B], or a mask, bool [N]): of the kind they were of."""
-    return images[index] if isinstance(images, Tensor) else images.at(index)
+def in_memory(images: "Tensor | Images") -> Tensor:
+    """All of them as one tensor, uint8 [N,3,S,S]: where they are known to be few."""
+    return images if isinstance(images, Tensor) else images.take(torch.arange(len(images)))

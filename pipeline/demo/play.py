@@ -16,6 +16,7 @@ import torch
 
 from fasten_model.fitting import holdout_mask
 from fasten_model.model import Model, load_model
+from fasten_model.images.source import in_memory
 from fasten_model.predict import predict_logits
 from fasten_model.train import train_cross_entropy
 from pipeline import loop, orchestrator, scoring
@@ -215,7 +216,7 @@ def _plain(settings: Settings, snapshot: Snapshot, workspace: Workspace, like: M
         clean = load_clean(snapshot, store, size=like.image_size)
     taught = clean.at(~holdout_mask(clean, settings.holdout, len(snapshot.classes)))
     trained = train_cross_entropy(
-        torch.cat([noisy.images, taught.images]),
+        torch.cat([in_memory(noisy.images), in_memory(taught.images)]),
         torch.cat([noisy.labels, taught.labels]),
         len(snapshot.classes),
         settings.training,

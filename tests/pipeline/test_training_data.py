@@ -1,4 +1,4 @@
-"""Labelled images in memory: from a snapshot and its images, and from two inline files."""
+"""Labelled images: from a snapshot and its images, and from two inline files."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from fasten_model.labelled import UNKNOWN, load_files
 from pipeline.errors import DataError
@@ -65,6 +66,7 @@ def test_noisy_rows_carry_their_own_image_and_label_and_estimate_nothing(tmp_pat
     noisy = load_noisy(snapshot(tmp_path, rows, []), store, size=8)
     assert noisy.sample_ids == ("1", "2", "3")
     assert noisy.labels.tolist() == [2, 0, 1]
+    assert isinstance(noisy.images, torch.Tensor)
     dark, bright, also_dark = noisy.images.float().mean(dim=(1, 2, 3)).tolist()
     assert dark == also_dark < 100 < bright
     assert not noisy.estimates.any()
@@ -96,6 +98,41 @@ def test_rows_whose_image_does_not_decode_are_left_out_and_counted(
     assert "2 of 3 samples of noisy.parquet are left out" in caplog.text
 
 
+def test_images_kept_for_all_snapshots_are_those_decoded_each_time(
+    tmp_path: Path, store: ImageStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"sample_id": str(n), "image_sha256": SHA[name], "label": "grey"} for n, name in enumerate("bxab")]
+    plain = load_noisy(snapshot(tmp_path, rows, []), store, size=8)
+    caplog.clear()
+    for _ in range(2):
+        kept = load_noisy(snapshot(tmp_path, rows, []), store, size=8, cache=tmp_path / "decoded")
+        assert not isinstance(kept.images, torch.Tensor)
+        assert isinstance(plain.images, torch.Tensor)
+        assert kept.sample_ids == plain.sample_ids == ("0", "2", "3")
+        assert torch.equal(kept.images.take(torch.arange(3)), plain.images)
+    assert caplog.text.count("1 of 4 samples of noisy.parquet are left out") == 2
+
+
+def test_an_image_of_an_earlier_snapshot_is_not_fetched_again(tmp_path: Path, store: ImageStore) -> None:
+    first = [{"sample_id": "1", "image_sha256": SHA["a"], "label": "grey"}]
+    load_noisy(snapshot(tmp_path, first, []), store, size=8, cache=tmp_path / "decoded")
+    asked: list[set[str]] = []
+
+    class Watched:
+        def iter_images(self, hashes: list[str]) -> Iterator[tuple[str, bytes]]:
+            asked.append(set(hashes))
+            return store.iter_images(hashes)
+
+    second = [*first, {"sample_id": "2", "image_sha256": SHA["b"], "label": "grey"}]
+    clean = [row | {"provenance": "audit"} for row in second]
+    watched = cast(ImageStore, Watched())
+    noisy_set = load_noisy(snapshot(tmp_path, second, clean), watched, size=8, cache=tmp_path / "decoded")
+    clean_set = load_clean(snapshot(tmp_path, second, clean), watched, size=8, cache=tmp_path / "decoded")
+    assert asked == [{SHA["b"]}]
+    assert noisy_set.images.shape == clean_set.images.shape == (2, 3, 8, 8)
+    assert noisy_set.at(torch.tensor([False, True])).images.shape == (1, 3, 8, 8)
+
+
 def test_a_snapshot_without_its_images_is_damaged(tmp_path: Path, store: ImageStore) -> None:
     rows: list[dict[str, Any]] = [{"sample_id": "1", "image_sha256": "f" * 64, "label": "dark"}]
     with pytest.raises(DataError, match="pull again"):
@@ -107,6 +144,7 @@ def test_an_empty_snapshot_gives_empty_sets(tmp_path: Path, store: ImageStore) -
     for loaded in (load_noisy(empty, store, size=8), load_clean(empty, store, size=8)):
         assert len(loaded) == 0
         assert loaded.images.shape == (0, 3, 8, 8)
+    assert load_noisy(empty, store, size=8, cache=tmp_path / "decoded").images.shape == (0, 3, 8, 8)
 
 
 def test_classes_are_the_clean_files_then_those_that_only_the_noisy_file_has(

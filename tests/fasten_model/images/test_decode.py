@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fasten_model.errors import DataError
-from fasten_model.images.decode import decode_image
+from fasten_model.images import decode as decode_module
+from fasten_model.images.decode import decode_image, decode_images
 from fasten_model.images.header import read_header
 
 RED, WHITE = (200, 30, 40), (255, 255, 255)
@@ -163,6 +165,55 @@ def test_an_animation_is_not_decoded() -> None:
     frames = [plain(colour=RED), plain(colour=WHITE)]
     with pytest.raises(DataError):
         decode_image(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]), 8)
+
+
+@pytest.mark.parametrize("threads", [1, 2, None])
+def test_many_images_come_in_order_each_as_it_is_decoded_alone(threads: int | None) -> None:
+    images = [encode(plain(colour=(number, 0, 0))) for number in range(100)]
+    images[70] = b"no image"
+    decoded = list(decode_images(images, 4, threads=threads))
+    assert "not a PNG, JPEG or WebP" in str(decoded.pop(70))
+    assert [int(image[0, 0, 0]) for image in decoded if isinstance(image, torch.Tensor)] == [
+        *range(70),
+        *range(71, 100),
+    ]
+
+
+def test_images_are_drawn_no_further_ahead_than_the_threads_need() -> None:
+    drawn = []
+
+    def source() -> Iterator[bytes]:
+        for number in range(1000):
+            drawn.append(number)
+            yield encode(plain())
+
+    decoded = decode_images(source(), 4, threads=2)
+    next(decoded)
+    assert len(drawn) < 100
+    assert len(list(decoded)) == 999
+
+
+def test_too_little_memory_is_not_blamed_on_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(decode_module, "decode", full)
+    with pytest.raises(MemoryError, match="12 × 12 pixels"):
+        decode_image(encode(plain()), 8)
+
+
+def test_an_image_of_the_wanted_size_is_passed_through_unchanged() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert torch.equal(decode_image(encode(Image.fromarray(pixels)), 8), torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def test_a_narrow_image_is_filled_with_its_own_edges() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 3), dtype=np.uint8)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    filled = decode_image(encode(Image.fromarray(pixels)), 8)
+    assert torch.equal(filled[:, :, 2:5], image)
+    assert torch.equal(filled[:, :, :2], image[:, :, :1].expand(3, 8, 2))
+    assert torch.equal(filled[:, :, 5:], image[:, :, 2:].expand(3, 8, 3))
 
 
 SOUND = [encode(plain()), encode(plain("P")), encode(plain(), "JPEG"), encode(plain(), "WEBP")]

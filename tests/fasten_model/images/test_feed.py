@@ -35,7 +35,7 @@ def epoch(batch: int = 7) -> tuple[Tensor, ...]:
 
 
 def feeding_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("feed")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fasten-ahead")]
 
 
 @pytest.mark.parametrize("images", [IMAGES, TableImages(IMAGES)])

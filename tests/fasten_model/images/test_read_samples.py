@@ -51,6 +51,7 @@ def test_rows_come_back_in_order_with_images_labels_and_given_labels(tmp_path: P
     assert samples.classes == ("cat", "dog")
     assert samples.labels.tolist() == [1, 0, 1]
     assert samples.given_labels.tolist() == [0, -1, 1]
+    assert isinstance(samples.images, torch.Tensor)
     assert (samples.images.dtype, samples.images.shape) == (torch.uint8, (3, 3, 8, 8))
     assert samples.images[:, 0, 0, 0].tolist() == [10, 20, 30]
     assert samples.rejected == ()

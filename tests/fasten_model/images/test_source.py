@@ -1,8 +1,10 @@
 """A set of images that is read row by row is, from outside, the tensor of those rows."""
 
+import pytest
 import torch
+from torch import Tensor
 
-from fasten_model.images.source import Images, TableImages, as_images, images_at
+from fasten_model.images.source import Images, TableImages, as_images, in_memory
 
 TABLE = torch.arange(5 * 3 * 2 * 2, dtype=torch.uint8).view(5, 3, 2, 2)
 ROWS = torch.tensor([4, 0, 0, 2])
@@ -16,20 +18,23 @@ def test_rows_of_a_table_look_like_the_tensor_of_them() -> None:
     assert torch.equal(images.take(index), tensor[index])
 
 
-def test_a_choice_of_rows_is_a_set_of_its_own() -> None:
-    for index in (torch.tensor([2, 0]), torch.tensor([False, True, False, True])):
-        chosen = TableImages(TABLE, ROWS).at(index)
-        assert torch.equal(chosen.take(torch.arange(2)), TABLE[ROWS][index])
-        kept, tensor = images_at(chosen, torch.tensor([1])), images_at(TABLE[ROWS][index], torch.tensor([1]))
-        assert isinstance(kept, TableImages)
-        assert isinstance(tensor, torch.Tensor)
-        assert torch.equal(kept.take(torch.arange(1)), tensor)
+@pytest.mark.parametrize("chosen", [torch.tensor([2, 0]), torch.tensor([False, True, False, True]), slice(1, None, 2)])
+def test_a_choice_of_images_is_a_set_of_its_own(chosen: slice | Tensor) -> None:
+    images = TableImages(TABLE, ROWS)[chosen]
+    assert isinstance(images, Images)
+    assert torch.equal(images.take(torch.arange(2)), TABLE[ROWS][chosen])
+    assert torch.equal(images[torch.tensor([1])].take(torch.tensor([0])), TABLE[ROWS][chosen][1:])
 
 
 def test_a_tensor_is_the_table_of_all_its_rows_and_copied_by_nobody() -> None:
     images = as_images(TABLE)
     assert torch.equal(images.take(torch.arange(5)), TABLE)
     assert as_images(images) is images
+
+
+def test_few_enough_images_are_read_into_memory() -> None:
+    assert torch.equal(in_memory(TableImages(TABLE, ROWS)), TABLE[ROWS])
+    assert in_memory(TABLE) is TABLE
 
 
 def test_no_images_are_a_set_too() -> None:
