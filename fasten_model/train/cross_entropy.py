@@ -9,7 +9,9 @@ from fasten_model.loss import cross_entropy
 from fasten_model.train.batch import Batch, StepLosses, TrainingStep
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.fasten import Trained
-from fasten_model.train.loop import Loop, OnEpoch
+from fasten_model.train.loop import Loop
+from fasten_model.train.metrics import OnEpoch
+from fasten_model.train.process import this_process
 from fasten_model.train.training_set import check_images, check_labels
 from fasten_model.transition import identity_transition
 
@@ -20,6 +22,7 @@ class CrossEntropyStep(TrainingStep):
     def __init__(self, loop: Loop, labels: Tensor) -> None:
         self._loop = loop
         self._labels = loop.process.own(labels).to(loop.device)
+        loop.network.noisy_head.requires_grad_(False)  # several processes would wait for its gradient
 
     def __call__(self, batch: Batch) -> StepLosses:
         clean_logits, _ = self._loop.forward(self._loop.inputs(batch.noisy, batch.step, "noisy"))  # [B, K]
@@ -40,7 +43,7 @@ def train_cross_entropy(
     """Plain cross-entropy of the clean head on uint8 images [N,3,S,S] and int64 labels [N]."""
     check_images("training images", images)
     check_labels("training labels", labels, len(images), num_classes)
-    loop = Loop(config, num_classes)
+    loop = Loop(config, num_classes, process=this_process())
     history = loop.run(CrossEntropyStep(loop, labels), noisy_images=images, on_epoch=on_epoch, observer=observer)
     identity = identity_transition(num_classes)
     return Trained(

@@ -15,11 +15,16 @@ from fasten_model.loss import cross_entropy, evidence_loss, resampling_weights, 
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.predict import predict_logits
 from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
+from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.estimate import TransitionEstimate
-from fasten_model.train.loop import EpochMetrics, Loop, OnEpoch
+from fasten_model.train.fingerprint import open_checkpoint
+from fasten_model.train.loop import Loop
+from fasten_model.train.metrics import EpochMetrics, OnEpoch
 from fasten_model.train.plan import clean_groups
+from fasten_model.train.process import this_process
 from fasten_model.train.seeds import generator
+from fasten_model.train.stopping import Stop
 from fasten_model.train.training_set import TrainingSet
 from fasten_model.transition import estimate_transition, identity_transition
 
@@ -49,10 +54,15 @@ def train(
     on_epoch: OnEpoch | None = None,
     observer: Callable[[int, nn.Module], None] | None = None,
     trunk: nn.Module | None = None,
+    checkpoint: CheckpointConfig | None = None,
+    stop: Stop | None = None,
 ) -> Trained:
     """Train FasTEN; `on_epoch` hears of each epoch as it ends, `observer` is shown the network as it is then.
 
     trunk: a module that maps images [B,3,S,S] to features [B,D]; a copy is trained in place of the one in `config`.
+    checkpoint: where progress is kept, and taken up again where there is some of the same training; it stays until
+    `remove_checkpoint`. stop: see `Loop.run`. Where `torch.distributed` is initialised, all its processes train
+    together, each on its share of every batch, and get the same result.
     On a CPU the same seed gives the same result. Raises DataError if the loss stops being finite.
     """
     unseen = training_set.classes_without_estimate()
@@ -63,7 +73,8 @@ def train(
             training_set.num_classes,
             unseen[0],
         )
-    loop = Loop(config, training_set.num_classes, trunk=trunk)
+    process = this_process()
+    loop = Loop(config, training_set.num_classes, trunk=trunk, process=process)
     step = FastenStep(loop, training_set, config)
     method = config.switches()
     history = loop.run(
@@ -78,9 +89,13 @@ def train(
         ),
         on_epoch=on_epoch,
         observer=observer,
+        checkpoint=None
+        if checkpoint is None
+        else open_checkpoint(checkpoint, config, training_set, loop.network.trunk_name, process),
+        stop=stop,
     )
     network = loop.trained_network()
-    of_corrected = method.noisy_head_labels == "corrected" and method.estimator != "bulk"
+    of_corrected = method.noisy_head_labels == "corrected" and not method.counts_bulk
     transitions = step.estimate.each().cpu()
     return Trained(
         network=network,
@@ -97,10 +112,10 @@ class FastenStep(TrainingStep):
     def __init__(self, loop: Loop, data: TrainingSet, config: TrainConfig) -> None:
         self._loop, self._method, self._seed = loop, config.switches(), config.seed
         method, device, own = self._method, loop.device, loop.process.own
-        told_apart = method.annotators and method.estimator == "bulk" and data.all_votes().shape[1] > 1
+        told_apart = method.annotators and method.counts_bulk and data.all_votes().shape[1] > 1
         pairs = data.pair_counts() if told_apart else data.pair_counts().sum(dim=0, keepdim=True)
         count, clean_count = len(data.noisy_labels), len(data.clean_labels)
-        bulk = method.estimator == "bulk"
+        bulk = method.counts_bulk
         samples, batch = (count, loop.settings.noisy_batch) if bulk else (clean_count, loop.settings.clean_batch)
         self.estimate = TransitionEstimate(
             method,
@@ -132,10 +147,9 @@ class FastenStep(TrainingStep):
         if method.evaluation_features:
             noisy_logits_d = self._loop.forward_in_evaluation(clean.images)[1]
         self.estimate.add_clean(noisy_logits_d, self._clean_labels[clean.index], estimates)
-        self.estimate.add_bulk(p, self._votes[batch.noisy.index])
-
-        started = batch.step >= method.correction_start * batch.steps
         evidence = self._evidence(batch.noisy.index)
+        self.estimate.add_bulk(self._seen(p, evidence), self._votes[batch.noisy.index])
+        started = batch.step >= method.correction_start * batch.steps
         forward = self._noisy_loss(clean_logits, evidence, batch, started)
         clean_loss = self._clean_loss(clean_logits_d, p, clean) * trains
         noisy = cross_entropy(noisy_logits, self._noisy_targets(batch.noisy.index))
@@ -160,6 +174,10 @@ class FastenStep(TrainingStep):
         estimating = (self._folds[clean.index] == epoch % self._method.folds).float()
         return 1 - estimating, estimates * estimating
 
+    def _seen(self, p: Tensor, evidence: Tensor) -> Tensor:
+        """What is counted of the true labels of a noisy batch, [B,K]: p, or q of the T̂ so far."""
+        return _posterior(p, evidence) if self._method.estimator == "bulk_posterior" else p
+
     def _evidence(self, index: Tensor) -> Tensor:
         """log p(what is said of each noisy sample | y = i), [B,K]."""
         if self._method.correction == "confidence":  # one label, the corrected one, under the T̂ of corrected labels
@@ -183,7 +201,7 @@ class FastenStep(TrainingStep):
             return torch.where(corrected, cross_entropy(clean_logits, labels), loss)
         if self._method.correction == "ensemble":
             mean = self._average[index]
-            targets = torch.softmax(mean.clamp(min=1e-30).log() + evidence, dim=1)
+            targets = _posterior(mean, evidence)
             return torch.where(mean.sum(dim=1) > 0, soft_cross_entropy(clean_logits, targets), loss)
         if self._method.correction == "average":
             targets = self._average[index]  # [B, K]
@@ -217,7 +235,7 @@ class FastenStep(TrainingStep):
             share = torch.where(kept.sum(dim=1, keepdim=True) > 0, method.average_momentum, 0.0)
             self._average[index] = share * kept + (1 - share) * p
             return
-        q = torch.softmax(torch.log(p.clamp(min=torch.finfo(p.dtype).tiny)) + evidence, dim=1)  # [B, K]
+        q = _posterior(p, evidence)
         if method.correction == "average":
             kept = self._average[index]
             share = torch.where(kept.sum(dim=1, keepdim=True) > 0, method.average_momentum, 0.0)
@@ -265,10 +283,15 @@ class FastenStep(TrainingStep):
         self._bulk_prior = state["bulk_prior"].to(device)
 
 
+def _posterior(p: Tensor, evidence: Tensor) -> Tensor:
+    """q ∝ p·exp(log evidence): [B,K]."""
+    return torch.softmax(torch.log(p.clamp(min=torch.finfo(p.dtype).tiny)) + evidence, dim=1)
+
+
 def _final_transition(network: TwoHeadNetwork, training_set: TrainingSet) -> Tensor:
     """T̂ from all estimating clean samples at once: [K,K], on the CPU."""
     audited = training_set.clean_estimates.cpu()
-    _, noisy_logits = predict_logits(network, training_set.clean_images.cpu()[audited])
+    _, noisy_logits = predict_logits(network, training_set.clean_images[audited])
     clean_labels = training_set.clean_labels.cpu()[audited]
     prior = identity_transition(training_set.num_classes)
     return estimate_transition(prior, noisy_logits, clean_labels, torch.ones(len(clean_labels), dtype=torch.bool))

@@ -1,11 +1,9 @@
-"""What every training run shares: network, optimiser, schedule, batches, precision, and one report an epoch."""
+"""What every training run shares: network, batches, precision, the descent, and one report an epoch."""
 
-import copy
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -14,55 +12,23 @@ from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.images.augment import crop, draw_flips, draw_shifts, normalize
 from fasten_model.images.feed import Feed
+from fasten_model.images.source import Images
 from fasten_model.network import TwoHeadNetwork, build_network
-from fasten_model.presets import Preset
+from fasten_model.train.averaging import AveragedWeights
 from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
+from fasten_model.train.checkpoint import CheckpointFolder
 from fasten_model.train.config import TrainConfig
+from fasten_model.train.metrics import EpochMetrics, Observer, OnEpoch, epoch_metrics, log_epoch
+from fasten_model.train.optimizer import build_optimizer, learning_rate
 from fasten_model.train.plan import CleanPlan, Indices, noisy_epoch, own_share, steps_per_epoch
 from fasten_model.train.process import ALONE, Process
+from fasten_model.train.replica import replica
+from fasten_model.train.resume import Keeper, TrainingState
 from fasten_model.train.seeds import derived_seed, generator
+from fasten_model.train.stopping import Stop
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EpochMetrics:
-    """One epoch; losses are means over its steps."""
-
-    epoch: int
-    """From 1."""
-    epochs: int
-    loss: float
-    forward_loss: float
-    """The forward-corrected loss over noisy samples; 0 for plain cross-entropy."""
-    clean_loss: float
-    noisy_loss: float
-    corrected: float
-    """Share of the noisy labels that differ from the original at the epoch's end."""
-    transition_diagonal: float
-    """Mean of T̂'s diagonal at the last step: 1 − it is the noise that the method believes is left."""
-    lr: float
-    """Learning rate of the last step."""
-    seconds: float
-
-
-OnEpoch = Callable[[EpochMetrics], None]
-Observer = Callable[[int, nn.Module], None]
-"""Called with (epoch from 1, the network that would be used if training ended here)."""
-
-
-def learning_rate(step: int, steps: int, settings: Preset) -> float:
-    """The rate at `step` of `steps` (from 0)."""
-    done = step / steps
-    if settings.schedule == "step":
-        return settings.lr * (1.0 if done < 5 / 7 else 0.1 if done < 6 / 7 else 0.01)
-    if settings.schedule == "triangle":
-        peak, first, last = 0.23, 0.2, 0.07
-        return settings.lr * (
-            first + (1 - first) * done / peak if done < peak else 1 - (1 - last) * (done - peak) / (1 - peak)
-        )
-    warm_up = 0.15
-    return settings.lr * (min(1.0, (step + 1) / (warm_up * steps)) if done < warm_up else (1 - done) / (1 - warm_up))
+_WHITENING_IMAGES = 5000
+"""Enough for a trunk whose first layer is computed from images."""
 
 
 class Loop:
@@ -92,11 +58,11 @@ class Loop:
         self.network: TwoHeadNetwork = network.to(self.device).train()
         if self._on_gpu:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = _optimizer(self.network, self.settings)
+        self.optimizer = build_optimizer(self.network, self.settings)
         decay = config.switches().ema
         self._average = AveragedWeights(self.network, decay) if decay > 0 else None
         self._module: Callable[[Tensor], tuple[Tensor, Tensor]] = self.network
-        if config.compile:
+        if config.compile and process.world == 1:
             self._module = torch.compile(self.network)
 
     def inputs(self, part: Part, step: int, stream: str) -> Tensor:
@@ -135,60 +101,68 @@ class Loop:
         self,
         step: TrainingStep,
         *,
-        noisy_images: Tensor,
-        clean_images: Tensor | None = None,
+        noisy_images: Tensor | Images,
+        clean_images: Tensor | Images | None = None,
         clean_groups: Sequence[tuple[Tensor, int]] | None = None,
         on_epoch: OnEpoch | None = None,
         observer: Observer | None = None,
+        checkpoint: CheckpointFolder | None = None,
+        stop: Stop | None = None,
     ) -> tuple[EpochMetrics, ...]:
         """All epochs: each visits every noisy sample once, and with each batch of them comes one of the clean samples.
 
-        clean_groups: as for `CleanPlan`; all clean samples alike unless given.
+        clean_groups: as for `CleanPlan`; all clean samples alike unless given. on_epoch, observer: called in the first
+        process, for the epochs that end in it. checkpoint: saved to, and gone on from where it holds one; only the
+        first process's counts. stop: raises `Stopped` after the step in which it was asked for, in every process.
         """
         count = len(noisy_images)
         batches, epochs = steps_per_epoch(count, self.settings.noisy_batch), self.epochs(count)
+        self._prepare(noisy_images)
+        feeds = _Feeds(self, noisy_images, clean_images, clean_groups)
+        state = TrainingState(self.network, self.optimizer, self._average, step)
+        devices = [self.device] if self._on_gpu else []
+        with torch.random.fork_rng(devices), Keeper(state, self.process, checkpoint, stop) as keeper:
+            begun = keeper.start()
+            history, done = list(begun.history), begun.step
+            totals, started = begun.losses.to(self.device), time.perf_counter() - begun.seconds
+            while done < epochs * batches:
+                epoch = done // batches
+                for batch in feeds.rest_of_epoch(epoch, done, batches, epochs):
+                    losses = self._descend(step, batch)
+                    totals += torch.stack([losses.total.detach(), losses.forward, losses.clean, losses.noisy])
+                    done = batch.step + 1
+                    if done % batches:
+                        keeper.after_step(done, totals, time.perf_counter() - started, history)
+                means, seconds = self.process.sum(totals) / batches, time.perf_counter() - started
+                try:
+                    metrics = epoch_metrics(epoch + 1, epochs, means, step.metrics(), batch.lr, seconds)
+                except DataError:
+                    keeper.give_up()
+                    raise
+                history.append(metrics)
+                self._tell(metrics, on_epoch, observer)
+                totals, started = torch.zeros_like(totals), time.perf_counter()
+                keeper.after_step(done, totals, 0.0, history, last=done == epochs * batches)
+        return tuple(history)
+
+    def _prepare(self, noisy_images: Tensor | Images) -> None:
+        """What can only be done once the images are known, and every step of the method is set up."""
         initialise = getattr(self.network.trunk, "initialise_from", None)
         if callable(initialise):  # a trunk whose first layer is computed from images
-            initialise(noisy_images[:5000].to(self.device))
-        noisy_feed = Feed(self.process.own(noisy_images), self.device)
-        clean_feed, plan = None, None
-        if clean_images is not None:
-            groups = clean_groups or [(torch.arange(len(clean_images)), self.settings.clean_batch)]
-            clean_feed, plan = (
-                Feed(self.process.own(clean_images), self.device),
-                CleanPlan(groups, seed=self.config.seed),
-            )
-        history = []
-        for epoch in range(epochs):
-            started = time.perf_counter()
-            first = epoch * batches
-            noisy_order = noisy_epoch(count, self.settings.noisy_batch, seed=self.config.seed, epoch=epoch)
-            noisy = self._parts(noisy_feed, noisy_order)
-            clean = (
-                self._parts(clean_feed, [plan.batch(first + b) for b in range(batches)])
-                if plan and clean_feed
-                else None
-            )
-            totals = torch.zeros(4, device=self.device)
-            lr = 0.0
-            for number, part in enumerate(noisy):
-                lr = learning_rate(first + number, epochs * batches, self.settings)
-                batch = Batch(
-                    step=first + number,
-                    steps=epochs * batches,
-                    lr=lr,
-                    noisy=part,
-                    clean=next(clean) if clean is not None else None,
-                )
-                losses = self._descend(step, batch)
-                totals += torch.stack([losses.total.detach(), losses.forward, losses.clean, losses.noisy])
-            metrics = _metrics(epoch + 1, epochs, self.process.sum(totals) / batches, step.metrics(), lr, started)
-            history.append(metrics)
-            if on_epoch is not None:
-                on_epoch(metrics)
-            if observer is not None:
-                observer(epoch + 1, self.scoring_network())
-        return tuple(history)
+            some = noisy_images[:_WHITENING_IMAGES] if isinstance(noisy_images, Tensor) else _first(noisy_images)
+            initialise(some.to(self.device))
+        if self.process.world > 1:
+            module = replica(self.network, self.device)
+            self._module = torch.compile(module) if self.config.compile else module
+
+    def _tell(self, metrics: EpochMetrics, on_epoch: OnEpoch | None, observer: Observer | None) -> None:
+        if not self.process.is_first:
+            return
+        log_epoch(metrics)
+        if on_epoch is not None:
+            on_epoch(metrics)
+        if observer is not None:
+            observer(metrics.epoch, self.scoring_network())
 
     def scoring_network(self) -> TwoHeadNetwork:
         """The network that predicts and scores: with averaged weights where they are averaged."""
@@ -198,12 +172,71 @@ class Loop:
         """The same on the CPU, in evaluation mode: what training leaves."""
         return self.scoring_network().cpu().eval()
 
+    def _descend(self, step: TrainingStep, batch: Batch) -> StepLosses:
+        self._seed_layers(batch.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = batch.lr
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = step(batch)
+        # A replica's gradients are the mean over the processes, the losses are summands.
+        total = losses.total if self.process.world == 1 else losses.total * self.process.world
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self._average is not None:
+            self._average.update(self.network, batch.step)
+        return losses
+
+    def _seed_layers(self, step: int) -> None:
+        """Layers that draw random numbers, as dropout does, take them from torch's own generators."""
+        seed = derived_seed(self.config.seed, "layers", step, self.process.rank)
+        torch.default_generator.manual_seed(seed)
+        if self._on_gpu:
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            torch.cuda.default_generators[index].manual_seed(seed)
+
+
+class _Feeds:
+    """The batches of a run, from any step on."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        noisy_images: Tensor | Images,
+        clean_images: Tensor | Images | None,
+        clean_groups: Sequence[tuple[Tensor, int]] | None,
+    ) -> None:
+        self._settings, self._seed, self._process = loop.settings, loop.config.seed, loop.process
+        self._device, self._count = loop.device, len(noisy_images)
+        self._noisy = Feed(self._process.own_images(noisy_images), self._device)
+        self._clean: Feed | None = None
+        if clean_images is not None:
+            self._clean = Feed(self._process.own_images(clean_images), self._device)
+            groups = clean_groups or [(torch.arange(len(clean_images)), self._settings.clean_batch)]
+            self._plan = CleanPlan(groups, seed=self._seed)
+
+    def rest_of_epoch(self, epoch: int, start: int, batches: int, epochs: int) -> Iterator[Batch]:
+        """The steps of `epoch` (from 0) from step `start` on."""
+        steps = range(start, (epoch + 1) * batches)
+        order = noisy_epoch(self._count, self._settings.noisy_batch, seed=self._seed, epoch=epoch)
+        noisy = self._parts(self._noisy, order[-len(steps) :])
+        clean: Iterator[Part | None] = repeat(None, len(steps))
+        if self._clean is not None:
+            clean = self._parts(self._clean, [self._plan.batch(step) for step in steps])
+        for step, noisy_part, clean_part in zip(steps, noisy, clean, strict=True):
+            yield Batch(
+                step=step,
+                steps=epochs * batches,
+                lr=learning_rate(step, epochs * batches, self._settings),
+                noisy=noisy_part,
+                clean=clean_part,
+            )
+
     def _parts(self, feed: Feed, order: Indices) -> Iterator[Part]:
         """Each step's part of a set, its images on the device."""
-        own, places = own_share(order, self.process)
+        own, places = own_share(order, self._process)
         sizes = [len(index) for index in own]
-        index = torch.split(torch.cat(own).to(self.device), sizes)  # one transfer for the epoch
-        positions = None if places is None else torch.split(torch.cat(places).to(self.device), sizes)
+        index = torch.split(torch.cat(own).to(self._device), sizes)  # one transfer for the epoch
+        positions = None if places is None else torch.split(torch.cat(places).to(self._device), sizes)
         for number, images in enumerate(feed.batches(own)):
             yield Part(
                 index=index[number],
@@ -212,77 +245,6 @@ class Loop:
                 size=len(order[number]),
             )
 
-    def _descend(self, step: TrainingStep, batch: Batch) -> StepLosses:
-        for group in self.optimizer.param_groups:
-            group["lr"] = batch.lr
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = step(batch)
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        if self._average is not None:
-            self._average.update(self.network, batch.step)
-        return losses
 
-
-class AveragedWeights:
-    """Exponential moving average of weights and BatchNorm statistics (Polyak and Juditsky, 1992)."""
-
-    def __init__(self, network: TwoHeadNetwork, decay: float) -> None:
-        self.decay = decay
-        self.network = copy.deepcopy(network)
-
-    @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Take in the weights after `step` (from 0); the first steps are forgotten faster than `decay` says."""
-        kept = min(self.decay, (1 + step) / (10 + step))
-        own, new = self.network.state_dict(), network.state_dict()
-        floating = [name for name, value in own.items() if value.is_floating_point()]
-        torch._foreach_lerp_([own[name] for name in floating], [new[name] for name in floating], 1 - kept)
-        for name in own.keys() - set(floating):
-            own[name].copy_(new[name])
-
-
-def _optimizer(network: torch.nn.Module, settings: Preset) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            trained,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-    return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-
-
-def _metrics(
-    epoch: int, epochs: int, losses: Tensor, state: tuple[Tensor, Tensor] | None, lr: float, started: float
-) -> EpochMetrics:
-    """One transfer from the device, one line for whoever watches; DataError where the loss is no longer finite."""
-    corrected, diagonal = (losses.new_zeros(()), losses.new_ones(())) if state is None else state
-    loss, forward, clean, noisy, share, mean_diagonal = torch.cat([losses, torch.stack([corrected, diagonal])]).tolist()
-    if not math.isfinite(loss):
-        raise DataError(f"training diverged in epoch {epoch} (loss {loss}); lower lr (it was {lr:.2g})")
-    metrics = EpochMetrics(
-        epoch=epoch,
-        epochs=epochs,
-        loss=loss,
-        forward_loss=forward,
-        clean_loss=clean,
-        noisy_loss=noisy,
-        corrected=share,
-        transition_diagonal=mean_diagonal,
-        lr=lr,
-        seconds=time.perf_counter() - started,
-    )
-    _log.info(
-        "epoch %d/%d: loss %.3f, %.1f %% of labels corrected, mean diagonal of T %.3f, %.1f s",
-        epoch,
-        epochs,
-        loss,
-        100 * share,
-        mean_diagonal,
-        metrics.seconds,
-    )
-    return metrics
+def _first(images: Images) -> Tensor:
+    return images.take(torch.arange(min(_WHITENING_IMAGES, len(images))))

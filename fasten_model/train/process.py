@@ -3,29 +3,69 @@
 Sample n belongs to process n mod world, which alone holds its image and its label, as its number n // world.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from fasten_model.errors import DataError
+from fasten_model.images.source import Images
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
-    """Rank of `world` processes that all run the same steps; nothing is sent where there is one."""
+    """Rank of `world` processes that all run the same steps; nothing is sent where there is one.
+
+    All of them call a method that sends something, or none does.
+    """
 
     rank: int = 0
     world: int = 1
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it is this one that prints and writes."""
+        return self.rank == 0
+
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of the processes' tensors."""
+        """The sum of the processes' tensors; in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether any process has raised it."""
+        if self.world == 1:
+            return flags
+        return tuple(value > 0 for value in self.sum(torch.tensor(flags, dtype=torch.int64)).tolist())
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the first process, the only one that calls it; its `DataError` is raised in all."""
+        if self.world == 1:
+            return make()
+        made: list[T | DataError | None] = [None]
+        if self.is_first:
+            try:
+                made[0] = make()
+            except DataError as error:
+                made[0] = error
+        dist.broadcast_object_list(made, src=0)
+        if isinstance(made[0], DataError):
+            raise made[0]
+        return made[0]  # type: ignore[return-value]
+
     def own(self, values: Tensor) -> Tensor:
         """The rows of `values` [N, …] that belong to this process, in the order of their numbers: a view."""
         return values[self.rank :: self.world]
+
+    def own_images(self, images: Tensor | Images) -> Tensor | Images:
+        """The same of images; none is read."""
+        return images if self.world == 1 else images[self.rank :: self.world]
 
     def gather(self, own: Tensor, count: int) -> Tensor:
         """All processes' rows in the order of N = `count` samples: [N, …], in every process."""
@@ -40,7 +80,7 @@ ALONE = Process()
 
 
 def this_process() -> Process:
-    """What `torch.distributed` says, if it has been initialised."""
+    """What `torch.distributed` says, if it has been initialised: with a backend for tensors on the CPU too (gloo)."""
     if dist.is_available() and dist.is_initialized():
         return Process(rank=dist.get_rank(), world=dist.get_world_size())
     return ALONE
