@@ -3,6 +3,7 @@
 <data>/project-7/                 everything of labels project 7
     snapshots/ images/ latest.json    (pipeline.snapshot, pipeline.images.store)
     runs/<run key>/                   model/ fitted.json scores.parquet queue.json report.json report.md
+    decoded/                          images as training and scoring see them; may be removed at any time
     completed.json                    the last completed round
     review_project.json               which project its queue is
 """
@@ -66,6 +67,11 @@ class Workspace:
     def run_folder(self, run_key: str) -> Path:
         """Where the run of that key keeps its files."""
         return self.folder / "runs" / run_key
+
+    @property
+    def decoded(self) -> Path:
+        """Where decoded images are kept (`fasten_model.images.cache`), for all snapshots."""
+        return self.folder / "decoded"
 
     def completed(self) -> Completed | None:
         """The last completed round; None before the first. Raises `DataError` where its record cannot be read."""

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import torch
 
 from fasten_model.fitting import holdout_mask
-from fasten_model.model import Model, load_model
 from fasten_model.images.source import in_memory
+from fasten_model.model import Model, load_model
 from fasten_model.predict import predict_logits
 from fasten_model.train import train_cross_entropy
 from pipeline import loop, orchestrator, scoring
@@ -212,8 +212,8 @@ def _judge(
 def _plain(settings: Settings, snapshot: Snapshot, workspace: Workspace, like: Model) -> Model:
     """The same trunk and schedule, trained with plain cross-entropy on every label that FasTEN had."""
     with ImageStore(workspace.folder) as store:
-        noisy = load_noisy(snapshot, store, size=like.image_size)
-        clean = load_clean(snapshot, store, size=like.image_size)
+        noisy = load_noisy(snapshot, store, size=like.image_size, cache=workspace.decoded)
+        clean = load_clean(snapshot, store, size=like.image_size, cache=workspace.decoded)
     taught = clean.at(~holdout_mask(clean, settings.holdout, len(snapshot.classes)))
     trained = train_cross_entropy(
         torch.cat([in_memory(noisy.images), in_memory(taught.images)]),

@@ -109,9 +109,10 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
 def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: TrainingRun) -> None:
     """Train and leave `model/` and then `fitted.json` in `folder`; the latter says that both are whole."""
     size = find_preset(settings.preset).image_size
-    with ImageStore(snapshot.path.parent.parent) as store:
-        noisy = load_noisy(snapshot, store, size=size)
-        clean = load_clean(snapshot, store, size=size)
+    workspace = Workspace(folder=snapshot.path.parent.parent)
+    with ImageStore(workspace.folder) as store:
+        noisy = load_noisy(snapshot, store, size=size, cache=workspace.decoded)
+        clean = load_clean(snapshot, store, size=size, cache=workspace.decoded)
     logger.info(
         "training on %d noisy and %d audited samples, %d classes", len(noisy), len(clean), len(snapshot.classes)
     )
@@ -157,8 +158,9 @@ def score_labels(settings: Settings, pulled: Pulled, trained: TrainedModel) -> P
     path = trained.folder / "scores.parquet"
     model = load_model(trained.folder / "model", device=settings.device)
     snapshot = open_snapshot(pulled.snapshot)
-    with ImageStore(Workspace.of(settings, pulled.labels.project_id).folder) as store:
-        noisy = load_noisy(snapshot, store, size=model.image_size)
+    workspace = Workspace.of(settings, pulled.labels.project_id)
+    with ImageStore(workspace.folder) as store:
+        noisy = load_noisy(snapshot, store, size=model.image_size, cache=workspace.decoded)
     scores = scoring.score(model, noisy, rho=settings.rho, model_version=trained.model_version)
     scoring.write_scores(scores, path)
     logger.info("scored %d labels: %s", len(noisy), count_decisions(scoring.decisions_of(scores)))
