@@ -261,7 +261,7 @@ def test_the_losses_are_computed_in_fp32_from_half_precision_logits() -> None:
         torch.testing.assert_close(loss, exact)
 
 
-class LargestTensor(TorchDispatchMode):
+class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Elements of the largest tensor that any operation has returned."""
 
     elements = 0
@@ -280,7 +280,7 @@ def test_a_thousand_classes_take_no_tensor_of_the_size_of_the_batch_times_t() ->
     logits = torch.randn(batch, num_classes, generator=generator).requires_grad_()
     labels = torch.randint(num_classes, (batch,), generator=generator)
     transition = torch.softmax(torch.randn(num_classes, num_classes, generator=generator), dim=1)
-    with LargestTensor() as largest:
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         loss = forward_loss(logits, labels, transition)
         gradient = gradient_of(loss, logits)
     assert torch.isfinite(loss).all()
