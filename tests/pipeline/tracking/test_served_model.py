@@ -70,6 +70,11 @@ def test_requirements_are_pinned_to_versions_an_index_has() -> None:
         assert "+" not in version
 
 
+def test_a_trunk_from_timm_needs_timm_where_it_is_served() -> None:
+    assert [line for line in package.pip_requirements("timm:test_resnet") if line.startswith("timm==")]
+    assert not [line for line in package.pip_requirements("small") if line.startswith("timm")]
+
+
 def test_the_served_file_imports_only_what_the_model_brings_along() -> None:
     source = (Path(package.__file__).parent / "served_model.py").read_text()
     imports = [line for line in source.splitlines() if line.startswith(("from ", "import "))]
