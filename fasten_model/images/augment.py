@@ -60,11 +60,10 @@ def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """[B,3,S,S] → pixel (rows[b,y], columns[b,x]) of image b at (y, x).
 
     One gather over flattened pixels: on a CPU 8 times as fast as indexing with four index tensors, and at 32 × 32 twice
-    as fast as cutting the images one by one (`benchmarks/decode.py` measures it).
+    as fast as cutting the images one by one.
     """
-    count, channels, _, width = images.shape
-    places = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, -1)  # [B, 1, S·S]
-    return images.reshape(count, channels, -1).gather(2, places.expand(count, channels, -1)).view(images.shape)
+    places = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)[:, None]  # [B, 1, S·S]
+    return images.flatten(2).gather(2, places.expand(-1, images.shape[1], -1)).view(images.shape)
 
 
 def _within(positions: Tensor, length: int) -> Tensor:
