@@ -60,8 +60,8 @@ def read_samples(
     inline bytes count, the image's `path` is never opened. Raises DataError for a file that is not of this form.
     """
     try:
-        # A buffer: a row group of large images is not read as a whole.
-        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+        # Left to itself, Arrow reads ahead, and keeps what it has read until the file is closed.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
             _check_schema(path, file.schema_arrow)
             names = tuple(classes) if classes is not None else _file_classes(path, file)
             read = _Read(names)

@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import io
 import multiprocessing
+import os
+import signal
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -150,6 +152,28 @@ def test_rows_written_by_a_process_that_died_before_the_index_do_not_count(
             stored(tmp_path, hashed(png(1), png(2)))
     with ImageCache(tmp_path, size=8) as cache:
         assert len(cache.find(sha for sha, _ in hashed(png(0), png(1), png(2)))) == 1
+    images = hashed(png(2), png(1), png(0))
+    assert torch.equal(stored(tmp_path, images), decoded(images))
+
+
+def write_half_a_row_and_be_killed(folder: Path) -> None:
+    """A process of its own: SIGKILL between the first bytes of a row and the index."""
+
+    def write_rows(self: ImageCache, *_: object) -> None:
+        with (self.folder / "images.u8").open("ab") as file:
+            file.write(b"\x07" * 50)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    ImageCache._write_rows = write_rows  # type: ignore[method-assign]
+    add_all(folder, [1, 2])
+
+
+def test_a_process_killed_while_it_writes_leaves_no_lock_and_no_row(tmp_path: Path) -> None:
+    add_all(tmp_path, [0])
+    killed = multiprocessing.get_context("spawn").Process(target=write_half_a_row_and_be_killed, args=(tmp_path,))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     images = hashed(png(2), png(1), png(0))
     assert torch.equal(stored(tmp_path, images), decoded(images))
 

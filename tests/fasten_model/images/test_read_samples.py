@@ -2,9 +2,11 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 
 from fasten_model.errors import DataError
+from fasten_model.images import parquet
 from fasten_model.images.parquet import read_samples
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -55,6 +58,27 @@ def test_rows_come_back_in_order_with_images_labels_and_given_labels(tmp_path: P
     assert (samples.images.dtype, samples.images.shape) == (torch.uint8, (3, 3, 8, 8))
     assert samples.images[:, 0, 0, 0].tolist() == [10, 20, 30]
     assert samples.rejected == ()
+
+
+def test_the_file_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 6_000), dtype=np.uint8)
+    path = tmp_path / "large.parquet"
+    schema = pa.schema([("sample_id", pa.string()), ("image", IMAGE), ("label", pa.string())])
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        for first in range(0, 2000, 100):
+            rows = [row(str(number), "a", image=noise[number].tobytes()) for number in range(first, first + 100)]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    held = []
+
+    def decode_images(images: Iterator[bytes], size: int, **_: object) -> Iterator[torch.Tensor]:
+        for _image in images:
+            held.append(pa.total_allocated_bytes() - before)
+            yield torch.zeros(3, size, size, dtype=torch.uint8)
+
+    monkeypatch.setattr(parquet, "decode_images", decode_images)
+    before = pa.total_allocated_bytes()
+    assert len(read_samples(path, size=4).sample_ids) == 2000
+    assert max(held) < path.stat().st_size / 3
 
 
 def test_classes_come_from_the_argument_then_the_metadata_then_the_labels(tmp_path: Path) -> None:
