@@ -164,7 +164,7 @@ def write_half_a_row_and_be_killed(folder: Path) -> None:
             file.write(b"\x07" * 50)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    ImageCache._write_rows = write_rows  # type: ignore[method-assign]
+    ImageCache._write_rows = write_rows  # type: ignore[assignment, method-assign]
     add_all(folder, [1, 2])
 
 
