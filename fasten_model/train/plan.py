@@ -79,6 +79,19 @@ def clean_groups(labels: Tensor, estimates: Tensor, batch: int, *, balanced: boo
     return [(torch.arange(len(labels)), batch)]
 
 
+def clean_frequencies(groups: Sequence[tuple[Tensor, int]], labels: Tensor, num_classes: int) -> Tensor:
+    """Share of each class among the samples that the plan of `groups` draws, sums to 1: [K].
+
+    As though one sample of each class were drawn besides, so that none is 0. labels int64 [C]: y.
+    """
+    batch = sum(share for _, share in groups)
+    drawn = torch.ones(num_classes)
+    for samples, share in groups:
+        counts = torch.bincount(labels.cpu()[samples], minlength=num_classes)
+        drawn += counts * (share / batch * len(labels) / len(samples))
+    return drawn / drawn.sum()
+
+
 def own_share(indices: Indices, process: Process) -> tuple[Indices, Indices | None]:
     """(this process's samples as it numbers them, their places in the whole batch), a list of steps each.
 
