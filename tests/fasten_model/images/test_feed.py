@@ -84,6 +84,7 @@ def test_a_set_moved_to_a_device_is_moved_whole_a_piece_at_a_time(monkeypatch: p
 
 
 def test_a_set_one_byte_too_large_stays_where_it_is() -> None:
+    assert Feed(IMAGES, CPU, budget_bytes=IMAGES.nbytes).resident
     assert not Feed(IMAGES, CPU, budget_bytes=IMAGES.nbytes - 1).resident
 
 
