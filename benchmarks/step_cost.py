@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.command import finish, parser, positive, use_threads
 from benchmarks.interleaved import Ratio, clock_name, ratio, times_in_turns
@@ -83,6 +84,19 @@ def measure_step_costs(
             for name in METHODS
         ]  # fmt: skip
     return found
+
+
+def step_flops(config: TrainConfig, *, num_classes: int) -> int:
+    """Floating-point operations of one step of `config`'s FasTEN, forward and backward, as torch counts them.
+
+    Matrix products and convolutions alone, a multiplication with its addition as two: the rest is under one per cent.
+    """
+    settings = config.settings()
+    data = _random_set(max(settings.noisy_batch, num_classes), settings.clean_batch, num_classes, settings.image_size)
+    run = _block(replace(config, compile=False), data, settings.clean_batch, num_classes, steps=1)
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
 
 
 def _block(

@@ -150,6 +150,24 @@ def test_help_names_every_noise_and_method(capsys: pytest.CaptureFixture[str]) -
         assert name in text
 
 
+def test_real_methods_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    methods = ("ce", "ce-clean", "fasten-paper", "fasten")
+    arguments = (*SMALL, "--noise", "asym:0.4", "--seeds", "1", "--budget", "1epochs", "--methods", *methods)
+    assert ended((*arguments, "--out", str(tmp_path / "a")), capsys)[0] == 0
+    rows = {row.method: row for row in read_rows(tmp_path / "a.parquet")[0]}
+    assert tuple(rows) == methods
+    assert [row.error for row in rows.values()] == [None] * 4
+    for row in rows.values():
+        assert row.noise_rate == rows["ce"].noise_rate
+        assert row.best_epoch == 1
+        assert row.accuracy_best == row.accuracy_last
+        assert row.seconds is not None
+        assert row.seconds > 0
+    assert rows["ce"].passes == 1
+    assert rows["ce"].transition_absolute is None
+    assert rows["fasten"].transition_absolute is not None
+
+
 @pytest.mark.usefixtures("toys")
 def test_report_merges_files_and_a_figure_outweighs_a_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

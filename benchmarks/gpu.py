@@ -1,0 +1,342 @@
+"""Everything that only a GPU can tell, in one command: what a session that has one runs first.
+
+    python -m benchmarks.gpu --root DIR --out OUT --parts step_cost throughput fast compile
+    python -m benchmarks.gpu --root DIR --out OUT --parts paper --limit-s 420
+    python -m benchmarks.gpu --root DIR --out OUT --parts harness --limit-s 540
+
+DIR holds `train.parquet` and `test.parquet` of CIFAR-10N. The whole of it, one part after the other, on the CPU in
+miniature: `python -m benchmarks.gpu --device cpu --tiny --dataset digits --out OUT`. OUT gets `gpu.json` and `gpu.md`,
+written anew after every figure, so that a run that is cut off leaves what it had, and the harness' rows.
+"""
+
+import argparse
+import json
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import nn
+
+from benchmarks.command import finish, parser, positive, use_threads
+from benchmarks.data import DATASETS, Cell, NoiseSpec, Source, draw_cell, load_source, parse_noise
+from benchmarks.experiment import Budget, measure
+from benchmarks.learn import HANDED, SIZES, Plan, chosen_methods, report, run
+from benchmarks.machine import machine, machine_line
+from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
+from benchmarks.report import table
+from benchmarks.results import ResultsFile, Row
+from benchmarks.step_cost import as_table as step_cost_table
+from benchmarks.step_cost import measure_step_costs, step_flops
+from benchmarks.throughput import as_table as throughput_table
+from benchmarks.throughput import measure_throughput
+from fasten_model.device import resolve_device
+from fasten_model.errors import DataError
+from fasten_model.train import PAPER, TrainConfig
+from fasten_model.train.plan import steps_per_epoch
+
+PAPERS_ACCURACY = {"sym:0.2": 91.94, "sym:0.4": 90.07, "sym:0.6": 86.78, "sym:0.8": 79.52, "asym:0.2": 92.29,
+                   "asym:0.4": 90.43}  # fmt: skip
+"""FasTEN on CIFAR-10, %, five runs (Kye et al., ECCV 2022): on the original images; ours are re-encoded."""
+
+TINY = (64, 20, 20)
+"""(noisy, clean, validation) samples in miniature."""
+
+
+class TimeIsUp(BaseException):
+    """A part has had its time. Not an `Exception`: the harness takes those for a method's failure and goes on."""
+
+
+class Report:
+    """What has been found so far, in two files that are written anew each time."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._folder = folder
+        self._sections: list[tuple[str, str]] = []
+        self._data: dict[str, object] = {"machine": machine(device)}
+        self._head = f"# On the GPU\n\n{machine_line(device)}.\n"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, name: str, text: str, data: object) -> None:
+        """Keep a section, in place of an earlier one of its name, and print it."""
+        self._sections = [(other, body) for other, body in self._sections if other != name] + [(name, text)]
+        self._data[name] = data
+        written = self._head + "".join(f"\n## {title}\n\n{body}\n" for title, body in self._sections)
+        (self._folder / "gpu.md").write_text(written, encoding="utf-8")
+        (self._folder / "gpu.json").write_text(json.dumps(self._data, indent=1, default=str), encoding="utf-8")
+        print(f"\n## {name}\n\n{text}", flush=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What all parts share."""
+
+    options: argparse.Namespace
+    device: torch.device
+    out: Path
+    report: Report
+
+    def config(self, preset: str, **more: object) -> TrainConfig:
+        """The preset; in miniature its schedule and its batches stay, but a small trunk and few samples do."""
+        config = TrainConfig(
+            preset=preset, device=str(self.device), horizontal_flip=self.options.dataset not in HANDED
+        )  # fmt: skip
+        if self.options.tiny:
+            config = replace(config, trunk="small", noisy_batch=16, clean_batch=10, epochs=1)
+        return replace(config, **more)  # type: ignore[arg-type]
+
+    def source(self) -> Source:
+        """The data, read once."""
+        if not _LOADED:
+            started = time.perf_counter()
+            root = self.options.root
+            _LOADED.append(
+                load_source(self.options.dataset, root=root, size=self.config("paper").settings().image_size)
+            )
+            print(f"{self.options.dataset} read in {time.perf_counter() - started:.1f} s", flush=True)
+        return _LOADED[0]
+
+    def sizes(self) -> tuple[int, int, int]:
+        """(noisy, clean, validation) samples."""
+        return TINY if self.options.tiny else SIZES[self.options.dataset]
+
+    def cell(self, seed: int) -> Cell:
+        """One draw under `--noise`."""
+        noisy, clean, validation = self.sizes()
+        return draw_cell(self.source(), self.options.noise, noisy=noisy, clean=clean, validation=validation, seed=seed)
+
+
+_LOADED: list[Source] = []
+
+
+def step_cost(setting: Setting) -> None:
+    """FasTEN's step against plain cross-entropy's: bound and measured. Compiled, one share has to do."""
+    rounds, steps = (3, 1) if setting.options.tiny else (15, 20)
+    kinds = [("paper", False, [1.0, 0.5, 0.25]), ("fast", False, [0.5, 0.25, 0.125])]
+    kinds += [("fast", True, [0.25])] if setting.options.compile else []
+    for preset, compiled, shares in kinds:
+        config = setting.config(preset, compile=compiled)
+        costs = measure_step_costs(config, shares=shares, num_classes=10, rounds=rounds, steps=steps)
+        name = f"step cost, {preset}{', compiled' if compiled else ''}"
+        setting.report.add(name, step_cost_table(costs), [asdict(cost) for cost in costs])
+
+
+def throughput(setting: Setting) -> None:
+    """Scoring against the bare forward pass."""
+    for preset in ("paper", "fast"):
+        images, rounds = (64, 2) if setting.options.tiny else (20_000, 7)
+        found = measure_throughput(setting.config(preset), images=images, rounds=rounds)
+        setting.report.add(f"throughput, {preset}", throughput_table(found), [asdict(each) for each in found])
+
+
+def paper(setting: Setting) -> None:
+    """The paper's preset to its last epoch, with the time that its arithmetic takes at the least."""
+    config = setting.config("paper", seed=0)
+    _trained(setting, "paper", "fasten-paper", replace(config, method=PAPER), seeds=1)
+
+
+def fast(setting: Setting) -> None:
+    """The fast preset with ours: seconds and accuracy. The first seed also pays for what CUDA sets up once."""
+    _trained(setting, "fast", "fasten", setting.config("fast", compile=setting.options.compile), seeds=3)
+
+
+def _trained(setting: Setting, title: str, method: str, config: TrainConfig, *, seeds: int) -> None:
+    """Train and judge as the harness does; what is known is written after every epoch."""
+    epochs = setting.options.epochs or config.settings().epochs
+    config = replace(config, epochs=epochs)
+    flops = step_flops(config, num_classes=setting.source().num_classes)
+    steps = epochs * steps_per_epoch(setting.sizes()[0], config.settings().noisy_batch)
+    floor = flops * steps / (setting.options.peak_tflops * 1e12)
+    head = (
+        f"{method}, {setting.options.noise}, {epochs} epochs, {steps} steps of {flops / 1e9:.1f} GFLOP: at "
+        f"{setting.options.peak_tflops:g} TFLOP/s they take {floor:.3g} s at the least."
+    )
+    stated = PAPERS_ACCURACY.get(str(setting.options.noise))
+    if stated is not None and setting.options.dataset.startswith("cifar10"):
+        head += f" The paper's accuracy: {stated:.2f} % (original images)."
+    rows: list[Row] = []
+
+    def written(under_way: str = "") -> None:
+        text = table(_HEAD, [_line(row, floor) for row in rows])
+        data = {"gflop_a_step": flops / 1e9, "floor_seconds": floor, "rows": [asdict(row) for row in rows]}
+        setting.report.add(title, f"{head}\n\n{text}\n\n{under_way}".strip(), data)
+
+    for seed in range(seeds):
+
+        def on_epoch(epoch: int, seconds: float, seed: int = seed) -> None:
+            if epoch % 10 == 0:
+                written(f"Seed {seed}: epoch {epoch} after {seconds:.1f} s, evaluations included.")
+
+        row = measure(
+            method, _followed(method, on_epoch), setting.options.dataset,
+            setting.cell(seed), replace(config, seed=seed), rho=config.switches().rho,
+        )  # fmt: skip
+        rows.append(row)
+        written()
+
+
+_HEAD = ["seed", "test %", "best val. %", "labels right %", "seconds", "÷ floor", "peak MiB", ""]
+
+
+def _line(row: Row, floor: float) -> list[str]:
+    def percent(share: float | None) -> str:
+        return "–" if share is None else f"{100 * share:.2f}"
+
+    seconds = row.seconds or 0.0
+    return [
+        str(row.seed), percent(row.accuracy_last), percent(row.accuracy_best), percent(row.labels_correct),
+        f"{seconds:.1f}", f"{seconds / floor:.1f}", f"{row.peak_memory_mib or 0:.0f}", row.error or "",
+    ]  # fmt: skip
+
+
+def _followed(method: str, on_epoch: Callable[[int, float], None]) -> Method:
+    """The method; `on_epoch` hears of each epoch's end and of the seconds since the start."""
+
+    def run_it(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        started = time.perf_counter()
+
+        def followed(epoch: int, network: nn.Module) -> None:
+            if observer is not None:
+                observer(epoch, network)
+            on_epoch(epoch, time.perf_counter() - started)
+
+        return METHODS[method](problem, config, followed)
+
+    return run_it
+
+
+def compile_or_not(setting: Setting) -> None:
+    """Seconds of an epoch with and without torch.compile; what the first epoch takes longer is the compiling."""
+    lines, data = [], []
+    for preset, epochs in (("fast", 6), ("paper", 3)):
+        for compiled in (False, True):
+            ends: list[float] = []
+            config = setting.config(preset, compile=compiled, epochs=2 if setting.options.tiny else epochs)
+            method = "fasten-paper" if preset == "paper" else "fasten"
+            name = f"{preset}{', compiled' if compiled else ''}"
+            try:
+                _followed(method, lambda _, seconds, ends=ends: ends.append(seconds))(  # type: ignore[misc]
+                    setting.cell(0).problem, config, None
+                )
+            except Exception as error:  # no compiler on the machine: the others still count
+                lines.append([name, "–", "–", _one_line(error)])
+            else:
+                laps = sorted(now - before for before, now in pairwise(ends))
+                first, later = ends[0], laps[len(laps) // 2]
+                lines.append([name, f"{first:.2f}", f"{later:.3f}", ""])
+                data.append({"preset": preset, "compiled": compiled, "first_epoch": first, "later_epoch": later})
+            head = ["training", "first epoch, s", "later epochs, s (median)", ""]
+            setting.report.add("torch.compile", table(head, lines), data)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+
+
+def harness(setting: Setting) -> None:
+    """Every method on human noise, with the fast preset's trunk and schedule."""
+    options = setting.options
+    noisy, clean, validation = setting.sizes()
+    plan = Plan(
+        dataset=options.dataset,
+        source=setting.source(),
+        noises=(options.harness_noise,),
+        seeds=tuple(range(options.seeds)),
+        noisy=noisy,
+        clean=clean,
+        validation=validation,
+        imbalance=1.0,
+        budget=Budget(epochs=options.epochs or setting.config("fast").settings().epochs),
+        config=setting.config("fast"),
+        rho=0.8,
+    )
+    results = ResultsFile(setting.out / "harness.parquet", plan.settings())
+    try:
+        run(plan, chosen_methods(options.methods), results)
+    finally:
+        if results.path.exists():
+            text = report(f"Methods of the harness: {options.dataset}", [results.path])
+            (setting.out / "harness.md").write_text(text, encoding="utf-8")
+            setting.report.add("harness", "In `harness.md`.", [asdict(row) for row in results.rows()])
+
+
+PARTS: Mapping[str, tuple[Callable[[Setting], None], int]] = {
+    "step_cost": (step_cost, 90),
+    "throughput": (throughput, 60),
+    "fast": (fast, 150),
+    "compile": (compile_or_not, 240),
+    "paper": (paper, 420),
+    "harness": (harness, 540),
+}
+"""Name → (part, seconds that it may take unless `--limit-s` says otherwise)."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises `TimeIsUp` in here once `seconds` have passed."""
+
+    def up(_: int, __: FrameType | None) -> None:
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_parts(setting: Setting, names: Sequence[str]) -> None:
+    """Each part within its time; one that fails or is cut off says so, and the next goes on."""
+    for name in names:
+        part, limit = PARTS[name]
+        seconds = setting.options.limit_s or limit
+        started = time.perf_counter()
+        try:
+            with _time_limit(seconds):
+                part(setting)
+            ended = f"done in {time.perf_counter() - started:.0f} s"
+        except TimeIsUp:
+            ended = f"cut off after {seconds:.0f} s"
+        except Exception as error:  # a part's failure must not cost the others their time on the machine
+            traceback.print_exc()
+            ended = f"failed: {_one_line(error)}"
+        setting.report.add(f"{name}: end", ended, ended)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts."""
+    made = parser("benchmarks.gpu", __doc__)
+    made.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.md and the harness' rows")
+    made.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
+    made.add_argument("--dataset", choices=DATASETS, default="cifar10n")
+    made.add_argument("--root", type=Path, help="folder of the data's files")
+    made.add_argument("--noise", type=parse_noise, default=NoiseSpec(kind="sym", rate=0.4), help="of paper and fast")
+    made.add_argument("--harness-noise", type=parse_noise, default=NoiseSpec(kind="human", column="worst"))
+    made.add_argument("--methods", nargs="+", metavar="NAME", help="of the harness; default all")
+    made.add_argument("--seeds", type=positive, default=1, help="of the harness")
+    made.add_argument("--epochs", type=positive, help="instead of the presets'")
+    made.add_argument("--limit-s", type=float, help="seconds for each part, instead of its own limit")
+    made.add_argument("--peak-tflops", type=float, default=790.0, help="bf16, for the floor (H200: about 790)")
+    made.add_argument("--compile", action="store_true", help="in step_cost and fast too")
+    made.add_argument("--tiny", action="store_true", help="a small trunk, few samples, one epoch: does it run at all?")
+    options = made.parse_args(arguments)
+    chosen_methods(options.methods)
+    if options.limit_s is not None and not options.limit_s > 0:
+        raise DataError(f"--limit-s must be above 0, got {options.limit_s:g}")
+    use_threads(options.threads)
+    device = resolve_device(options.device)
+    setting = Setting(options=options, device=device, out=options.out, report=Report(options.out, device))
+    run_parts(setting, options.parts)
+    return 0
+
+
+if __name__ == "__main__":
+    finish(main)
