@@ -132,7 +132,8 @@ class FastenStep(TrainingStep):
         self._clean_estimates = own(data.clean_estimates).to(device).float()
         order = torch.randperm(clean_count, generator=generator(config.seed, "folds"))
         self._folds = own(order % method.folds).to(device)
-        size = len(self._original) if method.correction in ("average", "ensemble") else 0
+        self._averages = method.correction in ("average", "ensemble")
+        size = len(self._original) if self._averages else 0
         self._average = torch.zeros(size, data.num_classes, device=device)  # running mean of q; 0 before a first visit
         frequency = torch.bincount(data.clean_labels.cpu(), minlength=data.num_classes) + 1.0
         self._clean_prior = (frequency / frequency.sum()).to(device)
@@ -151,7 +152,7 @@ class FastenStep(TrainingStep):
         self.estimate.add_bulk(self._seen(p, evidence), self._votes[batch.noisy.index])
         started = batch.step >= method.correction_start * batch.steps
         forward = self._noisy_loss(clean_logits, evidence, batch, started)
-        clean_loss = self._clean_loss(clean_logits_d, p, clean) * trains
+        clean_loss = self._clean_loss(clean_logits_d, p, clean, batch.noisy.size) * trains
         noisy = cross_entropy(noisy_logits, self._noisy_targets(batch.noisy.index))
         self._correct(batch.noisy.index, p, evidence, started)
         return self._total(forward, clean_loss, noisy, batch.noisy.size, clean.size)
@@ -189,9 +190,7 @@ class FastenStep(TrainingStep):
         index = batch.noisy.index
         if self._method.loss == "resample":
             weights = resampling_weights(clean_logits, evidence, self._labels[index])
-            random = generator(self._seed, "resample", batch.step, self._loop.process.rank, device=weights.device)
-            drawn = torch.multinomial(weights, len(weights), replacement=True, generator=random)
-            return cross_entropy(clean_logits, self._labels[index])[drawn]
+            return cross_entropy(clean_logits, self._labels[index]) * self._draws(weights, batch)
         loss = evidence_loss(clean_logits, evidence)
         if not started:
             return loss
@@ -209,11 +208,22 @@ class FastenStep(TrainingStep):
             return torch.where(visited, soft_cross_entropy(clean_logits, targets), loss)
         return loss
 
-    def _clean_loss(self, clean_logits: Tensor, p: Tensor, clean: Part) -> Tensor:
+    def _draws(self, weights: Tensor, batch: Batch) -> Tensor:
+        """How often each noisy sample is drawn when B are, by `weights` [B]: [B]."""
+        part = batch.noisy
+        weights = self._loop.process.whole(weights, part.positions, part.size)
+        # `multinomial` refuses weights that are no numbers or all 0; the loop tells of a loss that diverged.
+        weights = torch.nan_to_num(weights).clamp(min=torch.finfo(weights.dtype).tiny)
+        random = generator(self._seed, "resample", batch.step, device=weights.device)
+        drawn = torch.multinomial(weights, part.size, replacement=True, generator=random)
+        counts = torch.zeros_like(weights).index_add_(0, drawn, torch.ones_like(weights))
+        return counts if part.positions is None else counts[part.positions]
+
+    def _clean_loss(self, clean_logits: Tensor, p: Tensor, clean: Part, size: int) -> Tensor:
         """Cross-entropy over the clean batch, [D]."""
         if self._method.prior_correction:
             # The clean head is to predict under the bulk's class frequencies, whatever those of the clean set are.
-            mean = self._loop.process.sum(p.mean(dim=0)) / self._loop.process.world
+            mean = self._loop.process.sum(p.sum(dim=0)) / size
             self._bulk_prior = 0.99 * self._bulk_prior + 0.01 * mean
             clean_logits = clean_logits.float() + self._clean_prior.log() - self._bulk_prior.log()
         return cross_entropy(clean_logits, self._clean_labels[clean.index])
@@ -271,7 +281,7 @@ class FastenStep(TrainingStep):
         return {
             "transition_counts": self.estimate.counts,
             "labels": gather(self._labels, self._count),
-            "average": gather(self._average, self._count if len(self._average) else 0),
+            "average": gather(self._average, self._count) if self._averages else self._average,
             "bulk_prior": self._bulk_prior,
         }
 
@@ -279,7 +289,7 @@ class FastenStep(TrainingStep):
         own, device = self._loop.process.own, self._loop.device
         self.estimate.counts = state["transition_counts"].to(device)
         self._labels = own(state["labels"]).to(device)
-        self._average = own(state["average"]).to(device)
+        self._average = (own(state["average"]) if self._averages else state["average"]).to(device)
         self._bulk_prior = state["bulk_prior"].to(device)
 
 

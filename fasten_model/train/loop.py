@@ -77,20 +77,24 @@ class Loop:
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """float [B,3,S,S] → (clean logits, noisy logits), [B,K] each."""
-        if self._on_gpu:
-            images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._on_gpu):
-            clean_logits, noisy_logits = self._module(images)
-        return clean_logits, noisy_logits
+        return self._through(self._module, images)
 
     @torch.no_grad()
     def forward_in_evaluation(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [B,3,S,S], not augmented, BatchNorm with running statistics → (clean logits, noisy logits)."""
         self.network.eval()
         try:
-            return self.forward(normalize(images))
+            # A replica stays in training mode; on the weights that both share the network answers for it.
+            return self._through(self._module if self.process.world == 1 else self.network, normalize(images))
         finally:
             self.network.train()
+
+    def _through(self, module: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor) -> tuple[Tensor, Tensor]:
+        if self._on_gpu:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._on_gpu):
+            clean_logits, noisy_logits = module(images)
+        return clean_logits, noisy_logits
 
     def epochs(self, count: int) -> int:
         """Epochs over `count` samples: the preset's, or as many as its least number of steps takes."""

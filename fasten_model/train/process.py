@@ -67,6 +67,12 @@ class Process:
         """The same of images; none is read."""
         return images if self.world == 1 else images[self.rank :: self.world]
 
+    def whole(self, own: Tensor, positions: Tensor | None, size: int) -> Tensor:
+        """All processes' rows of a batch of `size`, each at its place in it: [B, …]; `positions` as in `Part`."""
+        if positions is None:
+            return own
+        return self.sum(own.new_zeros(size, *own.shape[1:]).index_copy_(0, positions, own))
+
     def gather(self, own: Tensor, count: int) -> Tensor:
         """All processes' rows in the order of N = `count` samples: [N, …], in every process."""
         if self.world == 1:

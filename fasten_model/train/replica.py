@@ -1,6 +1,7 @@
 """The network as one of several processes trains it."""
 
 import copy
+import inspect
 from itertools import chain
 
 import torch
@@ -8,6 +9,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fasten_model.train.sync_batch_norm import synchronise_batch_norm
+
+_ARGUMENTS = inspect.signature(DistributedDataParallel.__init__).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _ARGUMENTS else "broadcast_buffers"
+"""Its name from torch 2.13 on, and before."""
 
 
 def replica(network: nn.Module, device: torch.device) -> nn.Module:
@@ -21,5 +26,6 @@ def replica(network: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(
         twin,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # synchronised BatchNorm has the same everywhere
+        # Synchronised BatchNorm has the same everywhere.
+        **{_SYNC_BUFFERS: False},  # type: ignore[arg-type]
     )
