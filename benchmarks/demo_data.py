@@ -23,6 +23,7 @@ from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset
+from fasten_model.relabel import TARGET_PRECISION
 from fasten_model.train import TrainConfig, train_cross_entropy
 from pipeline import scoring
 from pipeline.demo.datasets import DemoDataset, DemoSample, load_dataset
@@ -85,7 +86,7 @@ def one_seed(dataset: DemoDataset, seed: int) -> dict[str, float]:
     )
     plain_seconds = time.perf_counter() - started
 
-    rows = scoring.score(model, noisy, rho=config.switches().rho, model_version="benchmark").to_pylist()
+    rows = scoring.score(model, noisy, target_precision=TARGET_PRECISION, model_version="benchmark").to_pylist()
     suggested_wrong = [
         classes.index(row["suggested_label"]) != right for row, right in zip(rows, truth.tolist(), strict=True)
     ]

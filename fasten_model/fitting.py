@@ -1,13 +1,14 @@
-"""From labelled images to a calibrated model: split, train, calibrate, estimate T.
+"""From labelled images to a calibrated model: split, train, calibrate, estimate T, choose ρ.
 
-The audited samples that were drawn at random serve three purposes, and no sample serves two that would bias each other:
-most train (and estimate T̂ inside training); a fixed share is held out, to fit the temperature and to tell the model's
-accuracy. Which share a sample falls into depends on its id alone, so that a held-out sample stays held out in every
-later run. Reviews (`clean_estimates` false) only ever train.
+The audited samples that were drawn at random serve several purposes, and no sample serves two that would bias each
+other: most train (and estimate T̂ inside training); a fixed share is held out, to fit the temperature, to choose ρ and
+to tell the model's accuracy. Which share a sample falls into depends on its id alone, so that a held-out sample stays
+held out in every later run. Reviews (`clean_estimates` false) only ever train.
 """
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,7 +21,8 @@ from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
-from fasten_model.posterior import soft_count_transition
+from fasten_model.posterior import posterior, soft_count_transition
+from fasten_model.relabel import NEVER, TARGET_PRECISION, RhoChoice, choose_rho, judge_rho, suggestions
 from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ class Fitted:
     """Share of the held-out audited samples that the model labels as the auditor did; None where none was held out."""
     confusion: Tensor
     """int64 [K, K]: held-out audited samples by (audited label, predicted label)."""
+    choice: RhoChoice
+    """ρ, and what to expect of relabels at it."""
     training_transition: Tensor
     """[K, K] T̂ as the last training step had it (rows sum to 1)."""
 
@@ -96,15 +100,23 @@ def fit(
     config: TrainConfig,
     *,
     holdout: float,
+    target_precision: float = TARGET_PRECISION,
+    rho: float | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     trunk: nn.Module | None = None,
 ) -> Fitted:
-    """Train FasTEN, calibrate it on the held-out audited samples, and estimate T of the original labels.
+    """Train FasTEN, calibrate it on the held-out audited samples, estimate T of the original labels, and choose ρ.
 
+    holdout: share of the randomly audited samples kept from training. target_precision: share of the relabels that must
+    be right (`choose_rho`). rho: fixes ρ instead; `Fitted.choice` then says what to expect of it.
     trunk: a module that maps images [B,3,S,S] to features [B,D]; a copy is trained in place of the one in `config`.
 
-    Raises `DataError` where the sets cannot be trained on.
+    Raises `DataError` where the sets cannot be trained on, or a share is none.
     """
+    if not 0 < target_precision < 1:
+        raise DataError(f"target_precision must lie between 0 and 1, got {target_precision}")
+    if rho is not None and not 0 <= rho < math.inf:
+        raise DataError(f"rho must be 0 or above, got {rho}")
     side = noisy.images.shape[-1]
     if config.image_size not in (None, side):
         raise DataError(
@@ -122,6 +134,7 @@ def fit(
             clean_images=taught.images,
             clean_labels=taught.labels,
             clean_estimates=taught.estimates,
+            clean_votes=taught.given_labels[:, None],
             num_classes=num_classes,
         ),
         config,
@@ -136,29 +149,67 @@ def fit(
         image_size=config.settings().image_size,
         temperature=1.0,
         transition=trained.transition,
-        rho=config.switches().rho,
+        rho=NEVER,
     )
     held_logits = model.predict_logits(kept.images)
     temperature = fit_temperature(held_logits, kept.labels) if len(kept) else 1.0
-    pairs = clean.at(clean.estimates & (clean.given_labels >= 0))
-    transition = soft_count_transition(
-        torch.softmax(model.predict_logits(noisy.images) / temperature, dim=1),
-        noisy.labels,
-        num_classes,
-        pairs=torch.stack([pairs.labels, pairs.given_labels], dim=1),
+    bulk = torch.softmax(model.predict_logits(noisy.images) / temperature, dim=1)
+    held = torch.softmax(held_logits / temperature, dim=1)
+    transition, choice = _judge_labels(
+        bulk, noisy.labels, held, kept, taught, target_precision=target_precision, rho=rho
     )
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     predicted = held_logits.argmax(dim=1)
     confusion.index_put_((kept.labels, predicted), torch.ones_like(predicted), accumulate=True)
     trained.network.cpu()
     return Fitted(
-        model=replace(model, temperature=temperature, transition=transition),
+        model=replace(
+            model,
+            temperature=temperature,
+            transition=transition,
+            rho=choice.rho,
+            metadata={"relabels": choice.sentence()},
+        ),
         history=trained.history,
         held_out=len(kept),
         accuracy=float((predicted == kept.labels).double().mean()) if len(kept) else None,
         confusion=confusion,
+        choice=choice,
         training_transition=trained.transition,
     )
+
+
+def _judge_labels(
+    bulk: Tensor,
+    given_labels: Tensor,
+    held: Tensor,
+    kept: LabelledImages,
+    taught: LabelledImages,
+    *,
+    target_precision: float,
+    rho: float | None,
+) -> tuple[Tensor, RhoChoice]:
+    """(T of the original labels [K,K], ρ), from calibrated p of the bulk [N,K] and of the held-out samples [P,K].
+
+    T knows every pair. The held-out pairs are judged under a T that does not know them, or they would vouch for
+    themselves.
+    """
+    num_classes = bulk.shape[1]
+
+    def transition(known: list[LabelledImages]) -> Tensor:
+        drawn = [samples.at(samples.estimates & (samples.given_labels >= 0)) for samples in known]
+        pairs = torch.cat([torch.stack([samples.labels, samples.given_labels], dim=1) for samples in drawn])
+        return soft_count_transition(bulk, given_labels, num_classes, pairs=pairs)
+
+    every, without = transition([taught, kept]), transition([taught])
+    paired = kept.given_labels >= 0
+    evidence = suggestions(
+        posterior(held[paired], without, kept.given_labels[paired]), kept.given_labels[paired], kept.labels[paired]
+    )
+    doubted = suggestions(posterior(bulk, every, given_labels), given_labels)
+    if rho is not None:
+        return every, judge_rho(rho, doubted, evidence)
+    return every, choose_rho(doubted, evidence, target_precision)
 
 
 def summary(fitted: Fitted) -> dict[str, Any]:
@@ -167,6 +218,7 @@ def summary(fitted: Fitted) -> dict[str, Any]:
         "held_out": fitted.held_out,
         "accuracy": fitted.accuracy,
         "temperature": fitted.model.temperature,
+        "relabels": {**asdict(fitted.choice), "sentence": fitted.choice.sentence()},
         "confusion": fitted.confusion.tolist(),
         "transition": fitted.model.transition.double().tolist(),
         "training_transition": fitted.training_transition.double().tolist(),

@@ -51,7 +51,7 @@ class Model:
     transition: Tensor
     """T [K,K] of the *original* labels, T[i,j] = p(given=j | true=i); rows sum to 1 (`soft_count_transition`)."""
     rho: float
-    """The threshold ρ the model was trained with."""
+    """The ρ from which a label is changed (`fasten_model.scoring`), chosen or set by hand; above 1: never."""
     annotators: tuple[str, ...] = ()
     """R names of annotators whose own T is known."""
     annotator_transitions: Tensor | None = None

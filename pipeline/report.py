@@ -30,7 +30,8 @@ class RoundReport:
     expected_wrong: float
     """Sum of the error probabilities of the noisy samples."""
     decisions: Mapping[str, int]
-    rho: float
+    relabels: str
+    """From which ρ on labels are changed without asking, and how many of those are expected to be right, and why."""
     temperature: float
     held_out: int
     accuracy: float | None
@@ -86,8 +87,9 @@ def markdown(report: RoundReport) -> str:
         f"| Noise found | {noise} |",
         f"| Wrong labels expected among the undecided | {report.expected_wrong:.0f} of {report.noisy} |",
         f"| Model accuracy | {accuracy} |",
-        f"| Decisions at ρ = {report.rho:g} | {decided.get('keep', 0)} keep, {decided.get('relabel', 0)} relabel, "
+        f"| Decisions | {decided.get('keep', 0)} keep, {decided.get('relabel', 0)} relabel, "
         f"{decided.get('low_confidence', 0)} low confidence |",
+        f"| Automatic correction | {escape(report.relabels)} |",
         f"| Queue “{escape(report.review_project)}” | {report.queue_added} added, {report.queue_waiting} waiting |",
         f"| Labels decided by people | {report.audited} audited at random, {report.reviewed} reviewed |",
         f"| Confidence temperature | {report.temperature:.2f} |",

@@ -97,8 +97,8 @@ SCORES = pa.schema(
     ]
 )
 """One row per noisy sample. `confidence` is the calibrated max p of the clean head; `suggested_label` the decision's
-label (the original one below ρ); `model_label` what a reviewer is offered, with its calibrated probability
-(`triage.Verdicts.guess`); `posterior` q over the classes, in class order."""
+label (the original one below ρ); `model_label` what a reviewer is offered, the class with the largest posterior, which
+is its probability; `posterior` q over the classes, in class order."""
 
 
 def check_columns(path: Path, schema: pa.Schema) -> None:

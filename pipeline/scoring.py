@@ -10,34 +10,35 @@ import torch
 
 from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
-from fasten_model.posterior import posterior
+from fasten_model.scoring import DECISIONS, Decision
+from fasten_model.scoring import score as score_labels
 from pipeline.errors import DataError
 from pipeline.schema import SCORES
-from pipeline.triage import Candidate, Decision, decide
+from pipeline.triage import Candidate
 
 
-def score(model: Model, noisy: LabelledImages, *, rho: float, model_version: str) -> pa.Table:
+def score(
+    model: Model, noisy: LabelledImages, *, target_precision: float, model_version: str, rho: float | None = None
+) -> pa.Table:
     """One row per noisy sample, in the order of `noisy` (columns: `pipeline.schema.SCORES`).
 
-    `noisy.labels` are indices into the model's classes.
+    `noisy.labels` are indices into the model's classes; `rho` is the model's own unless given.
     """
     names = model.classes
-    p = model.predict_probabilities(noisy.images).double()
-    q = posterior(p, model.transition.to(p), noisy.labels)
-    found = decide(p.numpy(), q.numpy(), noisy.labels.numpy(), rho=rho)
+    found = score_labels(model, noisy.images, noisy.labels, rho=rho, target_precision=target_precision)
     return pa.table(
         {
             "sample_id": list(noisy.sample_ids),
             "given_label": _named(names, noisy.labels.tolist()),
             "suggested_label": _named(names, found.suggested.tolist()),
             "model_label": _named(names, found.guess.tolist()),
-            "model_label_probability": found.guess_probability,
-            "confidence": found.confidence,
-            "given_label_probability": found.given_label_probability,
-            "error_probability": found.error_probability,
-            "posterior": q.to(torch.float32).tolist(),
-            "decision": list(found.decisions),
-            "priority": found.priority,
+            "model_label_probability": found.guess_probability.numpy(),
+            "confidence": found.confidence.numpy(),
+            "given_label_probability": found.given_label_probability.numpy(),
+            "error_probability": found.error_probability.numpy(),
+            "posterior": found.posterior.to(torch.float32).tolist(),
+            "decision": [DECISIONS[code] for code in found.decisions.tolist()],
+            "priority": found.priority.numpy(),
             "model_version": [model_version] * len(noisy),
         },
         schema=SCORES,

@@ -97,8 +97,10 @@ class Settings(BaseSettings):
     """Trunk and everything that goes with it: `small` for 8×8–32×32 images on two CPU cores."""
     epochs: int | None = Field(default=None, gt=0)
     """Training epochs; the preset's unless given."""
-    rho: float = Field(default=0.8, ge=0)
-    """Confidence at or above which the model may correct a label (ρ)."""
+    target_precision: float = Field(default=0.95, gt=0.5, lt=1)
+    """Share of the labels handed out without asking that are to be right: ρ is chosen for it."""
+    rho: float | None = Field(default=None, ge=0)
+    """Probability from which a label is changed without asking (ρ), fixed by hand; chosen by training unless given."""
     noisy_loss_weight: float = Field(default=0.5, ge=0)
     """Weight λ of the noisy head's loss."""
     horizontal_flip: bool = False

@@ -46,13 +46,23 @@ def train_files(*, clean: Path, noisy: Path, out: Path, settings: Settings) -> F
         len(classes),
         resolve_device(config.device),
     )
-    fitted = fit(noisy_set, clean_set, classes, config, holdout=settings.holdout)
+    fitted = fit(
+        noisy_set,
+        clean_set,
+        classes,
+        config,
+        holdout=settings.holdout,
+        target_precision=settings.target_precision,
+        rho=settings.rho,
+    )
     write_whole(out / "fitted.json", json.dumps(summary(fitted)).encode())
     save_model(fitted.model, out)
     return fitted
 
 
-def score_file(*, model: Path, noisy: Path, out: Path, rho: float | None, device: str) -> dict[str, int]:
+def score_file(
+    *, model: Path, noisy: Path, out: Path, rho: float | None, target_precision: float, device: str
+) -> dict[str, int]:
     """Score the file's labels into `out`; how many were kept, relabeled, left to people.
 
     Raises `DataError` on a model or file that cannot be used, and where `out` is anything but an older scores file: it
@@ -72,7 +82,8 @@ def score_file(*, model: Path, noisy: Path, out: Path, rho: float | None, device
     scores = scoring.score(
         loaded,
         samples,
-        rho=loaded.rho if rho is None else rho,
+        rho=rho,
+        target_precision=target_precision,
         model_version=f"{model.absolute().name}@{digest}",
     )
     scoring.write_scores(scores, out)

@@ -1,76 +1,19 @@
-"""Triage: what to keep, what to correct, what a person must look at, and in which order.
+"""Triage: which labels a person must look at, in which order, and why.
 
-The decision is the paper's (section 3.3, eq. 6): a label is corrected to the clean head's class where its confidence
-reaches ρ, and otherwise it is the original one. The order is by the probability that this decided label is wrong, from
-the posterior `q_i ∝ T[i, given]·p_i`: a review sets one label right exactly where the loop would hand out a wrong one.
-So the samples that the model cannot decide come first, and the corrections it is surest of last.
+The decisions are the model's (`fasten_model.scoring`), from the posterior `q_i ∝ T[i, given]·p_i`: `relabel` where
+another class reaches ρ, else `keep` where the given label reaches the target precision, else `low_confidence`. Without
+a ρ that keeps the promised precision nothing is relabeled, and every doubtful label waits for a person.
+
+The order is by the probability that the label handed out is wrong: a review sets one label right exactly there. So the
+samples that the model cannot decide come first, and the corrections it is surest of last.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fasten_model.scoring import DECISIONS, Decision
 from pipeline.records import ReviewTask
-
-Decision = Literal["keep", "relabel", "low_confidence"]
-DECISIONS: tuple[Decision, ...] = ("keep", "relabel", "low_confidence")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdicts:
-    """The triage of N samples, as columns."""
-
-    suggested: NDArray[np.int64]
-    """[N] class index: the correction at or above ρ, the given label below it, always."""
-    confidence: NDArray[np.float64]
-    """[N] largest calibrated probability of the clean head."""
-    given_label_probability: NDArray[np.float64]
-    """[N] calibrated probability of the given label."""
-    error_probability: NDArray[np.float64]
-    """[N] probability that the given label is wrong: `1 - q[given]`."""
-    priority: NDArray[np.float64]
-    """[N] probability that the suggested label is wrong, `1 - q[suggested]`: the labels that one review is expected to
-    set right."""
-    decisions: tuple[Decision, ...]
-    """[N]"""
-    guess: NDArray[np.int64]
-    """[N] what a reviewer is offered: the correction where there is one, else the most probable class of q."""
-    guess_probability: NDArray[np.float64]
-    """[N] calibrated probability of the guess: p of a correction, else q."""
-
-
-def decide(
-    probabilities: NDArray[np.float64], posterior: NDArray[np.float64], given: NDArray[np.int64], *, rho: float
-) -> Verdicts:
-    """Decide label by label.
-
-    `probabilities` [N, K]: calibrated p of the clean head. `posterior` [N, K]: q, which knows the given label too.
-    `given` [N]: class index of the given label. The boundary belongs to the model: `max p >= rho` corrects.
-    """
-    rows = np.arange(len(given))
-    top = probabilities.argmax(axis=1)
-    confidence = probabilities[rows, top]
-    confident = confidence >= rho
-    relabel = confident & (top != given)
-    decisions: tuple[Decision, ...] = tuple(
-        "relabel" if corrected else "keep" if sure else "low_confidence"
-        for corrected, sure in zip(relabel.tolist(), confident.tolist(), strict=True)
-    )
-    suggested = np.where(confident, top, given)
-    return Verdicts(
-        suggested=suggested,
-        confidence=confidence,
-        given_label_probability=probabilities[rows, given],
-        error_probability=np.clip(1.0 - posterior[rows, given], 0.0, 1.0),
-        priority=np.clip(1.0 - posterior[rows, suggested], 0.0, 1.0),
-        decisions=decisions,
-        guess=np.where(relabel, top, posterior.argmax(axis=1)),
-        guess_probability=np.where(relabel, confidence, posterior.max(axis=1)),
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,9 +24,9 @@ class Candidate:
     image_url: str
     given_label: str
     model_label: str
-    """What the reviewer is offered (`Verdicts.guess`)."""
+    """What the reviewer is offered: the most probable class of q."""
     model_label_probability: float
-    """Calibrated probability of `model_label`, 0–1 (`Verdicts.guess_probability`)."""
+    """q of `model_label`, 0–1."""
     confidence: float
     decision: Decision
     priority: float
@@ -92,9 +35,12 @@ class Candidate:
 
 def reason(candidate: Candidate) -> str:
     """Why a person is asked, in the words the review screen shows."""
+    share = f"{candidate.model_label_probability:.0%}"
     if candidate.decision == "relabel":
-        return f"The model is confident ({candidate.confidence:.0%}) that this is not “{candidate.given_label}”."
-    return f"The model is unsure: its best guess has only {candidate.confidence:.0%}."
+        return f"The model is confident ({share}) that this is not “{candidate.given_label}”."
+    if candidate.model_label != candidate.given_label:
+        return f"The model doubts “{candidate.given_label}” ({share} for its own guess), but cannot decide alone."
+    return f"The model is unsure: it gives “{candidate.given_label}” only {share}."
 
 
 def choose_queue(candidates: Iterable[Candidate], *, key: Callable[[str], str]) -> list[ReviewTask]:

@@ -161,6 +161,8 @@ def _training(settings: Settings) -> dict[str, Any]:
         "training": asdict(config),
         "preset": asdict(config.settings()),
         "holdout": settings.holdout,
+        "rho": settings.rho,
+        "target_precision": settings.target_precision,
         "version": version("fasten"),
     }
 

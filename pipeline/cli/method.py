@@ -9,13 +9,17 @@ from pipeline.cli.console import say
 from pipeline.settings import Settings, load_settings
 
 Preset = Literal["small", "resnet18", "resnet34", "paper", "fast"]
-_RHO = Settings.model_fields["rho"].default
+_TARGET = Settings.model_fields["target_precision"].default
 
 CleanFile = Annotated[
     Path, typer.Option(metavar="FILE", help="Audited samples: sample_id, image, label (and given_label, where known).")
 ]
 NoisyFile = Annotated[Path, typer.Option(metavar="FILE", help="Bulk-labelled samples: sample_id, image, label.")]
 Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, …")]
+TargetPrecision = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help=f"Share of the labels handed out unasked that are to be right; else {_TARGET}."),
+]
 
 
 def train(
@@ -27,8 +31,10 @@ def train(
         typer.Option(metavar="NAME", help="small (8×8–32×32 images, on a CPU), resnet18, resnet34, paper or fast."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data; the preset's unless given.")] = None,
+    target_precision: TargetPrecision = None,
     rho: Annotated[
-        float | None, typer.Option(min=0, help=f"Confidence from which the model corrects a label; else {_RHO}.")
+        float | None,
+        typer.Option(min=0, help="Fix the probability from which labels are changed; else chosen for that precision."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The same seed repeats a training, on a CPU.")
@@ -42,10 +48,13 @@ def train(
     """
     from pipeline.standalone import train_files
 
-    settings = load_settings(preset=preset, epochs=epochs, rho=rho, seed=seed, device=device)
+    settings = load_settings(
+        preset=preset, epochs=epochs, rho=rho, target_precision=target_precision, seed=seed, device=device
+    )
     fitted = train_files(clean=clean, noisy=noisy, out=out_dir, settings=settings)
     if fitted.accuracy is not None:
         say(f"accuracy on {fitted.held_out} held-out audited samples: {fitted.accuracy:.1%}")
+    say(f"the model {fitted.choice.sentence()}")
     say(f"model: {out_dir}")
 
 
@@ -54,8 +63,9 @@ def score(
     noisy: NoisyFile,
     out_file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Parquet file for the scores.")],
     rho: Annotated[
-        float | None, typer.Option(min=0, help="Confidence from which a label is corrected; else the model's own.")
+        float | None, typer.Option(min=0, help="Probability from which a label is changed; else the model's own.")
     ] = None,
+    target_precision: TargetPrecision = None,
     device: Device = None,
 ) -> None:
     """Score each label of a Parquet file: keep, relabel, low confidence.
@@ -65,8 +75,15 @@ def score(
     """
     from pipeline.standalone import score_file
 
-    settings = load_settings(device=device)
-    decisions = score_file(model=model, noisy=noisy, out=out_file, rho=rho, device=settings.device)
+    settings = load_settings(device=device, target_precision=target_precision)
+    decisions = score_file(
+        model=model,
+        noisy=noisy,
+        out=out_file,
+        rho=rho,
+        target_precision=settings.target_precision,
+        device=settings.device,
+    )
     for decision, count in decisions.items():
         say(f"{decision:15} {count:,}")
     say(f"scores: {out_file}")

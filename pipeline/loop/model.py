@@ -77,7 +77,8 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
         run.log_params(
             {
                 **settings.training.described(),
-                "rho": settings.rho,
+                "target_precision": settings.target_precision,
+                "rho": "chosen" if settings.rho is None else settings.rho,
                 "holdout": settings.holdout,
                 "queue_size": settings.queue_size,
             }
@@ -92,8 +93,7 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
         run.log_transition(fitted["transition"], snapshot.classes)
         run.log_transition(fitted["training_transition"], snapshot.classes, name="training_transition")
         run.log_confusion(fitted["confusion"], snapshot.classes, "held_out_audited")
-        figures = {"held_out_accuracy": fitted["accuracy"], "temperature": fitted["temperature"]}
-        run.log_epoch({name: value for name, value in figures.items() if value is not None}, step=0)
+        run.log_epoch(_figures(fitted), step=0)
         version = run.register(folder / "model", example_image=_example_image(workspace, snapshot, size))
         return TrainedModel(
             run_key=key,
@@ -117,8 +117,16 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
         "training on %d noisy and %d audited samples, %d classes", len(noisy), len(clean), len(snapshot.classes)
     )
     fitted = fit(
-        noisy, clean, snapshot.classes, settings.training, holdout=settings.holdout, on_epoch=partial(_log_epoch, run)
+        noisy,
+        clean,
+        snapshot.classes,
+        settings.training,
+        holdout=settings.holdout,
+        target_precision=settings.target_precision,
+        rho=settings.rho,
+        on_epoch=partial(_log_epoch, run),
     )
+    logger.info("the model %s", fitted.choice.sentence())
     model = replace(fitted.model, metadata={**fitted.model.metadata, "snapshot_id": snapshot.snapshot_id})
     save_model(model, folder / "model")
     write_whole(folder / "fitted.json", json.dumps(summary(fitted)).encode())
@@ -133,6 +141,22 @@ def _log_epoch(run: TrainingRun, metrics: EpochMetrics) -> None:
 
 def _log_values(run: TrainingRun, values: Mapping[str, Any]) -> None:
     run.log_epoch({name: float(value) for name, value in values.items() if name != "epoch"}, int(values["epoch"]))
+
+
+def _figures(fitted: Mapping[str, Any]) -> dict[str, float]:
+    """What is known once of a training, those that are known."""
+    relabels = fitted["relabels"]
+    figures = {
+        "held_out_accuracy": fitted["accuracy"],
+        "temperature": fitted["temperature"],
+        "rho": relabels["rho"],
+        "relabel_precision_promised": relabels["promised_precision"],
+        "relabel_precision_expected": relabels["expected_precision"],
+        "relabel_coverage": relabels["coverage"],
+        "relabel_pairs": relabels["pairs"],
+        "relabel_pairs_right": relabels["pairs_right"],
+    }
+    return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 def read_fitted(folder: Path) -> dict[str, Any]:
@@ -161,7 +185,9 @@ def score_labels(settings: Settings, pulled: Pulled, trained: TrainedModel) -> P
     workspace = Workspace.of(settings, pulled.labels.project_id)
     with ImageStore(workspace.folder) as store:
         noisy = load_noisy(snapshot, store, size=model.image_size, cache=workspace.decoded)
-    scores = scoring.score(model, noisy, rho=settings.rho, model_version=trained.model_version)
+    scores = scoring.score(
+        model, noisy, target_precision=settings.target_precision, model_version=trained.model_version
+    )
     scoring.write_scores(scores, path)
     logger.info("scored %d labels: %s", len(noisy), count_decisions(scoring.decisions_of(scores)))
     return path

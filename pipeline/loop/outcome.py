@@ -45,6 +45,7 @@ def report_run(
     scores = scoring.read_scores(scores_path)
     clean = pq.read_table(snapshot.clean_path, columns=["label", "given_label", "provenance"]).to_pylist()
     pairs = [row for row in clean if row["provenance"] == "audit" and row["given_label"] is not None]
+    fitted = read_fitted(trained.folder)
     report = RoundReport(
         labels_project=pulled.labels.title,
         review_project=pushed.title,
@@ -57,8 +58,8 @@ def report_run(
         pairs_wrong=sum(row["given_label"] != row["label"] for row in pairs),
         expected_wrong=sum(scores["error_probability"].to_pylist()),
         decisions=count_decisions(scoring.decisions_of(scores)),
-        rho=settings.rho,
-        temperature=read_fitted(trained.folder)["temperature"],
+        relabels=fitted["relabels"]["sentence"],
+        temperature=fitted["temperature"],
         held_out=trained.held_out,
         accuracy=trained.accuracy,
         queue_added=pushed.added,

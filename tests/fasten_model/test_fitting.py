@@ -1,12 +1,19 @@
 """Training: who is held out, what cannot be trained on, and what a fitted model knows."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from fasten_model.fitting import check_trainable, fit, holdout_mask, is_held_out
+from fasten_model import fitting
+from fasten_model.fitting import check_trainable, fit, holdout_mask, is_held_out, summary
 from fasten_model.labelled import LabelledImages
+from fasten_model.posterior import soft_count_transition
+from fasten_model.relabel import LEAST_PAIRS, NEVER
+from fasten_model.scoring import RELABEL, score
 from fasten_model.train import TrainConfig
 from pipeline.errors import DataError
 
@@ -108,3 +115,70 @@ def test_a_fitted_model_undoes_the_noise_and_knows_its_rate() -> None:
     assert fitted.model.predict_probabilities(noisy.images).argmax(dim=1).tolist() == truth
     assert fitted.model.transition.sum(dim=1).tolist() == pytest.approx([1, 1])
     assert fitted.model.transition.diagonal().tolist() == pytest.approx([0.8, 0.8], abs=0.08)
+
+
+def audited(count: int, *, wrong_every: int, known: bool = True) -> LabelledImages:
+    """Audited squares, every so many-th of which had been mislabelled; `known`: with what was said of them."""
+    truth = [i // 2 % 2 for i in range(count)]
+    said = [1 - t if i % wrong_every == 0 else t for i, t in enumerate(truth)]
+    return images(truth, name="audited", given_labels=said if known else [-1] * count)
+
+
+QUICK = TrainConfig(epochs=4, noisy_batch=32, clean_batch=16, device="cpu")
+
+
+def test_rho_is_chosen_for_the_target_and_its_promise_holds_on_the_bulk() -> None:
+    truth = [i % 2 for i in range(160)]
+    noisy = flipped(images(truth), every=4)
+    fitted = fit(noisy, audited(160, wrong_every=4), CLASSES, QUICK, holdout=0.5, target_precision=0.7)
+    assert fitted.model.rho == fitted.choice.rho < 1
+    assert fitted.choice.pairs_held_out == fitted.held_out
+    assert fitted.choice.pairs == fitted.choice.pairs_right >= LEAST_PAIRS
+    assert fitted.choice.promised_precision is not None
+    assert fitted.choice.promised_precision >= 0.7
+    found = score(fitted.model, noisy.images, noisy.labels)
+    relabeled = found.decisions == RELABEL
+    assert int(relabeled.sum()) == round(160 * fitted.choice.coverage) > 20
+    assert (found.suggested[relabeled] == torch.tensor(truth)[relabeled]).all()
+    assert fitted.model.metadata["relabels"] == fitted.choice.sentence()
+    known = summary(fitted)["relabels"]
+    assert (known["rho"], known["pairs"]) == (fitted.model.rho, fitted.choice.pairs)
+    json.dumps(summary(fitted))
+
+
+@pytest.mark.parametrize(("known", "held_out"), [(False, 0), (True, None)])
+def test_without_evidence_nothing_is_relabeled(known: bool, held_out: int | None) -> None:
+    noisy = flipped(images([i % 2 for i in range(96)]), every=4)
+    clean = audited(40, wrong_every=4, known=known)
+    fitted = fit(noisy, clean, CLASSES, QUICK, holdout=0.25, target_precision=0.99)
+    assert fitted.model.rho == NEVER
+    assert fitted.choice.pairs_held_out == (fitted.held_out if held_out is None else held_out)
+    assert "relabels nothing" in fitted.choice.sentence()
+
+
+def test_a_rho_set_by_hand_is_the_models_and_is_judged_all_the_same() -> None:
+    noisy = flipped(images([i % 2 for i in range(96)]), every=4)
+    fitted = fit(noisy, audited(40, wrong_every=4), CLASSES, QUICK, holdout=0.25, rho=0.7)
+    assert fitted.model.rho == fitted.choice.rho == 0.7
+    assert fitted.choice.target_precision is None
+    assert fitted.choice.expected_precision is not None
+
+
+@pytest.mark.parametrize("choice", [{"target_precision": 1.0}, {"target_precision": float("nan")}, {"rho": -0.1}])
+def test_a_share_that_is_none_is_told_before_the_training(choice: dict[str, float]) -> None:
+    with pytest.raises(DataError, match=next(iter(choice))):
+        fit(images([0, 1]), images([0, 1]), CLASSES, QUICK, holdout=0.25, **choice)  # type: ignore[arg-type]
+
+
+def test_held_out_pairs_do_not_vouch_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The T that their suggestions are made with has not counted them; the model's own T has."""
+    counted: list[int] = []
+
+    def spy(p: Tensor, given_labels: Tensor, num_classes: int, *, pairs: Tensor) -> Tensor:
+        counted.append(len(pairs))
+        return soft_count_transition(p, given_labels, num_classes, pairs=pairs)
+
+    monkeypatch.setattr(fitting, "soft_count_transition", spy)
+    noisy = flipped(images([i % 2 for i in range(96)]), every=4)
+    fitted = fit(noisy, audited(40, wrong_every=4), CLASSES, QUICK, holdout=0.25)
+    assert sorted(counted) == [40 - fitted.held_out, 40]

@@ -48,14 +48,17 @@ def test_posterior_falls_back_to_p_where_the_label_is_impossible() -> None:
     assert torch.equal(posterior(p, torch.eye(2), torch.tensor([1])), p)
 
 
-@given(bulks(), st.floats(0.5, 500), st.booleans())
+@given(bulks(), st.floats(0.5, 500), st.booleans(), st.integers(0, 2))
 def test_soft_counts_joined_with_pairs_equal_the_dirichlet_posterior_mean(
-    bulk: tuple[Tensor, Tensor], strength: float, with_pairs: bool
+    bulk: tuple[Tensor, Tensor], strength: float, with_pairs: bool, rounds: int
 ) -> None:
     probabilities, given_labels = bulk
     num_classes = probabilities.shape[1]
     pairs = torch.tensor([[0, 1], [0, 0], [1, 1], [1, -1]]) if with_pairs else None
-    found = soft_count_transition(probabilities, given_labels, num_classes, strength, pairs).double().numpy()
+    found = soft_count_transition(probabilities, given_labels, num_classes, strength, pairs, rounds).double().numpy()
+    if rounds:  # each counts the posterior under the T of the round before
+        before = soft_count_transition(probabilities.double(), given_labels, num_classes, strength, pairs, rounds - 1)
+        probabilities = posterior(probabilities.double(), before, given_labels)
 
     counts = np.zeros((num_classes, num_classes))
     for p, label in zip(probabilities.double().numpy(), given_labels.tolist(), strict=True):
@@ -85,6 +88,22 @@ def test_transition_of_known_noise_is_recovered_from_a_good_model() -> None:
     given_labels = torch.multinomial(transition[truth], 1, generator=generator).squeeze(1)
     found = soft_count_transition(torch.eye(4)[truth], given_labels, 4)
     torch.testing.assert_close(found, transition, rtol=0, atol=0.02)
+
+
+def test_an_unsure_model_does_not_smear_the_transition_once_q_is_counted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(4, (20_000,), generator=generator)
+    logits = 2 * torch.eye(4)[truth] + torch.randn(20_000, 4, generator=generator)
+    probabilities = torch.softmax(2 * logits, dim=1)  # calibrated: 2·z is log p(z | class) up to a constant
+    transition = 0.6 * torch.eye(4) + 0.4 * torch.eye(4).roll(1, dims=1)
+    given_labels = torch.multinomial(transition[truth], 1, generator=generator).squeeze(1)
+    error = [
+        float((soft_count_transition(probabilities, given_labels, 4, rounds=rounds) - transition).abs().mean())
+        for rounds in (0, 1, 2, 30)
+    ]
+    assert error == sorted(error, reverse=True)
+    assert error[1] < 0.7 * error[0]
+    assert error[-1] < 0.02
 
 
 def test_pairs_outweigh_a_wrong_model_as_they_grow_in_number() -> None:

@@ -14,7 +14,8 @@ from mlflow.entities import Run
 
 from fasten_model import fitting
 from fasten_model.model import load_model
-from fasten_model.presets import Preset
+from fasten_model.relabel import TARGET_PRECISION
+from fasten_model.scoring import DECISIONS
 from fasten_model.train import TrainConfig, Trained, TrainingSet, train
 from pipeline.demo.datasets import DemoDataset
 from pipeline.demo.enter import Entered
@@ -24,7 +25,6 @@ from pipeline.records import NOT_SURE, Task
 from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.schema import IMAGES, SCORES
 from pipeline.snapshot import Snapshot, open_snapshot
-from pipeline.triage import DECISIONS
 from pipeline.workspace import Completed
 
 if TYPE_CHECKING:
@@ -190,12 +190,14 @@ def test_the_scores_keep_their_contract(first: Round) -> None:
     given = {row["sample_id"]: row["label"] for row in rows(first.snapshot.noisy_path)}
     assert {row["sample_id"]: row["given_label"] for row in scores} == given
     for row in scores:
-        sure = row["confidence"] >= RHO
-        changed = row["suggested_label"] != row["given_label"]
-        assert row["decision"] == ("low_confidence" if not sure else "relabel" if changed else "keep")
-        assert sure or not changed, "below ρ the label is the original one"
+        here, best = (first.snapshot.classes.index(row[name]) for name in ("given_label", "model_label"))
+        relabeled = best != here and row["model_label_probability"] >= RHO
+        sure = 1 - row["error_probability"] >= TARGET_PRECISION
+        assert row["decision"] == ("relabel" if relabeled else "keep" if sure else "low_confidence")
+        handed_out = row["model_label"] if relabeled else row["given_label"]
+        assert row["suggested_label"] == handed_out, "below ρ the label is the original one"
         assert sum(row["posterior"]) == pytest.approx(1, abs=1e-5)
-        here = first.snapshot.classes.index(row["given_label"])
+        assert row["posterior"][best] == max(row["posterior"])
         assert row["error_probability"] == pytest.approx(1 - row["posterior"][here], abs=1e-5)
         assert row["model_version"] == "loop/1"
     counts = Counter(row["decision"] for row in scores)
@@ -206,15 +208,18 @@ def test_the_scores_keep_their_contract(first: Round) -> None:
 def test_the_run_is_in_mlflow_with_all_that_made_it(first: Round, loop: "Loop", entered: Entered) -> None:
     [run] = first.runs
     assert run.info.status == "FINISHED"
-    config = TrainConfig(epochs=EPOCHS, rho=RHO, device="cpu").resolved()
-    names = {*TrainConfig.__dataclass_fields__, "holdout", "queue_size"}
-    names |= {f"preset.{name}" for name in Preset.__dataclass_fields__}
-    assert set(run.data.params) == names
-    assert run.data.params["epochs"] == str(EPOCHS)
-    assert run.data.params["lr"] == str(config.lr)
+    config = TrainConfig(epochs=EPOCHS, device="cpu").described()
+    assert set(run.data.params) == {*config, "holdout", "queue_size", "rho", "target_precision"}
+    assert run.data.params["preset.epochs"] == str(EPOCHS)
+    assert run.data.params["preset.lr"] == str(config["preset.lr"])
+    assert (run.data.params["rho"], run.data.params["target_precision"]) == (str(RHO), str(TARGET_PRECISION))
     assert len(loop.mlflow.get_metric_history(run.info.run_id, "loss")) == EPOCHS
     fitted = json.loads((first.folder / "fitted.json").read_bytes())
     assert run.data.metrics["held_out_accuracy"] == pytest.approx(fitted["accuracy"])
+    assert run.data.metrics["rho"] == RHO
+    relabels = fitted["relabels"]
+    assert run.data.metrics["relabel_precision_expected"] == pytest.approx(relabels["expected_precision"])
+    assert relabels["sentence"] in (first.folder / "report.md").read_text(encoding="utf-8")
     assert run.data.tags["fasten.snapshot_id"] == first.snapshot.snapshot_id
     assert run.data.tags["label_studio.project"] == str(entered.labels.project_id)
     assert run.data.tags["prefect.flow_run_id"] == str(first.state.state_details.flow_run_id)

@@ -20,7 +20,7 @@ def a_report(**changes: object) -> RoundReport:
         "pairs_wrong": 60,
         "expected_wrong": 357.6,
         "decisions": {"keep": 800, "relabel": 300, "low_confidence": 100},
-        "rho": 0.8,
+        "relabels": "relabels from 0.93 on; expected precision 96.4 % (12 of 12 held-out pairs), 4.12 % of labels",
         "temperature": 1.5,
         "held_out": 48,
         "accuracy": 0.97,
@@ -41,6 +41,7 @@ def test_the_headline_says_what_was_decided_and_queued() -> None:
 def test_the_report_tells_noise_with_its_interval_and_where_to_look() -> None:
     text = markdown(a_report())
     assert "60 of 200 audited labels were wrong: 30.0% (95 % interval 24.1%–36.7%)" in text
+    assert "| Automatic correction | relabels from 0.93 on; expected precision 96.4 % (12 of 12 held-out" in text
     assert "[Queue](http://127.0.0.1:1/projects/3)" in text
 
 

@@ -53,6 +53,8 @@ def test_a_service_that_the_user_points_at_is_not_ours_to_start(
     [
         ('rho = "high"', "rho (FASTEN_RHO"),
         ("rho = -1", "rho (FASTEN_RHO"),
+        ("target_precision = 1.0", "target_precision (FASTEN_TARGET_PRECISION"),
+        ("target_precision = 0.5", "target_precision (FASTEN_TARGET_PRECISION"),
         ('labl_project = "7"', "labl_project"),
         ('label_studio_url = "localhost"', "http://host:port"),
         ('label_studio_url = "http://me:secret@host"', "no user name or password"),

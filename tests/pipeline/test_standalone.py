@@ -12,6 +12,7 @@ import torch
 
 from fasten_model import fitting
 from fasten_model.model import load_model
+from fasten_model.relabel import NEVER
 from pipeline import standalone
 from pipeline.errors import DataError
 from pipeline.schema import SCORES
@@ -34,8 +35,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def scores_of(model: Path, noisy: Path, *, rho: float | None = None) -> list[dict[str, Any]]:
-    score_file(model=model, noisy=noisy, out=Path("scores.parquet"), rho=rho, device="cpu")
+def scores_of(
+    model: Path, noisy: Path, *, rho: float | None = None, target_precision: float = 0.95
+) -> list[dict[str, Any]]:
+    score_file(
+        model=model,
+        noisy=noisy,
+        out=Path("scores.parquet"),
+        rho=rho,
+        target_precision=target_precision,
+        device="cpu",
+    )
     table = pq.read_table("scores.parquet")
     assert table.schema.remove_metadata().equals(SCORES), "the columns of the contract, types included"
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -57,6 +67,27 @@ def test_a_folder_holds_the_model_and_what_is_known_of_it(clean: Path, noisy: Pa
     assert known["held_out"] == fitted.held_out == sum(map(sum, known["confusion"]))
     assert [sum(row) for row in known["transition"]] == pytest.approx([1.0] * 3)
     assert [metrics["epoch"] for metrics in known["history"]] == [1]
+    assert known["relabels"]["rho"] == 0.7
+    assert known["relabels"]["sentence"] == loaded.metadata["relabels"]
+
+
+def test_rho_is_chosen_for_the_target_from_what_the_audits_know_of_the_labels(
+    own_folder: Path, noisy: Path, write_samples: WriteSamples, make_squares: MakeSquares
+) -> None:
+    """The same training with and without pairs: only with them anything is relabeled."""
+    rows = make_squares("audited", 120)
+    said = [label for _, _, label in make_squares("audited", 120, wrong_every=2)]
+    chosen = {}
+    for name, given in (("with", said), ("without", None)):
+        clean = write_samples(own_folder / "clean.parquet", rows, given=given)
+        settings = quick(epochs=3, target_precision=0.6, holdout=0.5)
+        fitted = train_files(clean=clean, noisy=noisy, out=Path(name), settings=settings)
+        decisions = {row["decision"] for row in scores_of(Path(name), noisy)}
+        chosen[name] = (load_model(Path(name)).rho, "relabel" in decisions)
+        assert (fitted.choice.pairs_held_out > 0) == (given is not None)
+    assert chosen["with"][0] <= 1
+    assert chosen["with"][1]
+    assert chosen["without"] == (NEVER, False)
 
 
 def test_the_same_seed_trains_the_same_model_and_another_does_not(clean: Path, noisy: Path) -> None:
@@ -74,32 +105,36 @@ def test_one_row_for_each_usable_sample_below_rho_the_given_label_and_from_rho_t
     rows[9] = ("bulk-9", rows[9][1], "a class that the model does not know")
     write_samples(noisy, rows)
     free = scores_of(trained, noisy, rho=0.0)
-    rho = sorted(row["confidence"] for row in free)[29]  # the boundary itself corrects
-    found = scores_of(trained, noisy, rho=rho)
+    doubted = sorted(row["model_label_probability"] for row in free if row["decision"] == "relabel")
+    rho, target = doubted[len(doubted) // 2], 0.8  # the boundary itself corrects
+    found = scores_of(trained, noisy, rho=rho, target_precision=target)
     assert [row["sample_id"] for row in found] == [f"bulk-{i}" for i in range(60) if i not in (7, 9)]
     classes = load_model(trained).classes
-    for row, unbound in zip(found, free, strict=True):
-        top = unbound["suggested_label"]
-        if row["confidence"] < rho:
-            expected = (row["given_label"], "low_confidence")
+    for row in found:
+        q = dict(zip(classes, row["posterior"], strict=True))
+        best = max(q, key=lambda name: q[name])
+        assert row["model_label"] == best
+        assert row["model_label_probability"] == pytest.approx(q[best], abs=1e-5)
+        if best != row["given_label"] and row["model_label_probability"] >= rho:
+            expected = (best, "relabel")
         else:
-            expected = (top, "keep" if top == row["given_label"] else "relabel")
+            expected = (row["given_label"], "keep" if 1 - row["error_probability"] >= target else "low_confidence")
         assert (row["suggested_label"], row["decision"]) == expected
         for name in ("confidence", "given_label_probability", "error_probability", "priority"):
             assert 0.0 <= row[name] <= 1.0
         assert row["confidence"] >= row["given_label_probability"]
         assert sum(row["posterior"]) == pytest.approx(1.0, abs=1e-5)
-        q = dict(zip(classes, row["posterior"], strict=True))
         assert row["error_probability"] == pytest.approx(1 - q[row["given_label"]], abs=1e-5)
         assert row["priority"] == pytest.approx(1 - q[row["suggested_label"]], abs=1e-5)
-    assert sum(row["decision"] == "low_confidence" for row in found) == 29
+    assert sum(row["decision"] == "relabel" for row in found) == len(doubted) - len(doubted) // 2
     assert {row["decision"] for row in found} == {"keep", "relabel", "low_confidence"}
     assert len({row["model_version"] for row in found}) == 1
 
 
 def test_rho_is_the_models_own_unless_another_is_given(trained: Path, noisy: Path) -> None:
-    assert scores_of(trained, noisy) == scores_of(trained, noisy, rho=0.8)
-    assert scores_of(trained, noisy) != scores_of(trained, noisy, rho=1.01)
+    own = load_model(trained).rho
+    assert scores_of(trained, noisy) == scores_of(trained, noisy, rho=own)
+    assert scores_of(trained, noisy) != scores_of(trained, noisy, rho=0.5)
 
 
 def test_the_model_version_changes_with_the_model(trained: Path, clean: Path, noisy: Path) -> None:
@@ -137,7 +172,9 @@ def test_scores_that_cannot_be_put_in_place_leave_the_older_ones_and_nothing_els
     with monkeypatch.context() as disk:
         disk.setattr(Path, "replace", full)
         with pytest.raises(OSError, match="No space"):
-            score_file(model=trained, noisy=noisy, out=Path("scores.parquet"), rho=1.5, device="cpu")
+            score_file(
+                model=trained, noisy=noisy, out=Path("scores.parquet"), rho=1.5, target_precision=0.95, device="cpu"
+            )
     assert contents(own_folder) == before
 
 

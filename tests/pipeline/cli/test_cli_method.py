@@ -58,7 +58,10 @@ def test_train_and_score_from_the_shell(clean: Path, noisy: Path, own_folder: Pa
     assert trained.returncode == 0, trained.stderr
     assert re.search(r"training on 90 noisy and 30 audited samples, 3 classes, device cpu", trained.stderr)
     assert re.findall(r"epoch (\d/\d): loss", trained.stderr) == ["1/2", "2/2"], "long work shows how far it is"
-    assert re.fullmatch(r"accuracy on \d+ held-out audited samples: [\d.]+%\nmodel: model\n", trained.stdout)
+    assert re.fullmatch(
+        r"accuracy on \d+ held-out audited samples: [\d.]+%\nthe model relabels nothing: .+\nmodel: model\n",
+        trained.stdout,
+    )
     assert names_in("model") == ["fitted.json", "model.json", "model.safetensors"]
     assert load_model(own_folder / "model").classes == ("bright", "dark", "grey")
 
@@ -213,4 +216,6 @@ def test_older_scores_are_replaced(trained: Path, noisy: Path) -> None:
     for rho in ("0", "1.5"):
         arguments = ["score", "--model", str(trained), "--noisy", str(noisy), "--out", "scores.parquet", "--rho", rho]
         assert runner.invoke(app, arguments).exit_code == 0
-    assert set(pq.read_table("scores.parquet")["decision"].to_pylist()) == {"low_confidence"}
+    table = pq.read_table("scores.parquet")
+    assert "relabel" not in table["decision"].to_pylist()
+    assert table["suggested_label"].equals(table["given_label"])
