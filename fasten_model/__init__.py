@@ -1,7 +1,7 @@
 """FasTEN (Kye et al., ECCV 2022) in plain PyTorch: tensors in, tensors out. `docs/library.md` is its guide.
 
 * `fit` trains on a noisy and a clean `LabelledImages` (`load_files` reads two Parquet files) as a `TrainConfig` says,
-  and calibrates; `save_model` and `load_model` keep the `Model` in a folder, without pickle.
+  and calibrates; `score` judges labels; `save_model` and `load_model` keep the `Model` in a folder, without pickle.
 * `Method` holds the method's switches, `PAPER` the reference's, `OURS` those that measured best; `PRESETS` what goes
   with a trunk.
 * `build_network` puts two heads (`TwoHeadNetwork`) on any trunk.
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fasten_model.posterior import posterior as label_posterior
     from fasten_model.posterior import soft_count_transition
     from fasten_model.presets import PRESETS, Preset
+    from fasten_model.relabel import RhoChoice
+    from fasten_model.scoring import Scores, score
     from fasten_model.train import OURS, PAPER, EpochMetrics, Method, TrainConfig, TrainingSet
     from fasten_model.transition import estimate_transition
 
@@ -43,7 +45,9 @@ __all__ = [
     "Method",
     "Model",
     "Preset",
+    "RhoChoice",
     "Samples",
+    "Scores",
     "TrainConfig",
     "TrainingSet",
     "TwoHeadNetwork",
@@ -58,6 +62,7 @@ __all__ = [
     "load_model",
     "read_samples",
     "save_model",
+    "score",
     "soft_count_transition",
 ]
 
@@ -73,6 +78,8 @@ _HOMES = {
     "network": ("TwoHeadNetwork", "build_network"),
     "posterior": ("soft_count_transition",),
     "presets": ("PRESETS", "Preset"),
+    "relabel": ("RhoChoice",),
+    "scoring": ("Scores", "score"),
     "train": ("OURS", "PAPER", "EpochMetrics", "Method", "TrainConfig", "TrainingSet"),
     "transition": ("estimate_transition",),
 }
