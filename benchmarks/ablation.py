@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.command import finish, parser, use_threads
 from benchmarks.learn import add_options, gathered, run_and_report, show_report
 from benchmarks.methods import fasten
-from benchmarks.methods.base import Method, Observer, Outcome, Problem, beliefs_of
+from benchmarks.methods.base import Method
 from benchmarks.report import (
     ACCURACY,
     CALIBRATION,
@@ -43,14 +43,7 @@ COMPARED = (ACCURACY, LABELS, PRECISION, CALIBRATION, DISTANCE)
 
 def as_method(variant: Variant) -> Method:
     """The variant as a method of the harness; its switches come with the config."""
-
-    def method(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
-        outcome = fasten.run(problem, config, observer)
-        if variant.scores_with_posterior():
-            return outcome
-        return replace(outcome, beliefs=beliefs_of(outcome.network, problem.noisy_images))
-
-    return method
+    return fasten.run if variant.scores_with_posterior() else fasten.run_by_network
 
 
 def configure(name: str, config: TrainConfig) -> TrainConfig:

@@ -21,16 +21,22 @@ from fasten_model.transition import log_evidence
 
 
 def run_paper(problem: Problem, config: TrainConfig, observer: Observer | None = None) -> Outcome:
-    """As published: beliefs are the clean head's alone. Its T̂ is that of the labels as corrected, so the original ones
-    have none. Passes: 1 + D/B."""
-    config = replace(config, method=PAPER)
-    trained = train(_training_set(problem), config, observer=observer)
+    """As published. Passes: 1 + D/B."""
+    return run_by_network(problem, replace(config, method=PAPER), observer)
+
+
+def run_by_network(problem: Problem, config: TrainConfig, observer: Observer | None = None) -> Outcome:
+    """The variant that `config.method` says, beliefs being the clean head's alone, and T̂ as training leaves it: where
+    the noisy head learns corrected labels, T̂ is of those (the paper's is)."""
+    method = config.method or OURS
+    trained = train(_training_set(problem), replace(config, method=method), observer=observer)
     network = trained.network.to(resolve_device(config.device))
     return Outcome(
         network=network,
         beliefs=beliefs_of(network, problem.noisy_images),
-        transition=None,
-        passes=_passes(problem, config, PAPER),
+        transition=trained.transition,
+        transition_of=trained.corrected_labels if _of_corrected(method) else None,
+        passes=_passes(problem, config, method),
     )
 
 
@@ -71,7 +77,7 @@ def _posterior(problem: Problem, trained: Trained, network: TwoHeadNetwork, meth
     p = beliefs_of(network, problem.noisy_images)
     given = problem.noisy_labels[:, None]  # [N, 1]
     transition, transitions = trained.transition, trained.transitions
-    if method.noisy_head_labels == "corrected" and method.estimator != "bulk":
+    if _of_corrected(method):
         # Training's T̂ is of the labels as corrected: count what the network believes of the original ones.
         pairs = torch.stack([problem.clean_labels, problem.clean_given], dim=1) if method.pairs else None
         transition = soft_count_transition(p, problem.noisy_labels, problem.num_classes, pairs=pairs)
@@ -80,6 +86,11 @@ def _posterior(problem: Problem, trained: Trained, network: TwoHeadNetwork, meth
     tiny = torch.finfo(p.dtype).tiny
     q = torch.softmax(p.clamp(min=tiny).log() + log_evidence(transitions.clamp(min=tiny), votes), dim=1)
     return q, transition
+
+
+def _of_corrected(method: Method) -> bool:
+    """Whether training's T̂ is of the labels as corrected, and not of the original ones."""
+    return method.noisy_head_labels == "corrected" and not method.counts_bulk
 
 
 def _passes(problem: Problem, config: TrainConfig, method: Method) -> float:

@@ -33,11 +33,14 @@ def test_both_beat_cross_entropy_by_far(toy: "Toy", paper: Outcome, ours: Outcom
         assert torch.allclose(outcome.beliefs.sum(dim=1), torch.ones(240))
 
 
-def test_the_paper_believes_its_clean_head_and_has_no_transition_of_the_original_labels(
-    toy: "Toy", paper: Outcome
+def test_the_paper_believes_its_clean_head_and_its_transition_is_of_corrected_labels(
+    toy: "Toy", paper: Outcome, ours: Outcome
 ) -> None:
     assert torch.equal(paper.beliefs, beliefs_of(paper.network, toy.problem.noisy_images))
-    assert paper.transition is None
+    assert paper.transition is not None
+    assert paper.transition_of is not None
+    assert not torch.equal(paper.transition_of, toy.problem.noisy_labels)
+    assert ours.transition_of is None
 
 
 def test_ours_joins_what_the_head_says_with_the_given_label(toy: "Toy", ours: Outcome) -> None:
