@@ -182,23 +182,37 @@ def test_report_merges_files_and_a_figure_outweighs_a_failure(
 
 
 def test_the_observer_finds_the_best_validation_epoch(cell: Cell) -> None:
-    """The network is good at epoch 2 alone."""
+    """The network is good at epochs 2 and 3: the first of them counts."""
     cell = replace(cell, test_labels=torch.full_like(cell.test_labels, 3), validation_labels=torch.full((20,), 3))
 
     def twice(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
         network = build_network(config.preset, problem.num_classes).eval()
-        for epoch, answer in ((1, 5), (2, 3), (3, 4)):
+        for epoch, answer in ((1, 5), (2, 3), (3, 3), (4, 4)):
             with torch.no_grad():
                 network.clean_head.bias.fill_(0.0)[answer] = 1e6
             if observer is not None:
                 observer(epoch, network)
         return Outcome(network=network, beliefs=toy(problem, config, None).beliefs, transition=None, passes=1.0)
 
-    row = measure("twice", twice, "digits", cell, TrainConfig(epochs=3, device="cpu"), rho=0.8)
+    row = measure("twice", twice, "digits", cell, TrainConfig(epochs=4, device="cpu"), rho=0.8)
     assert row.error is None
     assert (row.best_epoch, row.accuracy_best, row.accuracy_last) == (2, 1.0, 0.0)
-    assert row.validation_accuracy == [0.0, 1.0, 0.0]
+    assert row.validation_accuracy == [0.0, 1.0, 1.0, 0.0]
     assert row.transition_absolute is None
+
+
+def test_a_transition_of_corrected_labels_is_held_against_those(cell: Cell) -> None:
+    """All labels corrected to the truth: T of them is the identity, and T̂ = I has no error."""
+
+    def corrected(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        return replace(toy(problem, config, observer), transition_of=cell.truth)
+
+    config = TrainConfig(epochs=1, device="cpu")
+    assert measure("x", corrected, "digits", cell, config, rho=0.8).transition_absolute == 0
+    of_given = measure("x", toy, "digits", cell, config, rho=0.8)
+    assert of_given.transition_absolute is not None
+    assert of_given.transition_absolute > 0.01
+    assert of_given.true_diagonal == pytest.approx(float(cell.true_transition.diagonal().mean()))
 
 
 def test_beliefs_that_do_not_sum_to_one_are_a_failure(cell: Cell) -> None:

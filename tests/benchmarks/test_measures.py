@@ -20,10 +20,10 @@ from benchmarks.measures import (
 
 
 def test_ece_of_four_predictions_by_hand() -> None:
-    """Two bins: (0, ½] holds .5 (wrong); (½, 1] holds .6, .9 and 1.0, of which two are right."""
+    """Two bins: (0, ½] holds .5 (right); (½, 1] holds .6, .9 and 1.0, of which two are right."""
     p = torch.tensor([[0.5, 0.5], [0.6, 0.4], [0.1, 0.9], [1.0, 0.0]])
-    truth = torch.tensor([1, 0, 0, 0])
-    wanted = 1 / 4 * abs(0 - 0.5) + 3 / 4 * abs(2 / 3 - 2.5 / 3)
+    truth = torch.tensor([0, 0, 0, 0])
+    wanted = 1 / 4 * abs(1 - 0.5) + 3 / 4 * abs(2 / 3 - 2.5 / 3)
     assert expected_calibration_error(p, truth, bins=2) == pytest.approx(wanted)
 
 
