@@ -39,7 +39,7 @@ ADAMW_VIRTUAL_LR = 0.1
 """Largest η where the preset's optimiser is not SGD: the rate that the papers' SGD starts at."""
 
 Gradient = tuple[Tensor, ...]
-"""One tensor for each parameter of the clean path, in its order."""
+"""One tensor for each trained parameter of the clean path, in its order."""
 
 
 def virtual_rate(settings: Preset, lr: float) -> float:
@@ -72,7 +72,7 @@ class VirtualStep:
 
     def __init__(self, network: TwoHeadNetwork) -> None:
         self.path = CleanPath(network)
-        self.parameters = dict(self.path.named_parameters())
+        self.parameters = {name: value for name, value in self.path.named_parameters() if value.requires_grad}
         self._scratch = {name: buffer.clone() for name, buffer in self.path.named_buffers()}
         self._device = network.clean_head.weight.device.type
         _load_forward_mode()
@@ -115,6 +115,15 @@ class VirtualStep:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._device == "cuda")
+
+
+def with_gradient(loss: Tensor, parameters: Sequence[Tensor], gradient: Sequence[Tensor]) -> Tensor:
+    """A scalar that is `loss` by value and has `gradient` as its gradient.
+
+    Where the main step goes along the virtual step's own gradient, the loop descends this without a second backward.
+    """
+    linear = torch.stack([(value * slope).sum() for value, slope in zip(parameters, gradient, strict=True)]).sum()
+    return linear + (loss - linear).detach()
 
 
 def _load_forward_mode() -> None:
