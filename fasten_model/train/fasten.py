@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fasten_model.calibrate import fit_temperature
 from fasten_model.correction import correct_labels
+from fasten_model.images.source import in_memory
 from fasten_model.loss import cross_entropy, evidence_loss, resampling_weights, soft_cross_entropy
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.predict import predict_logits
@@ -21,7 +23,7 @@ from fasten_model.train.estimate import TransitionEstimate
 from fasten_model.train.fingerprint import open_checkpoint
 from fasten_model.train.loop import Loop
 from fasten_model.train.metrics import EpochMetrics, OnEpoch
-from fasten_model.train.plan import clean_groups
+from fasten_model.train.plan import clean_frequencies, clean_groups, steps_per_epoch
 from fasten_model.train.process import this_process
 from fasten_model.train.seeds import generator
 from fasten_model.train.stopping import Stop
@@ -81,12 +83,7 @@ def train(
         step,
         noisy_images=training_set.noisy_images,
         clean_images=training_set.clean_images,
-        clean_groups=clean_groups(
-            training_set.clean_labels,
-            training_set.clean_estimates,
-            loop.settings.clean_batch,
-            balanced=method.clean_sampling == "balanced",
-        ),
+        clean_groups=step.clean_groups,
         on_epoch=on_epoch,
         observer=observer,
         checkpoint=None
@@ -128,22 +125,32 @@ class FastenStep(TrainingStep):
         self._votes = own(data.all_votes() if told_apart else data.noisy_labels[:, None]).to(device)  # [N, R]
         self._original = own(data.noisy_labels).to(device)  # ȳ*, never written to
         self._labels = self._original.clone()  # ȳ: the correction written at the sample's previous visit
+        self._sure = torch.zeros_like(self._labels, dtype=torch.bool)  # q was at ρ there, for whichever label
         self._clean_labels = own(data.clean_labels).to(device)
+        self._held_out = (data.held_out_images, data.held_out_labels) if method.calibrated else (None, None)
+        self._temperature = torch.ones((), device=device)
         self._clean_estimates = own(data.clean_estimates).to(device).float()
         order = torch.randperm(clean_count, generator=generator(config.seed, "folds"))
         self._folds = own(order % method.folds).to(device)
         self._averages = method.correction in ("average", "ensemble")
         size = len(self._original) if self._averages else 0
         self._average = torch.zeros(size, data.num_classes, device=device)  # running mean of q; 0 before a first visit
-        frequency = torch.bincount(data.clean_labels.cpu(), minlength=data.num_classes) + 1.0
-        self._clean_prior = (frequency / frequency.sum()).to(device)
+        self.clean_groups = clean_groups(
+            data.clean_labels,
+            data.clean_estimates,
+            loop.settings.clean_batch,
+            balanced=method.clean_sampling == "balanced",
+        )
+        self._clean_prior = clean_frequencies(self.clean_groups, data.clean_labels, data.num_classes).to(device)
         self._bulk_prior = torch.full_like(self._clean_prior, 1 / data.num_classes)  # decayed mean of p
 
     def __call__(self, batch: Batch) -> StepLosses:
         method, clean = self._method, batch.clean
         assert clean is not None
+        if batch.step % steps_per_epoch(self._count, self._loop.settings.noisy_batch) == 0:
+            self._calibrate(batch.step)
         clean_logits, noisy_logits, clean_logits_d, noisy_logits_d = self._forward(batch.noisy, clean, batch.step)
-        p = torch.softmax(clean_logits.detach().float(), dim=1)  # [B, K]
+        p = torch.softmax(clean_logits.detach().float() / self._temperature, dim=1)  # [B, K]
         trains, estimates = self._roles(clean, batch)
         if method.evaluation_features:
             noisy_logits_d = self._loop.forward_in_evaluation(clean.images)[1]
@@ -165,6 +172,13 @@ class FastenStep(TrainingStep):
         clean_head, noisy_head = self._loop.forward(torch.cat([images, clean_images]))
         count = len(images)
         return clean_head[:count], noisy_head[:count], clean_head[count:], noisy_head[count:]
+
+    def _calibrate(self, step: int) -> None:
+        """Fit the temperature to the held-out samples, before an epoch."""
+        images, labels = self._held_out
+        if images is not None and labels is not None:
+            logits = self._loop.forward_as_trained(in_memory(images), step)
+            self._temperature = torch.tensor(fit_temperature(logits, labels), device=self._loop.device)
 
     def _roles(self, clean: Part, batch: Batch) -> tuple[Tensor, Tensor]:
         """(weights in the clean loss, weights in T̂) of the clean batch [D]: with several folds, never both above 0."""
@@ -195,9 +209,7 @@ class FastenStep(TrainingStep):
         if not started:
             return loss
         if self._method.correction == "posterior":
-            labels = self._labels[index]
-            corrected = labels != self._original[index]
-            return torch.where(corrected, cross_entropy(clean_logits, labels), loss)
+            return torch.where(self._sure[index], cross_entropy(clean_logits, self._labels[index]), loss)
         if self._method.correction == "ensemble":
             mean = self._average[index]
             targets = _posterior(mean, evidence)
@@ -252,6 +264,7 @@ class FastenStep(TrainingStep):
             self._average[index] = share * kept + (1 - share) * q
         elif started:
             self._labels[index] = correct_labels(q, original, method.rho)
+            self._sure[index] = q.max(dim=1).values >= method.rho
 
     def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor, size: int, clean_size: int) -> StepLosses:
         """mean(forward ‖ clean) + λ·mean(noisy), or the two of the clean head by `clean_loss_weight`."""
@@ -281,16 +294,20 @@ class FastenStep(TrainingStep):
         return {
             "transition_counts": self.estimate.counts,
             "labels": gather(self._labels, self._count),
+            "sure": gather(self._sure.to(torch.uint8), self._count),
             "average": gather(self._average, self._count) if self._averages else self._average,
             "bulk_prior": self._bulk_prior,
+            "temperature": self._temperature,
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         own, device = self._loop.process.own, self._loop.device
         self.estimate.counts = state["transition_counts"].to(device)
         self._labels = own(state["labels"]).to(device)
+        self._sure = own(state["sure"]).to(device).bool()
         self._average = (own(state["average"]) if self._averages else state["average"]).to(device)
         self._bulk_prior = state["bulk_prior"].to(device)
+        self._temperature = state["temperature"].to(device)
 
 
 def _posterior(p: Tensor, evidence: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from fasten_model.train.config import TrainConfig
 from fasten_model.train.metrics import EpochMetrics, Observer, OnEpoch, epoch_metrics, log_epoch
 from fasten_model.train.optimizer import build_optimizer, learning_rate
 from fasten_model.train.plan import CleanPlan, Indices, noisy_epoch, own_share, steps_per_epoch
-from fasten_model.train.process import ALONE, Process
+from fasten_model.train.process import ALONE, Process, SharedError
 from fasten_model.train.replica import replica
 from fasten_model.train.resume import Keeper, TrainingState
 from fasten_model.train.seeds import derived_seed, generator
@@ -96,6 +96,16 @@ class Loop:
             clean_logits, noisy_logits = module(images)
         return clean_logits, noisy_logits
 
+    @torch.no_grad()
+    def forward_as_trained(self, images: Tensor, step: int) -> Tensor:
+        """uint8 [H,3,S,S], augmented, BatchNorm with the batch's statistics → clean logits [H,K]; nothing is learnt."""
+        kept = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        part = Part(index=torch.empty(0), images=images.to(self.device), positions=None, size=len(images))
+        logits, _ = self.forward(self.inputs(part, step, "held out"))
+        for name, buffer in self.network.named_buffers():
+            buffer.copy_(kept[name])
+        return logits
+
     def epochs(self, count: int) -> int:
         """Epochs over `count` samples: the preset's, or as many as its least number of steps takes."""
         batches = steps_per_epoch(count, self.settings.noisy_batch)
@@ -140,9 +150,9 @@ class Loop:
                 means, seconds = self.process.sum(totals) / batches, time.perf_counter() - started
                 try:
                     metrics = epoch_metrics(epoch + 1, epochs, means, step.metrics(), batch.lr, seconds)
-                except DataError:
+                except DataError as error:  # in every process, of losses that they have summed
                     keeper.give_up()
-                    raise
+                    raise SharedError(str(error)) from error
                 history.append(metrics)
                 self._tell(metrics, on_epoch, observer)
                 totals, started = torch.zeros_like(totals), time.perf_counter()

@@ -15,7 +15,7 @@ class Method:
     """How T̂ is estimated, which labels are trained on, and what the trained network is. `docs/ablation.md` has what
     each is worth."""
 
-    forwards: Literal["separate", "joint"] = "joint"
+    forwards: Literal["separate", "joint"] = "separate"
     """Two passes through the trunk, each batch with BatchNorm statistics of its own (reference), or one over both."""
     noisy_loss_weight: float = 0.5
     """λ."""
@@ -28,7 +28,7 @@ class Method:
     prior_correction: bool = False
     """Train the clean head on clean batches with the bulk's class frequencies (logit adjustment, Menon et al. 2021)."""
 
-    estimator: Estimator = "bulk"
+    estimator: Estimator = "bulk_posterior"
     """T̂ from softmax(θ̄) over one clean batch (reference), over decayed sums of those, or from decayed soft counts
     of the bulk itself: Σ p·1[ȳ*], or Σ q·1[ȳ*] (the M-step of expectation-maximisation)."""
     memory: float = 1.0
@@ -45,7 +45,7 @@ class Method:
     """Join T̂ with direct counts of the audited samples whose bulk label is known."""
     pair_weight: float = 1.0
     """Samples that each pair counts for, against those that `pooled_strength` says the estimate is worth."""
-    pooled_strength: float = 100.0
+    pooled_strength: float = 30.0
     """Samples that a row of the estimate is worth beside the pairs."""
     annotators: bool = True
     """Where votes are known: a T̂ for each annotator, shrunk to the shared one, and the likelihoods multiplied."""
@@ -59,9 +59,12 @@ class Method:
     correction: Correction = "posterior"
     """Labels trained on: argmax p at ρ (reference), argmax of q at ρ, the running average of q, or always the
     original."""
-    rho: float = 0.95
+    calibrated: bool = True
+    """Divide the logits by a temperature that is fitted to held-out audited samples before every epoch, wherever p is
+    counted or corrects; not in the losses. Without such samples: 1."""
+    rho: float = 0.8
     """ρ: correct where the probability is at least this. Above 1: never."""
-    correction_start: float = 0.5
+    correction_start: float = 0.2
     """Share of training after which corrections begin."""
     average_momentum: float = 0.7
     """Share of the old average that a visit leaves, for `average`."""
@@ -107,6 +110,7 @@ PAPER = Method(
     annotators=False,
     noisy_head_labels="corrected",
     correction="confidence",
+    calibrated=False,
     rho=0.8,
     correction_start=0.0,
     ema=0.0,

@@ -36,6 +36,10 @@ class TrainingSet:
     """int64 [N,R]: what each annotator said, −1 where nothing."""
     clean_votes: Tensor | None = None
     """int64 [C,R]: what they had said of the audited samples, −1 where nothing; without `votes` R = 1."""
+    held_out_images: Tensor | Images | None = None
+    """uint8 [H,3,S,S]: audited at random and not trained on, so that confidence can be calibrated while training."""
+    held_out_labels: Tensor | None = None
+    """int64 [H]: y of those."""
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -46,8 +50,14 @@ class TrainingSet:
         ):
             check_images(f"{kind} images", images)
             check_labels(f"{kind} labels", labels, len(images), self.num_classes)
-        if self.clean_images.shape[1:] != self.noisy_images.shape[1:]:
-            raise DataError(f"clean images are {_shape(self.clean_images)}, noisy ones {_shape(self.noisy_images)}")
+        if (self.held_out_images is None) != (self.held_out_labels is None):
+            raise DataError("held_out_images and held_out_labels go together: give both or neither")
+        if self.held_out_images is not None and self.held_out_labels is not None:
+            check_images("held-out images", self.held_out_images)
+            check_labels("held-out labels", self.held_out_labels, len(self.held_out_images), self.num_classes)
+        for kind, others in (("clean", self.clean_images), ("held-out", self.held_out_images)):
+            if others is not None and others.shape[1:] != self.noisy_images.shape[1:]:
+                raise DataError(f"{kind} images are {_shape(others)}, noisy ones {_shape(self.noisy_images)}")
         if self.clean_estimates.dtype != torch.bool or self.clean_estimates.shape != self.clean_labels.shape:
             raise DataError(
                 f"clean_estimates must be bool [{len(self.clean_labels)}], got {_shape(self.clean_estimates)}"

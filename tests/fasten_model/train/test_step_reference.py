@@ -116,10 +116,12 @@ def test_the_paper_preset_is_the_equations_of_the_paper_step_by_step(
     monkeypatch.setattr("fasten_model.train.loop.build_network", lambda *_args, **_kwargs: network)
     clean_labels = torch.arange(C) % K
     clean_labels[-1] = 0
+    images = torch.randint(0, 256, (N + C, 3, SIDE, SIDE), dtype=torch.uint8)
+    noisy_images, clean_images = images[:N], images[N:]
     data = TrainingSet(
-        noisy_images=torch.randint(0, 256, (N, 3, SIDE, SIDE), dtype=torch.uint8),
+        noisy_images=noisy_images,
         noisy_labels=torch.randint(0, K, (N,)),
-        clean_images=torch.randint(0, 256, (C, 3, SIDE, SIDE), dtype=torch.uint8),
+        clean_images=clean_images,
         clean_labels=clean_labels,
         clean_estimates=torch.ones(C, dtype=torch.bool),
         num_classes=K,
@@ -136,9 +138,9 @@ def test_the_paper_preset_is_the_equations_of_the_paper_step_by_step(
 
     plain = Transcription(
         weights=start,
-        noisy_x=normalised(data.noisy_images),
+        noisy_x=normalised(noisy_images),
         original=data.noisy_labels.numpy().copy(),
-        clean_x=normalised(data.clean_images),
+        clean_x=normalised(clean_images),
         clean_y=data.clean_labels.numpy(),
     )
     clean_plan = CleanPlan(clean_groups(clean_labels, data.clean_estimates, D, balanced=True), seed=seed)
