@@ -22,8 +22,11 @@ from fasten_model.errors import DataError
 from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
 from fasten_model.posterior import posterior, soft_count_transition
+from fasten_model.predict_sharded import predict_sharded
 from fasten_model.relabel import NEVER, TARGET_PRECISION, RhoChoice, choose_rho, judge_rho, suggestions
 from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train
+from fasten_model.train.checkpoint import CheckpointConfig
+from fasten_model.train.stopping import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -104,14 +107,18 @@ def fit(
     rho: float | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     trunk: nn.Module | None = None,
+    checkpoint: CheckpointConfig | None = None,
+    stop: Stop | None = None,
 ) -> Fitted:
     """Train FasTEN, calibrate it on the held-out audited samples, estimate T of the original labels, and choose ρ.
 
     holdout: share of the randomly audited samples kept from training. target_precision: share of the relabels that must
     be right (`choose_rho`). rho: fixes ρ instead; `Fitted.choice` then says what to expect of it.
     trunk: a module that maps images [B,3,S,S] to features [B,D]; a copy is trained in place of the one in `config`.
+    checkpoint, stop: as for `fasten_model.train.train`.
 
-    Raises `DataError` where the sets cannot be trained on, or a share is none.
+    Where `torch.distributed` is initialised, all its processes call this with the same sets, train and score together,
+    and get the same result. Raises `DataError` where the sets cannot be trained on, or a share is none.
     """
     if not 0 < target_precision < 1:
         raise DataError(f"target_precision must lie between 0 and 1, got {target_precision}")
@@ -140,6 +147,8 @@ def fit(
         config,
         on_epoch=on_epoch,
         trunk=trunk,
+        checkpoint=checkpoint,
+        stop=stop,
     )
     device = resolve_device(config.device)
     model = Model(
@@ -153,7 +162,7 @@ def fit(
     )
     held_logits = model.predict_logits(kept.images)
     temperature = fit_temperature(held_logits, kept.labels) if len(kept) else 1.0
-    bulk = torch.softmax(model.predict_logits(noisy.images) / temperature, dim=1)
+    bulk = torch.softmax(predict_sharded(model.network, noisy.images)[0] / temperature, dim=1)
     held = torch.softmax(held_logits / temperature, dim=1)
     transition, choice = _judge_labels(
         bulk, noisy.labels, held, kept, taught, target_precision=target_precision, rho=rho

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from fasten_model.errors import DataError
 from fasten_model.train.metrics import EpochMetrics
+from fasten_model.whole_file import PARTIAL, write_whole
 
 _log = logging.getLogger(__name__)
 
 JSON_FILE = "checkpoint.json"
 _TENSORS = "step-{}.safetensors"
-_PARTIAL = ".partial"
 _LOSSES = "losses"
 _FORMAT = 1
 _MAX_JSON_BYTES = 16 * 2**20
@@ -106,8 +106,8 @@ class CheckpointFolder:
             "training": self._training,
         }
         try:
-            _write_whole(self.path / name, content)
-            _write_whole(self.path / JSON_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode())
+            write_whole(self.path / name, content)
+            write_whole(self.path / JSON_FILE, json.dumps(description, ensure_ascii=False, indent=1).encode())
             _sync(self.path)
             _remove(path for path in _own_files(self.path) if path.name not in (name, JSON_FILE))
         except OSError as error:
@@ -181,7 +181,7 @@ def _make_writable(folder: Path) -> None:
     """Better said now than after an hour."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f"probe{_PARTIAL}"
+        probe = folder / f"probe{PARTIAL}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -189,23 +189,13 @@ def _make_writable(folder: Path) -> None:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    names = (_TENSORS.format("*"), f"*{_PARTIAL}", JSON_FILE)
+    names = (_TENSORS.format("*"), f"*{PARTIAL}", JSON_FILE)
     return [path for name in names for path in folder.glob(name)]
 
 
 def _remove(paths: Any) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """`content` at `path` and on the disk, or whatever was there before."""
-    partial = path.with_name(path.name + _PARTIAL)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _sync(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Which training it is: two with the same description take the same steps."""
 
 import hashlib
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -30,18 +31,14 @@ def open_checkpoint(
 def describe(config: TrainConfig, training_set: TrainingSet) -> Description:
     """Every choice that matters to a step, and a hash of the data: all labels, and some of the images."""
     choices = {name: value for name, value in config.described().items() if name not in _ANYWHERE}
-    digest = hashlib.sha256(str(training_set.num_classes).encode())
-    for images in (training_set.noisy_images, training_set.clean_images):
-        digest.update(str(tuple(images.shape)).encode())
-        digest.update(_some(images).numpy().tobytes())
-    for values in (
-        training_set.noisy_labels,
-        training_set.clean_labels,
-        training_set.clean_estimates,
-        training_set.votes,
-        training_set.clean_votes,
-    ):
-        digest.update(b"none" if values is None else str(tuple(values.shape)).encode() + values.cpu().numpy().tobytes())
+    digest = hashlib.sha256()
+    for field in fields(training_set):
+        value = getattr(training_set, field.name)
+        if value is None or isinstance(value, int):
+            digest.update(f"{field.name} {value}".encode())
+        else:
+            tensor = _some(value) if field.name.endswith("images") else value
+            digest.update(f"{field.name} {tuple(value.shape)}".encode() + tensor.cpu().numpy().tobytes())
     return {**choices, "data": digest.hexdigest()[:16]}
 
 

@@ -17,6 +17,10 @@ from fasten_model.images.source import Images
 T = TypeVar("T")
 
 
+class SharedError(DataError):
+    """A `DataError` that all processes raise at the same place: one of them need tell of it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
     """Rank of `world` processes that all run the same steps; nothing is sent where there is one.
@@ -48,16 +52,26 @@ class Process:
         """What `make` returns in the first process, the only one that calls it; its `DataError` is raised in all."""
         if self.world == 1:
             return make()
-        made: list[T | DataError | None] = [None]
-        if self.is_first:
-            try:
-                made[0] = make()
-            except DataError as error:
-                made[0] = error
+        made: list[T | None] = [self.each(lambda: make() if self.is_first else None)]
         dist.broadcast_object_list(made, src=0)
-        if isinstance(made[0], DataError):
-            raise made[0]
         return made[0]  # type: ignore[return-value]
+
+    def each(self, make: Callable[[], T]) -> T:
+        """What `make` returns, called in every process; a `DataError` in one of them is raised in all."""
+        if self.world == 1:
+            return make()
+        made: T | None = None
+        own = None
+        try:
+            made = make()
+        except DataError as error:
+            own = str(error)
+        told: list[str | None] = [None] * self.world
+        dist.all_gather_object(told, own)
+        for line in told:
+            if line is not None:
+                raise SharedError(line)
+        return made  # type: ignore[return-value]
 
     def own(self, values: Tensor) -> Tensor:
         """The rows of `values` [N, …] that belong to this process, in the order of their numbers: a view."""

@@ -20,6 +20,7 @@ from fasten_model.train import checkpoint as checkpoint_module
 from fasten_model.train.checkpoint import JSON_FILE, CheckpointConfig, CheckpointFolder, Progress, remove_checkpoint
 from fasten_model.train.fingerprint import describe
 from fasten_model.train.stopping import Stopped
+from fasten_model.whole_file import write_whole
 
 NOISY, CLEAN, CLASSES, SIDE, EPOCHS = 20, 9, 3, 12, 3
 STEPS = 3 * EPOCHS
@@ -234,7 +235,7 @@ def test_at_no_moment_is_there_only_half_of_a_checkpoint(
                 return dies
 
             if crash == "write":
-                patch.setattr(checkpoint_module, "_write_whole", dying(checkpoint_module._write_whole))
+                patch.setattr(checkpoint_module, "write_whole", dying(write_whole))
             elif crash == "fsync":
                 patch.setattr(os, "fsync", dying(os.fsync))
             else:
@@ -256,7 +257,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_module, "_write_whole", full)
+    monkeypatch.setattr(checkpoint_module, "write_whole", full)
     trained = train(samples(), CONFIG, checkpoint=every_step(tmp_path / "c"))
     assert f"no checkpoint of step {STEPS}: {tmp_path / 'c'}: No space left on device" in caplog.text
     assert outcome(trained) == outcome(train(samples(), CONFIG))

@@ -1,0 +1,92 @@
+"""Training from two Parquet files to a model folder: what `fasten train` and `python -m fasten_model.train` share."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from fasten_model.device import resolve_device
+from fasten_model.errors import DataError
+from fasten_model.fitting import Fitted, fit, summary
+from fasten_model.labelled import LabelledImages, load_files
+from fasten_model.model import save_model
+from fasten_model.relabel import TARGET_PRECISION
+from fasten_model.train import EpochMetrics, TrainConfig
+from fasten_model.train.checkpoint import CheckpointConfig, remove_checkpoint
+from fasten_model.train.process import this_process
+from fasten_model.train.stopping import Stop
+from fasten_model.whole_file import check_writable, write_whole
+
+_log = logging.getLogger(__name__)
+
+FITTED_FILE = "fitted.json"
+
+
+def fit_files(
+    *,
+    clean: Path,
+    noisy: Path,
+    out: Path,
+    config: TrainConfig,
+    holdout: float,
+    target_precision: float = TARGET_PRECISION,
+    rho: float | None = None,
+    cache: Path | None = None,
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+    checkpoint: CheckpointConfig | None = None,
+    stop: Stop | None = None,
+) -> Fitted:
+    """Train on the two files (`fit`) and leave the model and `fitted.json` in `out`; then the checkpoint is removed.
+
+    cache: as for `load_files`. Processes that train together all call this, and the first one writes.
+    Raises `DataError` on files that cannot be trained on, or a folder that cannot be written to; then nothing is.
+    """
+    process = this_process()
+    resolve_device(config.device)
+    noisy_set, clean_set, classes = process.each(lambda: _read(clean, noisy, out, config, cache))
+    _log.info(
+        "training on %d noisy and %d audited samples, %d classes, device %s%s",
+        len(noisy_set),
+        len(clean_set),
+        len(classes),
+        resolve_device(config.device),
+        f", {process.world} processes" if process.world > 1 else "",
+    )
+    fitted = fit(
+        noisy_set,
+        clean_set,
+        classes,
+        config,
+        holdout=holdout,
+        target_precision=target_precision,
+        rho=rho,
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+        stop=stop,
+    )
+    process.first(lambda: _save(fitted, out, checkpoint))
+    return fitted
+
+
+def _read(
+    clean: Path, noisy: Path, out: Path, config: TrainConfig, cache: Path | None
+) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file: give --out a folder")
+    check_writable(out)
+    _log.info("reading %s and %s", clean, noisy)
+    noisy_set, clean_set, classes = load_files(clean, noisy, size=config.settings().image_size, cache=cache)
+    for path, samples in ((clean, clean_set), (noisy, noisy_set)):
+        if len(samples) == 0:
+            raise DataError(f"{path} has no sample that can be trained on")
+    if len(classes) < 2:
+        raise DataError(f"{clean} and {noisy} know only one class (“{classes[0]}”): there is nothing to tell apart")
+    return noisy_set, clean_set, classes
+
+
+def _save(fitted: Fitted, out: Path, checkpoint: CheckpointConfig | None) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / FITTED_FILE, json.dumps(summary(fitted)).encode())
+    save_model(fitted.model, out)
+    if checkpoint is not None:
+        remove_checkpoint(checkpoint.folder)
