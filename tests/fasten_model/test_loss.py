@@ -217,6 +217,20 @@ def test_forward_loss_is_finite_where_the_product_would_underflow() -> None:
     np.testing.assert_allclose(loss.item(), expected, rtol=1e-5)
 
 
+def test_neither_certainty_nor_many_annotators_underflow() -> None:
+    """p and the evidence are each beyond what fp32 holds; their logarithms are not."""
+    certain = 1e4 * torch.tensor([[1.0, -1.0, -1.0]]).requires_grad_()
+    wrong = torch.tensor([1])
+    loss = forward_loss(certain, wrong, torch.eye(3))
+    torch.testing.assert_close(loss, cross_entropy(certain, wrong))
+    assert loss.item() == pytest.approx(2e4)
+    assert gradient_of(loss, certain).tolist() == [[1.0, -1.0, 0.0]]
+    crowd = smooth_transition(torch.eye(3), 1e-6).expand(30, 3, 3)
+    against = evidence_loss(certain, log_evidence(crowd, torch.ones(1, 30, dtype=torch.int64)))
+    assert against.item() == pytest.approx(-30 * np.log(1e-6 / 3), rel=1e-4)
+    assert torch.isfinite(gradient_of(against, certain)).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("smoothing", [1e-6, 1e-3])
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fasten_model.calibrate import fit_temperature
+from fasten_model.correction import correct_labels
 from fasten_model.images.augment import normalize
 from fasten_model.images.source import Images
 from fasten_model.loss import cross_entropy, forward_loss
@@ -63,7 +65,7 @@ def random_set(seed: int = 0, *, num_classes: int = 3, noisy: int = 18, clean: i
     return TrainingSet(**{**fields, **changes})
 
 
-def in_memory(images: Tensor | Images) -> Tensor:
+def in_memory(images: Tensor | Images | None) -> Tensor:
     assert isinstance(images, Tensor)
     return images
 
@@ -394,6 +396,7 @@ def test_with_folds_a_sample_either_estimates_or_trains_in_an_epoch_and_each_get
     for epoch in range(3):
         for step in (3 * epoch, 3 * epoch + 2):  # 18 samples in batches of 6: three steps in an epoch
             roles = _every_clean_sample(replace(PLAIN, folds=3), step=step, expected=None)
+            assert sum(estimates for _, estimates in roles.values()) == 4, "a third of twelve"
             for sample, (trains, estimates) in roles.items():
                 assert trains is not estimates
                 turns.setdefault(sample, []).append(estimates)
@@ -444,6 +447,38 @@ def test_clean_features_in_evaluation_mode_estimate_and_leave_training_mode_on()
     assert not torch.allclose(plain.step.estimate.shared(), expected)
     counted = run.loop.network.state_dict()["trunk.2.num_batches_tracked"] - before["trunk.2.num_batches_tracked"]
     assert counted == 2, "the forward in evaluation mode leaves the running statistics alone"
+
+
+# --- confidence
+
+
+@pytest.mark.parametrize("correction", ["confidence", "posterior"])
+def test_a_calibrated_p_counts_and_corrects_but_the_losses_take_the_logits_as_they_are(correction: Correction) -> None:
+    data = random_set(votes=None, clean_votes=None)
+    generator = torch.Generator().manual_seed(7)
+    held_out = pixels(40, generator)
+    calibrating = replace(data, held_out_images=held_out, held_out_labels=torch.randint(3, (40,), generator=generator))
+    method = replace(PLAIN, estimator="bulk", calibrated=True, correction=correction, rho=0.5, correction_start=0.0)
+    index = list(range(6))
+    losses = []
+    for known, chosen in ((data, method), (calibrating, replace(method, calibrated=False)), (calibrating, method)):
+        run = Run.of(known, chosen)
+        with torch.no_grad():
+            run.loop.network.clean_head.weight.mul_(20)
+        temperature = 1.0
+        if known is calibrating and chosen.calibrated:
+            temperature = fit_temperature(run.logits(held_out)[0], in_memory(calibrating.held_out_labels))
+            assert temperature > 2, "labels at random, of which the head is sure"
+        before, transition = run.step.estimate.counts.clone(), run.step.estimate.each()[0]
+        losses.append(run.once(index, [1, 2, 3]).total.item())
+        p = torch.softmax(run.logits(run.noisy[index])[0] / temperature, dim=1)
+        expected = (1 - 6 / 18) * before + bulk_counts(p, data.noisy_labels[index, None])
+        torch.testing.assert_close(run.step.estimate.counts, expected, rtol=1e-4, atol=1e-5)
+        believed = p if correction == "confidence" else posterior(p, transition, data.noisy_labels[index])
+        written = correct_labels(believed, data.noisy_labels[index], 0.5)
+        assert torch.equal(run.step.corrected_labels()[index], written)
+        assert run.loop.network.training
+    assert losses == pytest.approx([losses[0]] * 3)
 
 
 # --- T̂ of the bulk

@@ -43,7 +43,10 @@ NO_LABELS = torch.empty(0, dtype=torch.int64)
         ({"noisy_images": torch.zeros(20, 3, 8, 8)}, r"noisy images must be uint8 .*got float32 \[20, 3, 8, 8\]"),
         ({"noisy_images": torch.zeros(20, 1, 8, 8, dtype=torch.uint8)}, r"noisy images .*\[20, 1, 8, 8\]"),
         ({"noisy_images": torch.zeros(20, 3, 8, 9, dtype=torch.uint8)}, r"noisy images .*\[20, 3, 8, 9\]"),
-        ({"clean_images": torch.zeros(9, 3, 4, 4, dtype=torch.uint8)}, r"\[9, 3, 4, 4\], noisy ones"),
+        (
+            {"clean_images": torch.zeros(9, 3, 4, 4, dtype=torch.uint8)},
+            r"clean images are uint8 \[9, 3, 4, 4\], noisy ones",
+        ),
         ({"votes": torch.zeros(19, 2).long()}, r"^votes must be int64 \[20, 2\], got int64 \[19, 2\]"),
         ({"votes": torch.zeros(20, 2)}, r"^votes must be int64 \[20, 2\], got float32"),
         ({"votes": torch.zeros(20, 0).long()}, r"^votes must be .* of at least one annotator, got int64 \[20, 0\]"),
@@ -54,6 +57,17 @@ NO_LABELS = torch.empty(0, dtype=torch.int64)
         (
             {"votes": torch.zeros(20, 2).long(), "clean_votes": torch.zeros(9, 3).long()},
             r"^clean_votes must be int64 \[9, 2\], got int64 \[9, 3\]",
+        ),
+        ({"held_out_images": torch.zeros(4, 3, 8, 8, dtype=torch.uint8)}, "held_out_images and held_out_labels go"),
+        ({"held_out_labels": torch.zeros(4).long()}, "held_out_images and held_out_labels go"),
+        ({"held_out_images": NO_IMAGES, "held_out_labels": NO_LABELS}, "no held-out images"),
+        (
+            {"held_out_images": torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "held_out_labels": torch.full((4,), 3)},
+            "held-out labels must be from 0 to 2, found 3",
+        ),
+        (
+            {"held_out_images": torch.zeros(4, 3, 9, 9, dtype=torch.uint8), "held_out_labels": torch.zeros(4).long()},
+            r"held-out images are uint8 \[4, 3, 9, 9\], noisy ones",
         ),
         ({"clean_votes": torch.full((9, 1), 7)}, "^clean_votes must be from −1 to 2, found 7"),
     ],
