@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fasten_model.calibrate import fit_temperature
+from fasten_model.calibrate import fit_evidence, fit_temperature
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.labelled import LabelledImages
@@ -164,7 +164,7 @@ def fit(
     temperature = fit_temperature(held_logits, kept.labels) if len(kept) else 1.0
     bulk = torch.softmax(predict_sharded(model.network, noisy.images)[0] / temperature, dim=1)
     held = torch.softmax(held_logits / temperature, dim=1)
-    transition, choice = _judge_labels(
+    transition, evidence, choice = _judge_labels(
         bulk, noisy.labels, held, kept, taught, target_precision=target_precision, rho=rho
     )
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
@@ -176,6 +176,7 @@ def fit(
             model,
             temperature=temperature,
             transition=transition,
+            evidence=evidence,
             rho=choice.rho,
             metadata={"relabels": choice.sentence()},
         ),
@@ -197,8 +198,8 @@ def _judge_labels(
     *,
     target_precision: float,
     rho: float | None,
-) -> tuple[Tensor, RhoChoice]:
-    """(T of the original labels [K,K], ρ), from calibrated p of the bulk [N,K] and of the held-out samples [P,K].
+) -> tuple[Tensor, float, RhoChoice]:
+    """(T of the original labels [K,K], γ, ρ), from calibrated p of the bulk [N,K] and of the held-out samples [P,K].
 
     T knows every pair. The held-out pairs are judged under a T that does not know them, or they would vouch for
     themselves.
@@ -212,13 +213,12 @@ def _judge_labels(
 
     every, without = transition([taught, kept]), transition([taught])
     paired = kept.given_labels >= 0
-    evidence = suggestions(
-        posterior(held[paired], without, kept.given_labels[paired]), kept.given_labels[paired], kept.labels[paired]
-    )
-    doubted = suggestions(posterior(bulk, every, given_labels), given_labels)
-    if rho is not None:
-        return every, judge_rho(rho, doubted, evidence)
-    return every, choose_rho(doubted, evidence, target_precision)
+    p, given, true = held[paired], kept.given_labels[paired], kept.labels[paired]
+    evidence = fit_evidence(p, without, given, true)
+    tried = suggestions(posterior(p, without, given, evidence), given, true)
+    doubted = suggestions(posterior(bulk, every, given_labels, evidence), given_labels)
+    choice = choose_rho(doubted, tried, target_precision) if rho is None else judge_rho(rho, doubted, tried)
+    return every, evidence, choice
 
 
 def summary(fitted: Fitted) -> dict[str, Any]:
@@ -227,6 +227,7 @@ def summary(fitted: Fitted) -> dict[str, Any]:
         "held_out": fitted.held_out,
         "accuracy": fitted.accuracy,
         "temperature": fitted.model.temperature,
+        "evidence": fitted.model.evidence,
         "relabels": {**asdict(fitted.choice), "sentence": fitted.choice.sentence()},
         "confusion": fitted.confusion.tolist(),
         "transition": fitted.model.transition.double().tolist(),

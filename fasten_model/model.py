@@ -50,6 +50,8 @@ class Model:
     """Divides the clean head's logits (`fasten_model.calibrate`)."""
     transition: Tensor
     """T [K,K] of the *original* labels, T[i,j] = p(given=j | true=i); rows sum to 1 (`soft_count_transition`)."""
+    evidence: float = 1.0
+    """γ: how much a given label counts in the posterior q ∝ T[:,given]^γ·p (`fasten_model.calibrate`)."""
     rho: float
     """The ρ from which a label is changed (`fasten_model.scoring`), chosen or set by hand; above 1: never."""
     annotators: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ def save_model(model: Model, folder: Path) -> None:
         "trunk": model.network.trunk_name,
         "image_size": model.image_size,
         "temperature": model.temperature,
+        "evidence": model.evidence,
         "rho": model.rho,
         "annotators": list(model.annotators),
         "metadata": model.metadata,
@@ -160,6 +163,7 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
         image_size=description.image_size,
         temperature=description.temperature,
         transition=transition,
+        evidence=description.evidence,
         rho=description.rho,
         annotators=annotators,
         annotator_transitions=annotator_transitions,
@@ -203,6 +207,7 @@ class _Description:
     trunk: str
     image_size: int
     temperature: float
+    evidence: float
     rho: float
     annotators: tuple[str, ...]
     metadata: dict[str, str]
@@ -227,6 +232,7 @@ def _read_description(path: Path) -> _Description:
         )
     if raw["format"] == 1:
         raw = {**raw, "trunk": raw.get("preset"), "annotators": []}
+    raw.setdefault("evidence", 1.0)  # not yet in the first models of format 2
 
     def value(key: str, fits: bool, wanted: str) -> Any:
         if not fits:
@@ -243,6 +249,7 @@ def _read_description(path: Path) -> _Description:
         trunk=value("trunk", isinstance(trunk, str), "a trunk's name"),
         image_size=value("image_size", type(size) is int and 1 <= size <= 4096, "a whole number from 1 to 4096"),
         temperature=float(value("temperature", _is_number(raw.get("temperature"), above=0), "a number above 0")),
+        evidence=float(value("evidence", _is_number(raw.get("evidence"), above=-1), "a number from 0")),
         rho=float(value("rho", _is_number(raw.get("rho"), above=-1), "a number from 0")),
         annotators=tuple(value("annotators", _are_names(annotators), "different names")),
         metadata=value("metadata", texts, "texts by name"),

@@ -12,18 +12,21 @@ ROUNDS = 1
 """Steps of expectation maximisation that T of the original labels is refined with (`soft_count_transition`)."""
 
 
-def posterior(probabilities: Tensor, transition: Tensor, given_labels: Tensor) -> Tensor:
-    """q_i ∝ T[i,given]·p_i: the true class given image and label, [N,K], rows sum to 1 (Bayes' rule).
+def posterior(probabilities: Tensor, transition: Tensor, given_labels: Tensor, evidence: float = 1.0) -> Tensor:
+    """q_i ∝ T[i,given]^γ·p_i: the true class given image and label, [N,K], rows sum to 1.
+
+    γ = 1 is Bayes' rule for labels that depend on the true class alone. Those of people depend on the image too, and
+    then part of what the label says is in p already (`fasten_model.calibrate.fit_evidence`).
 
     Where the given label is unknown (−1), or impossible for every class that p allows, q = p.
 
-    probabilities [N,K]: calibrated p of the clean head. transition [K,K]. given_labels int64 [N].
+    probabilities [N,K]: calibrated p of the clean head. transition [K,K]. given_labels int64 [N]. evidence: γ ≥ 0.
     """
     likelihood = transition.to(probabilities).t()[given_labels.clamp(min=0)]  # [N, K]: T[:, given]
-    joint = probabilities * likelihood
-    evidence = joint.sum(dim=1, keepdim=True)
-    usable = (given_labels >= 0)[:, None] & (evidence > 0)
-    return torch.where(usable, joint / torch.where(usable, evidence, 1), probabilities)
+    joint = probabilities * likelihood**evidence
+    total = joint.sum(dim=1, keepdim=True)
+    usable = (given_labels >= 0)[:, None] & (total > 0)
+    return torch.where(usable, joint / torch.where(usable, total, 1), probabilities)
 
 
 def soft_count_transition(

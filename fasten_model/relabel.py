@@ -102,7 +102,7 @@ def choose_rho(bulk: Suggestions, pairs: Suggestions, target_precision: float) -
     (a, b) is what is promised. Below `LEAST_PAIRS` relabels among the pairs no ρ is acceptable.
 
     bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model or
-    entered the T of their q.
+    entered the T of their q. (That temperature and γ were fitted to them is two numbers' worth of favour.)
     """
     thresholds, promised, _ = _precision(bulk, pairs)
     seen = (pairs.confidence[None] >= thresholds[:, None]).sum(dim=1)  # [B]

@@ -1,6 +1,6 @@
 """What a model says of given labels: keep, relabel, or ask a person.
 
-Decisions go by the posterior q_i ∝ T[i, given]·p_i, which knows the image and the given label. The paper's rule
+Decisions go by the posterior q_i ∝ T[i, given]^γ·p_i, which knows the image and the given label. The paper's rule
 (section 3.3, eq. 6) goes by max p alone; on people's labels that is wrong more often than right (`docs/concepts.md`).
 
     relabel          argmax q is another class and max q ≥ ρ
@@ -119,7 +119,7 @@ def score(
     if not 0 <= rho < math.inf:
         raise DataError(f"rho must be 0 or above, got {rho}")
     p = model.predict_probabilities(images).double()
-    q = posterior(p, model.transition.to(p), given_labels.to(p.device))
+    q = posterior(p, model.transition.to(p), given_labels.to(p.device), model.evidence)
     return decide(p, q, given_labels, rho=rho, target_precision=target_precision)
 
 

@@ -1,4 +1,4 @@
-"""Temperature: against a dense grid in float64, and safe where there is little to go by."""
+"""Temperature and γ: against a dense grid in float64, and safe where there is little to go by."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasten_model.calibrate import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
+from fasten_model.calibrate import (
+    EVIDENCE_SPREAD,
+    MAX_EVIDENCE,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    fit_evidence,
+    fit_temperature,
+)
 from fasten_model.errors import DataError
+from fasten_model.posterior import posterior
 
 
 def smoothed_loss(logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> float:
@@ -59,3 +67,53 @@ def test_constant_logits_stay_within_bounds() -> None:
 def test_infinite_logits_are_a_data_error() -> None:
     with pytest.raises(DataError, match="not finite"):
         fit_temperature(torch.tensor([[float("inf"), 0.0]]), torch.tensor([0]))
+
+
+def pairs(count: int, seed: int, *, exponent: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(p, given, true) under NOISE: p calibrated, and the label independent of it where `exponent` is 1."""
+    generator = torch.Generator().manual_seed(seed)
+    p = torch.softmax(2 * torch.randn(count, 3, generator=generator).double(), dim=1)
+    given_labels = torch.randint(3, (count,), generator=generator)
+    q = posterior(p, NOISE, given_labels, exponent)
+    return p, given_labels, torch.multinomial(q, 1, generator=generator).squeeze(1)
+
+
+NOISE = torch.tensor([[0.8, 0.15, 0.05], [0.1, 0.6, 0.3], [0.05, 0.05, 0.9]], dtype=torch.float64)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**31), st.integers(1, 60), st.floats(0, 2))
+def test_no_gamma_on_a_grid_predicts_better(seed: int, count: int, exponent: float) -> None:
+    p, given_labels, true = pairs(count, seed, exponent=exponent)
+
+    def objective(gamma: float) -> float:
+        total = -(((gamma - 1) / EVIDENCE_SPREAD) ** 2) / 2
+        for row, said, label in zip(p.numpy(), given_labels.tolist(), true.tolist(), strict=True):
+            joint = row * NOISE[:, said].numpy() ** gamma
+            total += float(np.log(joint[label] / joint.sum()))
+        return total
+
+    found = fit_evidence(p, NOISE, given_labels, true)
+    assert 0 <= found <= MAX_EVIDENCE
+    assert objective(found) >= max(map(objective, np.linspace(0, MAX_EVIDENCE, 81))) - 1e-6
+
+
+@pytest.mark.parametrize("exponent", [0.3, 1.0, 1.6])
+def test_a_known_gamma_is_recovered(exponent: float) -> None:
+    assert fit_evidence(*_reordered(pairs(20_000, 0, exponent=exponent))) == pytest.approx(exponent, abs=0.05)
+
+
+def _reordered(
+    drawn: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    return drawn[0], NOISE, drawn[1], drawn[2]
+
+
+def test_few_pairs_leave_gamma_near_bayes_rule_and_none_leave_it_there() -> None:
+    assert fit_evidence(*_reordered(pairs(3, 1))) == pytest.approx(1, abs=0.4)
+    assert fit_evidence(*_reordered(pairs(0, 1))) == pytest.approx(1)
+
+
+def test_a_class_that_p_rules_out_keeps_gamma_finite() -> None:
+    p = torch.tensor([[1.0, 0.0, 0.0]])
+    assert 0 <= fit_evidence(p, NOISE, torch.tensor([1]), torch.tensor([2])) <= MAX_EVIDENCE

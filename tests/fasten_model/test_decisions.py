@@ -74,6 +74,7 @@ def model() -> Model:
         image_size=16,
         temperature=2.0,
         transition=0.7 * torch.eye(3) + 0.1,
+        evidence=0.6,
         rho=0.5,
     )
 
@@ -84,7 +85,7 @@ def test_images_are_judged_with_the_models_own_temperature_transition_and_rho(mo
     found = score(model, images, given_labels)
     p = torch.softmax(model.predict_logits(images) / 2, dim=1).double()
     torch.testing.assert_close(found.probabilities, p)
-    torch.testing.assert_close(found.posterior, posterior(p, model.transition.double(), given_labels))
+    torch.testing.assert_close(found.posterior, posterior(p, model.transition.double(), given_labels, 0.6))
     assert found.rho == 0.5
     assert score(model, images, given_labels, rho=NEVER).suggested.tolist() == given_labels.tolist()
     surest = score(model, images, given_labels, rho=NEVER, target_precision=0.0)

@@ -34,6 +34,7 @@ def small_model(
         image_size=image_size,
         temperature=1.7,
         transition=torch.softmax(torch.randn(num_classes, num_classes), dim=1),
+        evidence=0.7,
         rho=0.8,
         metadata={"snapshot": "abc"},
     )
@@ -50,7 +51,7 @@ def test_a_saved_model_loads_and_predicts_the_same(tmp_path: Path) -> None:
     save_model(model, tmp_path / "model")
     loaded = load_model(tmp_path / "model")
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [JSON_FILE, WEIGHTS_FILE]
-    for name in ("classes", "preset", "image_size", "temperature", "rho", "metadata"):
+    for name in ("classes", "preset", "image_size", "temperature", "evidence", "rho", "metadata"):
         assert getattr(loaded, name) == getattr(model, name)
     assert torch.equal(loaded.transition, model.transition)
     images = [png(0), png(200)]
@@ -223,6 +224,7 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
         {"temperature": float("nan")},
         {"temperature": float("inf")},
         {"temperature": None},
+        {"evidence": -1.0},
         {"rho": -1.0},
         {"rho": "0.8"},
         {"metadata": {"key": 1}},

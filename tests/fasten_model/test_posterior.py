@@ -32,6 +32,17 @@ def test_posterior_is_bayes_rule(bulk: tuple[Tensor, Tensor]) -> None:
         np.testing.assert_allclose(q, joint / joint.sum(), atol=1e-6)
 
 
+@given(bulks(), st.floats(0, 2))
+def test_the_given_label_counts_as_often_as_it_is_told_to(bulk: tuple[Tensor, Tensor], evidence: float) -> None:
+    probabilities, given_labels = bulk
+    transition = some_transition(probabilities.shape[1])
+    found = posterior(probabilities.double(), transition, given_labels, evidence)
+    known = given_labels >= 0
+    joint = probabilities.double().log() + evidence * transition.double().log().t()[given_labels.clamp(min=0)]
+    torch.testing.assert_close(found[known], torch.softmax(joint, dim=1)[known], rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found[~known], probabilities.double()[~known])
+
+
 @given(bulks())
 def test_identity_transition_makes_the_given_label_certain_and_uniform_ignores_it(bulk: tuple[Tensor, Tensor]) -> None:
     probabilities, given_labels = bulk
