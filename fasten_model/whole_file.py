@@ -12,11 +12,15 @@ PARTIAL = ".partial"
 def write_whole(path: Path, content: bytes) -> None:
     """`content` at `path` and on the disk, or whatever was there before; the folder must exist."""
     partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def check_writable(folder: Path) -> None:

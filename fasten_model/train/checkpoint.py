@@ -46,6 +46,8 @@ class CheckpointConfig:
     folder: Path
     every_seconds: float = 60.0
     """No more work than this is lost; 0: after every step."""
+    refuse_other: bool = True
+    """A checkpoint of another training, or a damaged one, is an error; else it is replaced, with a warning."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.every_seconds < math.inf:
@@ -74,6 +76,7 @@ class CheckpointFolder:
     def __init__(self, config: CheckpointConfig, training: Description) -> None:
         self.path = config.folder
         self._every = config.every_seconds
+        self._refuse_other = config.refuse_other
         self._training = json.loads(json.dumps(training, ensure_ascii=False))
         self._written = time.monotonic()
         _make_writable(self.path)
@@ -120,6 +123,15 @@ class CheckpointFolder:
 
     def read(self) -> Progress | None:
         """The checkpoint; None where there is none. `DataError` if it is damaged, or another training's."""
+        try:
+            return self._read()
+        except DataError as error:
+            if self._refuse_other:
+                raise
+            _log.warning("training starts anew: %s", error)
+            return None
+
+    def _read(self) -> Progress | None:
         path = self.path / JSON_FILE
         try:
             if not path.exists():

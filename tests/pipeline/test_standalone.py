@@ -13,7 +13,6 @@ import torch
 from fasten_model import fitting
 from fasten_model.model import load_model
 from fasten_model.relabel import NEVER
-from pipeline import standalone
 from pipeline.errors import DataError
 from pipeline.schema import SCORES
 from pipeline.settings import Settings
@@ -184,8 +183,8 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(
     def never(*_: object, **__: object) -> "Fitted":
         raise AssertionError("trained in vain")
 
-    monkeypatch.setattr(standalone, "fit", never)
-    monkeypatch.setattr("pipeline.standalone.os.access", lambda *_: False)
+    monkeypatch.setattr("fasten_model.fit_files.fit", never)
+    monkeypatch.setattr("fasten_model.whole_file.os.access", lambda *_: False)
     with pytest.raises(DataError, match="nothing can be written to"):
         train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick())
 
@@ -206,6 +205,6 @@ def test_audited_samples_that_are_in_the_noisy_file_too_are_never_trained_on_as_
         assert torch.equal(torch.unique(clean_set.labels), torch.arange(3))
         return fitting.fit(noisy_set, clean_set, *args, **kwargs)
 
-    monkeypatch.setattr(standalone, "fit", spy)
+    monkeypatch.setattr("fasten_model.fit_files.fit", spy)
     train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick())
     assert seen == [60, 30, 10]

@@ -286,6 +286,16 @@ def test_another_trainings_checkpoint_is_refused_and_left_as_it_is(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_another_trainings_checkpoint_can_be_replaced_instead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Killed):
+        train(samples(), CONFIG, checkpoint=every_step(tmp_path), stop=killed_after(2))
+    other = replace(CONFIG, seed=1)
+    anew = train(samples(), other, checkpoint=replace(every_step(tmp_path), refuse_other=False))
+    assert "training starts anew" in caplog.text
+    assert outcome(anew) == outcome(train(samples(), other))
+    assert outcome(train(samples(), other, checkpoint=every_step(tmp_path))) == outcome(anew)
+
+
 def test_another_device_and_images_elsewhere_are_the_same_training() -> None:
     data = samples()
     assert isinstance(data.noisy_images, Tensor)
