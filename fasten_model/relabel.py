@@ -22,7 +22,7 @@ NEVER = 2.0
 LEAST_PAIRS = 5
 """Held-out relabels that a ρ must have been seen at work on. Beyond the last of them a promise would be extrapolated,
 and that far out precision need not follow confidence: on people's labels it does not."""
-_DOUBT = 0.1
+DOUBT = 0.1
 """Probability, given the pairs, that the precision is below what is promised."""
 _OFFSET_SPREAD, _LOG_SLOPE_SPREAD = 1.5, 0.3
 """Prior standard deviations of a and log b: a = −1.5 is a model that says 95 % and is right in 81 % of the cases."""
@@ -93,34 +93,40 @@ def suggestions(posterior: Tensor, given_labels: Tensor, true_labels: Tensor | N
     return Suggestions(confidence=confidence[changed], right=right, of=len(q))
 
 
-def choose_rho(bulk: Suggestions, pairs: Suggestions, target_precision: float) -> RhoChoice:
+def choose_rho(
+    bulk: Suggestions,
+    pairs: Suggestions,
+    target_precision: float,
+    *,
+    doubt: float = DOUBT,
+    least_pairs: int = LEAST_PAIRS,
+) -> RhoChoice:
     """The lowest ρ at which at least `target_precision` of the bulk's relabels are right, as far as can be promised.
 
     With c = max q of a suggestion, it is right with probability σ(a + b·log(c/(1−c))). Prior: a ~ N(0, 1.5²),
     log b ~ N(0, 0.3²), so a = 0 and b = 1 trust q. The pairs' suggestions, at whatever confidence, are the evidence.
     Each (a, b) has a mean over the bulk's relabels at ρ: their precision; its 10 % quantile under the posterior of
-    (a, b) is what is promised. Below `LEAST_PAIRS` relabels among the pairs no ρ is acceptable.
+    (a, b) is what is promised (`doubt`). With fewer relabels than `least_pairs` among the pairs no ρ is acceptable.
 
     bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model or
     entered the T of their q. (That temperature and γ were fitted to them is two numbers' worth of favour.)
     """
-    thresholds, promised, _ = _precision(bulk, pairs)
+    thresholds, promised, _ = _precision(bulk, pairs, doubt)
     seen = (pairs.confidence[None] >= thresholds[:, None]).sum(dim=1)  # [B]
-    fits = ((promised >= target_precision) & (seen >= LEAST_PAIRS)).nonzero().flatten()
+    fits = ((promised >= target_precision) & (seen >= least_pairs)).nonzero().flatten()
     rho = float(thresholds[fits[-1]]) if len(fits) else NEVER
-    return _choice(rho, bulk, pairs, target_precision)
+    return _choice(rho, bulk, pairs, target_precision, doubt)
 
 
 def judge_rho(rho: float, bulk: Suggestions, pairs: Suggestions) -> RhoChoice:
     """What to expect of a ρ that somebody has set."""
-    return _choice(rho if rho <= 1 else NEVER, bulk, pairs, None)
+    return _choice(rho if rho <= 1 else NEVER, bulk, pairs, None, DOUBT)
 
 
-def _choice(rho: float, bulk: Suggestions, pairs: Suggestions, target: float | None) -> RhoChoice:
+def _choice(rho: float, bulk: Suggestions, pairs: Suggestions, target: float | None, doubt: float) -> RhoChoice:
     changed, tried = bulk.confidence >= rho, pairs.confidence >= rho
-    _, promised, expected = _precision(
-        Suggestions(confidence=bulk.confidence[changed], right=bulk.right[:0], of=bulk.of), pairs
-    )
+    relabeled = Suggestions(confidence=bulk.confidence[changed], right=bulk.right[:0], of=bulk.of)
+    _, promised, expected = _precision(relabeled, pairs, doubt)
     return RhoChoice(
         rho=rho,
         target_precision=target,
@@ -133,7 +139,7 @@ def _choice(rho: float, bulk: Suggestions, pairs: Suggestions, target: float | N
     )
 
 
-def _precision(bulk: Suggestions, pairs: Suggestions) -> tuple[Tensor, Tensor, Tensor]:
+def _precision(bulk: Suggestions, pairs: Suggestions, doubt: float) -> tuple[Tensor, Tensor, Tensor]:
     """(ρ, promised, expected precision) at each level that the bulk's suggestions have, the highest first: [B] each."""
     offset, slope, weight = _possible(pairs)
     levels = torch.arange(round((_HIGHEST - _LOWEST) / _STEP), dtype=torch.float64)
@@ -145,7 +151,7 @@ def _precision(bulk: Suggestions, pairs: Suggestions) -> tuple[Tensor, Tensor, T
     right = torch.sigmoid(offset[:, None] + slope[:, None] * (lower_edge + _STEP / 2))  # [M, B]
     precision = (right * count).cumsum(dim=1) / count.cumsum(dim=0)
     thresholds = torch.where(used == 0, 0.0, torch.sigmoid(lower_edge))
-    return thresholds, _quantile(precision, weight), weight @ precision
+    return thresholds, _quantile(precision, weight, doubt), weight @ precision
 
 
 def _possible(pairs: Suggestions) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,10 +166,10 @@ def _possible(pairs: Suggestions) -> tuple[Tensor, Tensor, Tensor]:
     return offset, slope, torch.softmax(prior + evidence, dim=0)
 
 
-def _quantile(values: Tensor, weight: Tensor) -> Tensor:
-    """The `_DOUBT` quantile of each column of values [M,B] under weight [M]: [B]."""
+def _quantile(values: Tensor, weight: Tensor, share: float) -> Tensor:
+    """The value below which `share` of the weight [M] lies, of each column of values [M,B]: [B]."""
     ordered, order = values.sort(dim=0)
-    reached = weight[order].cumsum(dim=0) >= _DOUBT
+    reached = weight[order].cumsum(dim=0) >= share
     return ordered.gather(0, reached.int().argmax(dim=0, keepdim=True)).squeeze(0)
 
 

@@ -1,0 +1,219 @@
+"""Which rule for automatic relabels keeps a promise of 95 %, on made and on human noise.
+
+    python -m benchmarks.relabel_precision --cifar10n /work/shared/data/cifar10n
+
+Each cell trains one small model a seed. Its held-out pairs are then drawn many times from samples that it never saw, as
+many as `fasten train` would hold out, and every rule chooses from them alone which labels of the bulk to change. The
+truth of the bulk is known here, so that each choice can be judged. A draw keeps the promise where at least 95 % of the
+changes are right, or nothing is changed.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks.command import finish, parser, positive, use_threads
+from benchmarks.data.load import load_source
+from benchmarks.data.noise import apply_noise
+from benchmarks.data.source import Source
+from benchmarks.data.spec import parse_noise
+from benchmarks.machine import machine_line
+from benchmarks.relabel_rules import RULES, TARGET, Evidence, Judged, gather, outcome
+from fasten_model.posterior import soft_count_transition
+from fasten_model.predict import predict_logits
+from fasten_model.train import TrainConfig, TrainingSet, train
+from fasten_model.train.seeds import generator
+
+HOLDOUT = 0.25
+RESERVE = 3000
+ROUNDS = (0, 1, 2, 20)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """What a model is trained on."""
+
+    dataset: str
+    noise: str
+    noisy: int
+    audited: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset} {self.noise}, {self.noisy:,} + {self.audited}"
+
+
+CELLS = (
+    Cell(dataset="digits", noise="asym:0.4", noisy=1000, audited=200),
+    Cell(dataset="fashion-mnist", noise="asym:0.4", noisy=3000, audited=400),
+    Cell(dataset="fashion-mnist", noise="instance:0.4", noisy=3000, audited=400),
+    Cell(dataset="fashion-mnist", noise="sym:0.6", noisy=3000, audited=400),
+    Cell(dataset="cifar10n", noise="human:rater_1", noisy=2000, audited=285),
+    Cell(dataset="cifar10n", noise="human:worst", noisy=2000, audited=285),
+    Cell(dataset="cifar10n", noise="human:rater_1", noisy=6000, audited=500),
+    Cell(dataset="cifar10n", noise="human:worst", noisy=6000, audited=500),
+)
+
+
+def judge(cell: Cell, source: Source, config: TrainConfig) -> Judged:
+    """Train on a draw of the cell and look at the bulk and at what is left over."""
+    seed, count = config.seed, len(source.train_labels)
+    taught = round(cell.audited * (1 - HOLDOUT))
+    order = torch.randperm(count, generator=generator(seed, "relabel_precision"))
+    bulk, clean = order[: cell.noisy], order[cell.noisy : cell.noisy + taught]
+    reserve = order[cell.noisy + taught :][:RESERVE]
+    given = torch.full((count,), -1)
+    given[order] = apply_noise(parse_noise(cell.noise), source, order, seed).labels
+    images, true = source.train_images, source.train_labels
+    trained = train(
+        TrainingSet(
+            noisy_images=images[bulk],
+            noisy_labels=given[bulk],
+            clean_images=images[clean],
+            clean_labels=true[clean],
+            clean_estimates=torch.ones(taught, dtype=torch.bool),
+            clean_votes=given[clean][:, None],
+            num_classes=source.num_classes,
+        ),
+        config,
+    )
+    return Judged(
+        bulk_logits=predict_logits(trained.network, images[bulk])[0],
+        bulk_given=given[bulk],
+        bulk_true=true[bulk],
+        reserve_logits=predict_logits(trained.network, images[reserve])[0],
+        reserve_given=given[reserve],
+        reserve_true=true[reserve],
+        taught=torch.stack([true[clean], given[clean]], dim=1),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """One rule in one cell, over all draws."""
+
+    changed: int
+    right: int
+    coverage: float
+    """Mean share of the bulk that was changed."""
+    kept: float
+    """Share of the draws that kept the promise."""
+
+    def __str__(self) -> str:
+        precision = f"{100 * self.right / self.changed:.1f}" if self.changed else "–"
+        return f"{precision} · {100 * self.coverage:.1f} · {100 * self.kept:.0f}"
+
+
+def draws(judged: Judged, audited: int, count: int, *, fit_gamma: bool) -> list[Evidence]:
+    """The evidence of so many sets of held-out pairs."""
+    held_out = round(audited * HOLDOUT)
+    chance = generator(0, "held-out pairs")
+    rows = [torch.randperm(len(judged.reserve_true), generator=chance)[:held_out] for _ in range(count)]
+    return [gather(judged, held, fit_gamma=fit_gamma) for held in rows]
+
+
+def tallies(models: Sequence[Judged], audited: int, count: int) -> dict[str, Tally]:
+    """Every rule on the same draws."""
+    evidence = {
+        gamma: [e for m in models for e in draws(m, audited, count, fit_gamma=gamma)] for gamma in (True, False)
+    }
+    found = {}
+    for name, (rule, gamma) in RULES.items():
+        results = [(*outcome(rule(each), each), len(each.given)) for each in evidence[gamma]]
+        found[name] = Tally(
+            changed=sum(changed for changed, _, _ in results),
+            right=sum(right for _, right, _ in results),
+            coverage=statistics.mean(changed / total for changed, _, total in results),
+            kept=statistics.mean(right >= TARGET * changed for changed, right, _ in results),
+        )
+    return found
+
+
+def transition_errors(models: Sequence[Judged]) -> list[str]:
+    """For each number of rounds of `soft_count_transition`: mean absolute error, and how far the diagonal is off."""
+    cells = []
+    for rounds in ROUNDS:
+        errors, diagonals = [], []
+        for judged in models:
+            p = torch.softmax(judged.bulk_logits.double(), dim=1)
+            found = soft_count_transition(p, judged.bulk_given, p.shape[1], pairs=judged.taught, rounds=rounds)
+            counted = torch.zeros_like(found).index_put_(
+                (judged.bulk_true, judged.bulk_given), torch.ones(len(p), dtype=found.dtype), accumulate=True
+            )
+            counted /= counted.sum(dim=1, keepdim=True)
+            errors.append(float((found - counted).abs().mean()))
+            diagonals.append(float((found - counted).diagonal().mean()))
+        cells.append(f"{statistics.mean(errors):.4f} ({statistics.mean(diagonals):+.3f})")
+    return cells
+
+
+def stored(cell: Cell, source: Source | None, config: TrainConfig, folder: Path | None) -> Judged:
+    """The cell's model, from `folder` where an earlier run has left it there."""
+    name = str(cell).replace(",", "").replace(" ", "-").replace(":", "-")
+    path = None if folder is None else folder / f"{name}-{config.seed}.safetensors"
+    if path is not None and path.exists():
+        return Judged(**load_file(path))
+    assert source is not None
+    judged = judge(cell, source, config)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in asdict(judged).items()}, path)
+    return judged
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, draw, choose, and print both tables."""
+    command = parser("benchmarks.relabel_precision", __doc__)
+    command.add_argument("--seeds", type=positive, default=2, help="models a cell")
+    command.add_argument("--draws", type=positive, default=20, help="sets of held-out pairs a model")
+    command.add_argument("--only", default="", help="cells whose name contains this")
+    command.add_argument("--fashion-mnist", type=Path, help="folder of the idx files; Debian's unless given")
+    command.add_argument("--cifar10n", type=Path, help="folder of train.parquet and test.parquet; else left out")
+    command.add_argument("--models", type=Path, help="keep what the models say here, and take it from here")
+    command.add_argument("--epochs", type=positive, help="of each training; the preset's unless given")
+    options = command.parse_args(arguments)
+    use_threads(options.threads)
+    print(machine_line(), flush=True)
+    roots = {"digits": None, "fashion-mnist": options.fashion_mnist, "cifar10n": options.cifar10n}
+    table: dict[str, dict[str, Tally]] = {}
+    errors: dict[str, list[str]] = {}
+    sources: dict[str, Source] = {}
+    for cell in (c for c in CELLS if options.only in str(c) and (c.dataset != "cifar10n" or options.cifar10n)):
+        models = []
+        for seed in range(options.seeds):
+            config = TrainConfig(seed=seed, device=options.device, epochs=options.epochs)
+            size = config.settings().image_size
+            if cell.dataset not in sources:
+                limit = 12_000 if cell.dataset != "digits" else None
+                sources[cell.dataset] = load_source(cell.dataset, root=roots[cell.dataset], size=size, limit=limit)
+            models.append(stored(cell, sources[cell.dataset], config, options.models))
+        table[str(cell)] = tallies(models, cell.audited, options.draws)
+        errors[str(cell)] = transition_errors(models)
+        print(f"{cell}: done", flush=True)
+    print_tables(table, errors, seeds=options.seeds, count=options.draws)
+    return 0
+
+
+def print_tables(table: dict[str, dict[str, Tally]], errors: dict[str, list[str]], *, seeds: int, count: int) -> None:
+    """Markdown: rules by cells, and errors of T by cells."""
+    print(
+        f"\nPrecision of the changes % · share of labels changed % · share of draws that keep the promise of "
+        f"{100 * TARGET:g} %; {seeds} models × {count} draws\n"
+    )
+    cells = list(table)
+    print("| rule | " + " | ".join(cells) + " |")
+    print("|---|" + "---|" * len(cells))
+    for rule in RULES:
+        print(f"| {rule} | " + " | ".join(str(table[cell][rule]) for cell in cells) + " |")
+    print("\nT of the original labels: mean absolute error (mean diagonal − true one), by rounds\n")
+    print("| cell | " + " | ".join(str(rounds) for rounds in ROUNDS) + " |")
+    print("|---|" + "---|" * len(ROUNDS))
+    for name, row in errors.items():
+        print(f"| {name} | " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    finish(main)

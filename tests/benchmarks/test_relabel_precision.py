@@ -1,0 +1,62 @@
+"""The study of relabel rules: evidence as training gives it, rules that do what they say, and one table a run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import relabel_precision
+from benchmarks.relabel_rules import RULES, TARGET, Judged, gather, outcome
+from fasten_model.relabel import NEVER
+
+
+def judged(*, over_confident: float, seed: int = 0, count: int = 3000) -> Judged:
+    """A model of 4 classes whose logits are `over_confident` times what they should be, 35 % wrong labels."""
+    generator = torch.Generator().manual_seed(seed)
+    true = torch.randint(4, (2 * count,), generator=generator)
+    logits = over_confident * 3 * (3 * torch.eye(4)[true] + torch.randn(2 * count, 4, generator=generator))
+    wrong = torch.rand(2 * count, generator=generator) < 0.35
+    given = torch.where(wrong, (true + 1) % 4, true)
+    return Judged(
+        bulk_logits=logits[:count], bulk_given=given[:count], bulk_true=true[:count],
+        reserve_logits=logits[count:], reserve_given=given[count:], reserve_true=true[count:],
+        taught=torch.stack([true[:150], given[:150]], dim=1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("over_confident", [0.5, 1.0, 3.0])
+def test_a_model_whose_errors_are_independent_of_the_image_is_used_and_keeps_the_promise(over_confident: float) -> None:
+    found = relabel_precision.tallies([judged(over_confident=over_confident)], 400, 5)
+    ours = found["**recalibrated q (ours)**"]
+    assert ours.coverage > 0.25
+    assert ours.right >= TARGET * ours.changed
+    assert ours.kept == 1.0
+
+
+def test_each_rule_decides_on_the_evidence_alone() -> None:
+    model = judged(over_confident=1.0)
+    held = torch.arange(100)
+    for name, (rule, gamma) in RULES.items():
+        evidence = gather(model, held, fit_gamma=gamma)
+        changed, right = outcome(rule(evidence), evidence)
+        assert 0 <= right <= changed <= len(model.bulk_true), name
+    evidence = gather(model, held, fit_gamma=True)
+    assert outcome(NEVER, evidence) == (0, 0)
+    assert outcome(0.0, evidence)[0] == len(evidence.bulk.confidence)
+    assert RULES["pairs alone: Beta(1, 1)"][0](evidence) == NEVER, "a hundred pairs have too few relabels for that"
+
+
+def test_a_run_prints_every_rule_and_keeps_what_the_models_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--only", "digits", "--seeds", "1", "--draws", "2", "--epochs", "1", "--device", "cpu"]
+    arguments += ["--models", str(tmp_path)]
+    assert relabel_precision.main(arguments) == 0
+    first = capsys.readouterr().out
+    rows = [line for line in first.splitlines() if line.startswith("| ")]
+    assert [row.split("|")[1].strip() for row in rows[1 : 1 + len(RULES)]] == list(RULES)
+    [kept] = tmp_path.iterdir()
+    changed = kept.stat().st_mtime_ns
+    assert relabel_precision.main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == first.splitlines()[1:]
+    assert kept.stat().st_mtime_ns == changed
