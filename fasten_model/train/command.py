@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if process.world == 1 or not _is_of_the_network(error):
             raise
-        _tell("another process has gone; start all of them again", of_all=False)
+        _tell(f"another process has gone; started again, all go on from the checkpoint in {checkpoint}", of_all=False)
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -166,7 +166,7 @@ class Loop:
             some = noisy_images[:_WHITENING_IMAGES] if isinstance(noisy_images, Tensor) else _first(noisy_images)
             initialise(some.to(self.device))
         if self.process.world > 1:
-            module = replica(self.network, self.device)
+            module = replica(self.network, self.device, noisy_images.shape[-1])
             self._module = torch.compile(module) if self.config.compile else module
 
     def _tell(self, metrics: EpochMetrics, on_epoch: OnEpoch | None, observer: Observer | None) -> None:
