@@ -4,6 +4,7 @@
   and calibrates; `score` judges labels; `save_model` and `load_model` keep the `Model` in a folder, without pickle.
 * `Method` holds the method's switches, `PAPER` the reference's, `OURS` those that measured best; `PRESETS` what goes
   with a trunk.
+* `CheckpointConfig` says where a training keeps what it goes on from if it is killed.
 * `build_network` puts two heads (`TwoHeadNetwork`) on any trunk.
 * The equations: `forward_loss`, `estimate_transition`, `correct_labels`, `label_posterior`, `soft_count_transition`,
   `fit_temperature`.
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     from fasten_model.relabel import RhoChoice
     from fasten_model.scoring import Scores, score
     from fasten_model.train import OURS, PAPER, EpochMetrics, Method, TrainConfig, TrainingSet
+    from fasten_model.train.checkpoint import CheckpointConfig, remove_checkpoint
     from fasten_model.transition import estimate_transition
 
 __all__ = [
     "OURS",
     "PAPER",
     "PRESETS",
+    "CheckpointConfig",
     "DataError",
     "EpochMetrics",
     "FastenError",
@@ -61,6 +64,7 @@ __all__ = [
     "load_files",
     "load_model",
     "read_samples",
+    "remove_checkpoint",
     "save_model",
     "score",
     "soft_count_transition",
@@ -81,6 +85,7 @@ _HOMES = {
     "relabel": ("RhoChoice",),
     "scoring": ("Scores", "score"),
     "train": ("OURS", "PAPER", "EpochMetrics", "Method", "TrainConfig", "TrainingSet"),
+    "train.checkpoint": ("CheckpointConfig", "remove_checkpoint"),
     "transition": ("estimate_transition",),
 }
 """Module → the names that it lends to this one."""
