@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 TARGET_PRECISION = 0.95
-"""Share of the labels handed out without asking that are to be right."""
+"""Share of the changed labels that are to be right."""
 NEVER = 2.0
 """The ρ that nothing reaches."""
 LEAST_PAIRS = 5

@@ -98,7 +98,8 @@ class Settings(BaseSettings):
     epochs: int | None = Field(default=None, gt=0)
     """Training epochs; the preset's unless given."""
     target_precision: float = Field(default=0.95, gt=0.5, lt=1)
-    """Share of the labels handed out without asking that are to be right: ρ is chosen for it."""
+    """Share of the changed labels that are to be right: ρ is chosen for it. Where the model is less sure than that of a
+    label it leaves alone, a person is asked."""
     rho: float | None = Field(default=None, ge=0)
     """Probability from which a label is changed without asking (ρ), fixed by hand; chosen by training unless given."""
     noisy_loss_weight: float = Field(default=0.5, ge=0)

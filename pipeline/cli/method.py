@@ -16,10 +16,6 @@ CleanFile = Annotated[
 ]
 NoisyFile = Annotated[Path, typer.Option(metavar="FILE", help="Bulk-labelled samples: sample_id, image, label.")]
 Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, …")]
-TargetPrecision = Annotated[
-    float | None,
-    typer.Option(metavar="SHARE", help=f"Share of the labels handed out unasked that are to be right; else {_TARGET}."),
-]
 
 
 def train(
@@ -31,7 +27,10 @@ def train(
         typer.Option(metavar="NAME", help="small (8×8–32×32 images, on a CPU), resnet18, resnet34, paper or fast."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data; the preset's unless given.")] = None,
-    target_precision: TargetPrecision = None,
+    target_precision: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help=f"Share of the changed labels that are to be right; else {_TARGET}."),
+    ] = None,
     rho: Annotated[
         float | None,
         typer.Option(min=0, help="Fix the probability from which labels are changed; else chosen for that precision."),
@@ -65,7 +64,10 @@ def score(
     rho: Annotated[
         float | None, typer.Option(min=0, help="Probability from which a label is changed; else the model's own.")
     ] = None,
-    target_precision: TargetPrecision = None,
+    target_precision: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help=f"Be less sure of a label, and a person is asked about it; else {_TARGET}."),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Score each label of a Parquet file: keep, relabel, low confidence.
