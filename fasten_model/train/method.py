@@ -17,9 +17,10 @@ class Method:
 
     forwards: Literal["separate", "joint"] = "separate"
     """Two passes through the trunk, each batch with BatchNorm statistics of its own (reference), or one over both."""
-    noisy_loss_weight: float = 0.5
-    """λ."""
-    clean_loss_weight: float | None = None
+    noisy_loss_weight: float = 0.0
+    """λ (reference: 0.5). Where T̂ comes from the bulk nothing is asked of the noisy head, and its loss on wrong labels
+    only pulls at the trunk."""
+    clean_loss_weight: float | None = 0.5
     """Weight of the clean batch in the clean head's loss, 0 to 1; None: its share of the samples (reference)."""
     smoothing: float = 1e-3
     """δ of `smooth_transition`."""
@@ -62,9 +63,9 @@ class Method:
     calibrated: bool = True
     """Divide the logits by a temperature that is fitted to held-out audited samples before every epoch, wherever p is
     counted or corrects; not in the losses. Without such samples: 1."""
-    rho: float = 0.8
+    rho: float = 0.6
     """ρ: correct where the probability is at least this. Above 1: never."""
-    correction_start: float = 0.2
+    correction_start: float = 0.05
     """Share of training after which corrections begin."""
     average_momentum: float = 0.7
     """Share of the old average that a visit leaves, for `average`."""
@@ -103,6 +104,8 @@ class Method:
 
 PAPER = Method(
     forwards="separate",
+    noisy_loss_weight=0.5,
+    clean_loss_weight=None,
     smoothing=1e-6,
     clean_sampling="balanced",
     estimator="clean_batch",
