@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 
 FITTED_FILE = "fitted.json"
 
+_Sets = tuple[LabelledImages, LabelledImages, tuple[str, ...]]
+"""Noisy, clean, classes."""
+
 
 def fit_files(
     *,
@@ -43,7 +46,13 @@ def fit_files(
     """
     process = this_process()
     resolve_device(config.device)
-    noisy_set, clean_set, classes = process.each(lambda: _read(clean, noisy, out, config, cache))
+
+    def read() -> _Sets:
+        return _read(clean, noisy, out, config, cache)
+
+    # The first process fills the cache, so that the others need not decode the same images at the same time.
+    decoded = process.each(lambda: read() if process.is_first or cache is None else None)
+    noisy_set, clean_set, classes = process.each(lambda: decoded or read())
     _log.info(
         "training on %d noisy and %d audited samples, %d classes, device %s%s",
         len(noisy_set),
@@ -68,9 +77,7 @@ def fit_files(
     return fitted
 
 
-def _read(
-    clean: Path, noisy: Path, out: Path, config: TrainConfig, cache: Path | None
-) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+def _read(clean: Path, noisy: Path, out: Path, config: TrainConfig, cache: Path | None) -> _Sets:
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file: give --out a folder")
     check_writable(out)

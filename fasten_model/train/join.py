@@ -10,8 +10,8 @@ from torch import distributed as dist
 
 from fasten_model.train.process import ALONE, Process, SharedError, this_process
 
-_TIMEOUT = timedelta(minutes=10)
-"""A process that has not been heard of for so long is gone; far more than the first one takes to save a checkpoint."""
+_TIMEOUT = timedelta(hours=1)
+"""How long one waits for another: while the first decodes images, say. One that has died is noticed at once."""
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def joined_processes(device: str) -> Iterator[tuple[Process, str]]:
         torch.cuda.set_device(own)
     backend = "gloo" if own == "cpu" else "cpu:gloo,cuda:nccl"
     try:
-        dist.init_process_group(backend, timeout=_TIMEOUT, device_id=None if own == "cpu" else torch.device(own))
+        dist.init_process_group(backend, timeout=_TIMEOUT)
     except (ValueError, RuntimeError) as error:  # torch's own errors of networks and stores are RuntimeErrors
         reason = (str(error).splitlines() or [""])[0]
         raise SharedError(f"the other processes cannot be met ({reason}); start them with torchrun") from error

@@ -54,6 +54,8 @@ def samples(*, seed: int = 0, **changes: Any) -> TrainingSet:
         "clean_estimates": torch.ones(CLEAN, dtype=torch.bool),
         "num_classes": CLASSES,
         "votes": torch.randint(-1, CLASSES, (NOISY, 2), generator=generator),
+        "held_out_images": torch.randint(256, (6, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator),
+        "held_out_labels": torch.arange(6) % CLASSES,
     }
     return TrainingSet(**{**fields, **changes})
 
@@ -268,7 +270,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
     [
         (replace(CONFIG, seed=1), {}, "seed 0, here 1"),
         (replace(CONFIG, lr=1e-4), {}, "preset.lr 0.003, here 0.0001"),
-        (replace(CONFIG, method=replace(OURS, rho=0.6)), {}, "method.rho"),
+        (replace(CONFIG, method=replace(OURS, rho=0.123)), {}, "method.rho"),
         (CONFIG, {"seed": 1}, r"another training \(data\)"),
         (CONFIG, {"noisy_labels": torch.zeros(NOISY).long()}, r"\(data\)"),
     ],

@@ -69,6 +69,8 @@ def samples(noisy: int = 21, clean: int = 9) -> TrainingSet:
         clean_estimates=torch.arange(clean) % 4 != 3,
         num_classes=CLASSES,
         votes=torch.randint(-1, CLASSES, (noisy, 2), generator=generator),
+        held_out_images=torch.randint(256, (6, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator),
+        held_out_labels=torch.arange(6) % CLASSES,
     )
 
 
