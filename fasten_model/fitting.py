@@ -143,6 +143,8 @@ def fit(
             clean_estimates=taught.estimates,
             clean_votes=taught.given_labels[:, None],
             num_classes=num_classes,
+            held_out_images=kept.images if len(kept) else None,
+            held_out_labels=kept.labels if len(kept) else None,
         ),
         config,
         on_epoch=on_epoch,

@@ -102,10 +102,10 @@ class Settings(BaseSettings):
     label it leaves alone, a person is asked."""
     rho: float | None = Field(default=None, ge=0)
     """Probability from which a label is changed without asking (ρ), fixed by hand; chosen by training unless given."""
-    noisy_loss_weight: float = Field(default=0.5, ge=0)
-    """Weight λ of the noisy head's loss."""
-    horizontal_flip: bool = False
-    """Flip images at random in training (wrong for digits and text)."""
+    noisy_loss_weight: float | None = Field(default=None, ge=0)
+    """Weight λ of the noisy head's loss; the method's unless given (0, and 0.5 for `paper`)."""
+    horizontal_flip: bool | None = None
+    """Flip images at random in training (wrong for digits and text); the preset's unless given."""
     holdout: float = Field(default=0.25, gt=0, lt=1)
     """Share of the randomly audited samples kept from training, for calibration and the confusion matrix."""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -198,10 +198,12 @@ class Settings(BaseSettings):
         from fasten_model.train import TrainConfig
 
         method = TrainConfig(preset=self.preset).switches()
+        if self.noisy_loss_weight is not None:
+            method = replace(method, noisy_loss_weight=self.noisy_loss_weight)
         return TrainConfig(
             preset=self.preset,
             epochs=self.epochs,
-            method=replace(method, noisy_loss_weight=self.noisy_loss_weight),
+            method=method,
             horizontal_flip=self.horizontal_flip,
             seed=self.seed,
             device=self.device,

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 import typer
 
+from fasten_model.train.command import training_parser
 from pipeline import schema
 from pipeline.cli.app import app
 from pipeline.settings import Settings
@@ -95,7 +96,7 @@ every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.re
 @every_page
 def test_every_command_and_option_exists(path: Path) -> None:
     known = cli()
-    anywhere = set().union(*known.values()) | OTHER_OPTIONS
+    anywhere = set().union(*known.values()) | OTHER_OPTIONS | set(training_parser()._option_string_actions)
     called = re.compile(r"(?<![\w/.-])(?:\.venv/bin/)?fasten ([a-z][\w-]*)((?: +[^\s\"')|;&]+)*)")
     for line in page(path).commands():
         for command, rest in called.findall(line):

@@ -46,7 +46,7 @@ _CONFIG = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
-    options = _parser().parse_args(arguments)
+    options = training_parser().parse_args(arguments)
     checkpoint = options.checkpoint or options.out / "checkpoint"
     asked = signal.SIGTERM
     process = ALONE
@@ -108,7 +108,7 @@ class _Terminated(BaseException):
     """SIGTERM where no step is being made."""
 
 
-def _parser() -> argparse.ArgumentParser:
+def training_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fasten_model.train",
         description=(

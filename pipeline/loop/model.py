@@ -15,6 +15,7 @@ from fasten_model.images.parquet import decode_image
 from fasten_model.model import load_model, save_model
 from fasten_model.presets import find_preset
 from fasten_model.train import EpochMetrics
+from fasten_model.train.checkpoint import CheckpointConfig, remove_checkpoint
 from pipeline import scoring
 from pipeline.errors import DataError, ServiceUnavailable
 from pipeline.images import ImageStore
@@ -107,7 +108,10 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
 
 
 def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: TrainingRun) -> None:
-    """Train and leave `model/` and then `fitted.json` in `folder`; the latter says that both are whole."""
+    """Train and leave `model/` and then `fitted.json` in `folder`; the latter says that both are whole.
+
+    A training that was cut off goes on from its checkpoint, at most a minute back.
+    """
     size = find_preset(settings.preset).image_size
     workspace = Workspace(folder=snapshot.path.parent.parent)
     with ImageStore(workspace.folder) as store:
@@ -125,11 +129,13 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
         target_precision=settings.target_precision,
         rho=settings.rho,
         on_epoch=partial(_log_epoch, run),
+        checkpoint=CheckpointConfig(folder=folder / "checkpoint", refuse_other=False),
     )
     logger.info("the model %s", fitted.choice.sentence())
     model = replace(fitted.model, metadata={**fitted.model.metadata, "snapshot_id": snapshot.snapshot_id})
     save_model(model, folder / "model")
     write_whole(folder / "fitted.json", json.dumps(summary(fitted)).encode())
+    remove_checkpoint(folder / "checkpoint")
 
 
 def _log_epoch(run: TrainingRun, metrics: EpochMetrics) -> None:

@@ -114,7 +114,7 @@ def test_the_demonstrations_queue_is_no_queue_for_another_labels_project(
     assert load_settings().review_project == "the demo, review"
     monkeypatch.setenv("FASTEN_LABELS_PROJECT", "7")
     settings = load_settings()
-    assert (settings.labels_project, settings.review_project, settings.horizontal_flip) == ("7", None, False)
+    assert (settings.labels_project, settings.review_project, settings.horizontal_flip) == ("7", None, None)
 
 
 def test_the_home_can_only_be_moved_by_the_environment(empty_folder: Path) -> None:
