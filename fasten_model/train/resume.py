@@ -51,9 +51,10 @@ class TrainingState:
         for key, value in tensors.items():
             part, _, name = key.partition("/")
             parts.setdefault(part, {})[name] = value
+        trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         optimizer = self._optimizer.state_dict()
         optimizer["state"] = {
-            int(part.removeprefix("optimizer.")): values
+            (number := int(part.removeprefix("optimizer."))): _laid_out(values, trained[number])
             for part, values in parts.items()
             if part.startswith("optimizer.")
         }
@@ -65,6 +66,14 @@ class TrainingState:
         except (RuntimeError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"the checkpoint does not fit this network ({reason}); remove its folder") from error
+
+
+def _laid_out(values: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+    """State of `parameter` in memory as that is (channels last): in another order sums would end in other last bits."""
+    return {
+        name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+        for name, value in values.items()
+    }
 
 
 class Keeper:
