@@ -25,7 +25,7 @@ from fasten_model.presets import PRESETS
 from fasten_model.train import OURS, PAPER, TrainConfig, TrainingSet
 from fasten_model.train.batch import Batch, Part, TrainingStep
 from fasten_model.train.cross_entropy import CrossEntropyStep
-from fasten_model.train.fasten import FastenStep
+from fasten_model.train.fasten_step import FastenStep
 from fasten_model.train.loop import Loop
 
 METHODS = {"paper": PAPER, "ours": OURS}

@@ -146,7 +146,10 @@ class Loop:
                     done = batch.step + 1
                     if done % batches:
                         keeper.after_step(done, totals, time.perf_counter() - started, history)
-                means, seconds = self.process.sum(totals) / batches, time.perf_counter() - started
+                means = self.process.sum(totals) / batches
+                if self._on_gpu:  # what has been launched is not done yet
+                    torch.cuda.synchronize(self.device)
+                seconds = time.perf_counter() - started
                 try:
                     metrics = epoch_metrics(epoch + 1, epochs, means, step.metrics(), batch.lr, seconds)
                 except DataError as error:  # in every process, of losses that they have summed

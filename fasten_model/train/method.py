@@ -49,7 +49,8 @@ class Method:
     pooled_strength: float = 30.0
     """Samples that a row of the estimate is worth beside the pairs."""
     annotators: bool = True
-    """Where votes are known: a T̂ for each annotator, shrunk to the shared one, and the likelihoods multiplied."""
+    """Where votes are known, T̂ comes from the bulk, and corrections do not go by `confidence` (they leave one label a
+    sample): a T̂ for each annotator, shrunk to the shared one, and the likelihoods multiplied."""
     annotator_strength: float = 50.0
     """Samples that a row of the shared T̂ is worth beside an annotator's own."""
 
@@ -58,17 +59,17 @@ class Method:
     noisy_head_labels: Literal["original", "corrected"] = "original"
     """What θ̄ learns: then T̂ of the clean-batch estimators belongs to these labels."""
     correction: Correction = "posterior"
-    """Labels trained on: argmax p at ρ (reference), argmax of q at ρ, the running average of q, or always the
-    original."""
+    """Labels trained on: argmax p at ρ (reference), argmax of q at ρ, the running average of q, the q of p's running
+    average (`ensemble`), or always the original."""
     calibrated: bool = True
     """Divide the logits by a temperature that is fitted to held-out audited samples before every epoch, wherever p is
     counted or corrects; not in the losses. Without such samples: 1."""
     rho: float = 0.6
-    """ρ: correct where the probability is at least this. Above 1: never."""
+    """ρ: correct where the probability is at least this. Above 1: never. `average` and `ensemble` know no ρ."""
     correction_start: float = 0.05
     """Share of training after which corrections begin."""
     average_momentum: float = 0.7
-    """Share of the old average that a visit leaves, for `average`."""
+    """Share of the old average that a visit leaves, for `average` and `ensemble`."""
 
     ema: float = 0.0
     """Decay of the averaged weights that predict and score; 0: the last weights (reference)."""
@@ -100,6 +101,11 @@ class Method:
     def counts_bulk(self) -> bool:
         """Whether T̂ comes from the bulk, so that it is of the original labels."""
         return self.estimator in ("bulk", "bulk_posterior")
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether annotators whose votes are known have a T̂ each."""
+        return self.annotators and self.counts_bulk and self.correction != "confidence"
 
 
 PAPER = Method(

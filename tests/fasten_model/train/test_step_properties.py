@@ -21,7 +21,7 @@ from fasten_model.loss import cross_entropy, forward_loss
 from fasten_model.posterior import posterior
 from fasten_model.train import PAPER, EpochMetrics, Method, TrainConfig, TrainingSet
 from fasten_model.train.batch import Batch, Part, StepLosses
-from fasten_model.train.fasten import FastenStep
+from fasten_model.train.fasten_step import FastenStep
 from fasten_model.train.loop import Loop
 from fasten_model.train.method import Correction, Estimator
 from fasten_model.transition import bulk_counts, estimate_transition, identity_transition
@@ -204,7 +204,7 @@ def test_rho_above_one_never_corrects(correction: Correction) -> None:
     data = random_set()
     run = Run.of(data, Method(correction=correction, rho=1.01, correction_start=0.0))
     history = run.whole()
-    if correction != "average":  # which knows no ρ: its labels are the running mean's
+    if correction not in ("average", "ensemble"):  # which know no ρ: their labels are the running mean's
         assert torch.equal(run.step.corrected_labels(), data.noisy_labels)
         assert [metrics.corrected for metrics in history] == [0.0] * EPOCHS
 
@@ -479,6 +479,50 @@ def test_a_calibrated_p_counts_and_corrects_but_the_losses_take_the_logits_as_th
         assert torch.equal(run.step.corrected_labels()[index], written)
         assert run.loop.network.training
     assert losses == pytest.approx([losses[0]] * 3)
+
+
+def test_one_held_out_sample_calibrates_nothing() -> None:
+    """BatchNorm has no statistics of one."""
+    data = random_set(held_out_images=pixels(1, torch.Generator()), held_out_labels=torch.zeros(1).long())
+    run = Run.of(data, replace(PLAIN, calibrated=True), batch_norm=True)
+    run.once([0, 1, 2], [1, 2, 3])
+    assert run.step.state()["temperature"] == 1
+
+
+def test_many_held_out_samples_calibrate_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.randint(3, (40,), generator=generator)
+    data = random_set(held_out_images=pixels(40, generator), held_out_labels=labels)
+    temperatures = []
+    for at_once in (40, 7):
+        monkeypatch.setattr("fasten_model.train.fasten_step._HELD_OUT_AT_ONCE", at_once)
+        run = Run.of(data, replace(PLAIN, calibrated=True))
+        run.once([0, 1, 2], [1, 2, 3])
+        temperatures.append(run.step.state()["temperature"].item())
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-4) != 1
+
+
+# --- several annotators
+
+
+def test_what_was_corrected_by_confidence_is_said_by_nobody_twice() -> None:
+    """A corrected label is one label, however many annotators the sample had."""
+    method = replace(PLAIN, estimator="bulk", annotators=True, correction="confidence")
+    several, one = random_set(), random_set(votes=None, clean_votes=None)
+    losses = [Run.of(data, method).once([0, 1, 2, 3], [1, 2, 3]).total.item() for data in (several, one)]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def test_an_ensemble_believes_the_posterior_of_its_average() -> None:
+    data = random_set(votes=None, clean_votes=None)
+    run = Run.of(data, replace(PLAIN, estimator="bulk", correction="ensemble"))
+    index = [2, 7, 11, 0]
+    run.once(index, [1, 2, 3])
+    p = torch.softmax(run.logits(run.noisy[index])[0], dim=1)
+    q = posterior(p, run.step.estimate.each()[0], data.noisy_labels[index])
+    expected = data.noisy_labels.clone()
+    expected[index] = q.argmax(dim=1)
+    assert torch.equal(run.step.corrected_labels(), expected)
 
 
 # --- T̂ of the bulk

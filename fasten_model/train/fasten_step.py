@@ -1,0 +1,236 @@
+"""One step of FasTEN's training (Kye et al., ECCV 2022), with every remedy of `Method` as a switch.
+
+Shapes: N noisy samples and C clean ones, B and D their batches, K classes, R annotators, H held-out samples.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from fasten_model.calibrate import fit_temperature
+from fasten_model.correction import correct_labels
+from fasten_model.images.source import as_images
+from fasten_model.loss import cross_entropy, evidence_loss, resampling_weights, soft_cross_entropy
+from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
+from fasten_model.train.config import TrainConfig
+from fasten_model.train.estimate import TransitionEstimate
+from fasten_model.train.loop import Loop
+from fasten_model.train.plan import clean_frequencies, clean_groups, steps_per_epoch
+from fasten_model.train.seeds import generator
+from fasten_model.train.training_set import TrainingSet
+
+_HELD_OUT_AT_ONCE = 1024
+"""Held-out images that go through the network together: they bound the memory that calibrating takes."""
+
+
+class FastenStep(TrainingStep):
+    """One step: T̂ from what the heads say, the losses under it, and the labels that the next visit will learn from."""
+
+    def __init__(self, loop: Loop, data: TrainingSet, config: TrainConfig) -> None:
+        self._loop, self._method, self._seed = loop, config.switches(), config.seed
+        method, device, own = self._method, loop.device, loop.process.own
+        told_apart = method.tells_apart and data.all_votes().shape[1] > 1
+        pairs = data.pair_counts() if told_apart else data.pair_counts().sum(dim=0, keepdim=True)
+        count, clean_count = len(data.noisy_labels), len(data.clean_labels)
+        bulk = method.counts_bulk
+        samples, batch = (count, loop.settings.noisy_batch) if bulk else (clean_count, loop.settings.clean_batch)
+        self.estimate = TransitionEstimate(
+            method,
+            pairs.to(device),
+            steps_per_pass=samples / batch,
+            samples_per_pass=samples,
+            process=loop.process,
+        )
+        self._count = count
+        self._votes = own(data.all_votes() if told_apart else data.noisy_labels[:, None]).to(device)  # [N, R]
+        self._original = own(data.noisy_labels).to(device)  # ȳ*, never written to
+        self._labels = self._original.clone()  # ȳ: the correction written at the sample's previous visit
+        self._sure = torch.zeros_like(self._labels, dtype=torch.bool)  # q was at ρ there, for whichever label
+        self._clean_labels = own(data.clean_labels).to(device)
+        self._held_out = (data.held_out_images, data.held_out_labels) if method.calibrated else (None, None)
+        self._temperature = torch.ones((), device=device)
+        self._clean_estimates = own(data.clean_estimates).to(device).float()
+        order = torch.randperm(clean_count, generator=generator(config.seed, "folds"))
+        self._folds = own(order % method.folds).to(device)
+        self._averages = method.correction in ("average", "ensemble")
+        size = len(self._original) if self._averages else 0
+        self._average = torch.zeros(size, data.num_classes, device=device)  # running mean of q or p; 0: not visited
+        self.clean_groups = clean_groups(
+            data.clean_labels,
+            data.clean_estimates,
+            loop.settings.clean_batch,
+            balanced=method.clean_sampling == "balanced",
+        )
+        self._clean_prior = clean_frequencies(self.clean_groups, data.clean_labels, data.num_classes).to(device)
+        self._bulk_prior = torch.full_like(self._clean_prior, 1 / data.num_classes)  # decayed mean of p
+
+    def __call__(self, batch: Batch) -> StepLosses:
+        method, clean = self._method, batch.clean
+        assert clean is not None
+        if batch.step % steps_per_epoch(self._count, self._loop.settings.noisy_batch) == 0:
+            self._calibrate(batch.step)
+        clean_logits, noisy_logits, clean_logits_d, noisy_logits_d = self._forward(batch.noisy, clean, batch.step)
+        p = torch.softmax(clean_logits.detach().float() / self._temperature, dim=1)  # [B, K]
+        trains, estimates = self._roles(clean, batch)
+        if not method.counts_bulk:
+            if method.evaluation_features:
+                noisy_logits_d = self._loop.forward_in_evaluation(clean.images)[1]
+            self.estimate.add_clean(noisy_logits_d, self._clean_labels[clean.index], estimates)
+        evidence = self._evidence(batch.noisy.index)
+        self.estimate.add_bulk(self._seen(p, evidence), self._votes[batch.noisy.index])
+        started = batch.step >= method.correction_start * batch.steps
+        forward = self._noisy_loss(clean_logits, evidence, batch, started)
+        clean_loss = self._clean_loss(clean_logits_d, p, clean, batch.noisy.size) * trains
+        noisy = cross_entropy(noisy_logits, self._noisy_targets(batch.noisy.index))
+        self._correct(batch.noisy.index, p, evidence, started)
+        return self._total(forward, clean_loss, noisy, batch.noisy.size, clean.size)
+
+    def _forward(self, noisy: Part, clean: Part, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """θ(φ(x̄)), θ̄(φ(x̄)) [B,K], θ(φ(x)), θ̄(φ(x)) [D,K]."""
+        images, clean_images = self._loop.inputs(noisy, step, "noisy"), self._loop.inputs(clean, step, "clean")
+        if self._method.forwards == "separate":
+            return *self._loop.forward(images), *self._loop.forward(clean_images)
+        clean_head, noisy_head = self._loop.forward(torch.cat([images, clean_images]))
+        count = len(images)
+        return clean_head[:count], noisy_head[:count], clean_head[count:], noisy_head[count:]
+
+    def _calibrate(self, step: int) -> None:
+        """Fit the temperature to the held-out samples, before an epoch."""
+        images, labels = self._held_out
+        if images is None or labels is None or len(labels) < 2:  # BatchNorm has no statistics of one
+            return
+        source, pieces = as_images(images), math.ceil(len(labels) / _HELD_OUT_AT_ONCE)
+        logits = [
+            self._loop.forward_as_trained(source.take(index), step)
+            for index in torch.arange(len(labels)).tensor_split(pieces)
+        ]
+        self._temperature = torch.tensor(fit_temperature(torch.cat(logits), labels), device=self._loop.device)
+
+    def _roles(self, clean: Part, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(weights in the clean loss, weights in T̂) of the clean batch [D]: with several folds, never both above 0."""
+        estimates = self._clean_estimates[clean.index]
+        if self._method.folds == 1:
+            return torch.ones_like(estimates), estimates
+        epoch = batch.step // max(1, batch.steps // self._loop.epochs(self._count))
+        estimating = (self._folds[clean.index] == epoch % self._method.folds).float()
+        return 1 - estimating, estimates * estimating
+
+    def _seen(self, p: Tensor, evidence: Tensor) -> Tensor:
+        """What is counted of the true labels of a noisy batch, [B,K]: p, or q of the T̂ so far."""
+        return _posterior(p, evidence) if self._method.estimator == "bulk_posterior" else p
+
+    def _evidence(self, index: Tensor) -> Tensor:
+        """log p(what is said of each noisy sample | y = i), [B,K]."""
+        if self._method.correction == "confidence":  # one label, the corrected one, under the T̂ of corrected labels
+            return self.estimate.log_evidence(self._labels[index][:, None])
+        return self.estimate.log_evidence(self._votes[index])
+
+    def _noisy_loss(self, clean_logits: Tensor, evidence: Tensor, batch: Batch, started: bool) -> Tensor:
+        """The clean head's loss over the noisy batch, [B]."""
+        index = batch.noisy.index
+        if self._method.loss == "resample":
+            weights = resampling_weights(clean_logits, evidence, self._labels[index])
+            return cross_entropy(clean_logits, self._labels[index]) * self._draws(weights, batch)
+        loss = evidence_loss(clean_logits, evidence)
+        if not started:
+            return loss
+        if self._method.correction == "posterior":
+            return torch.where(self._sure[index], cross_entropy(clean_logits, self._labels[index]), loss)
+        if self._averages:
+            mean = self._average[index]  # [B, K]
+            targets = mean if self._method.correction == "average" else _posterior(mean, evidence)
+            return torch.where(mean.sum(dim=1) > 0, soft_cross_entropy(clean_logits, targets), loss)
+        return loss
+
+    def _draws(self, weights: Tensor, batch: Batch) -> Tensor:
+        """How often each noisy sample is drawn when B are, by `weights` [B]: [B]."""
+        part = batch.noisy
+        weights = self._loop.process.whole(weights, part.positions, part.size)
+        # `multinomial` refuses weights that are no numbers or all 0; the loop tells of a loss that diverged.
+        weights = torch.nan_to_num(weights).clamp(min=torch.finfo(weights.dtype).tiny)
+        random = generator(self._seed, "resample", batch.step, device=weights.device)
+        drawn = torch.multinomial(weights, part.size, replacement=True, generator=random)
+        counts = torch.zeros_like(weights).index_add_(0, drawn, torch.ones_like(weights))
+        return counts if part.positions is None else counts[part.positions]
+
+    def _clean_loss(self, clean_logits: Tensor, p: Tensor, clean: Part, size: int) -> Tensor:
+        """Cross-entropy over the clean batch, [D]."""
+        if self._method.prior_correction:
+            # The clean head is to predict under the bulk's class frequencies, whatever those of the clean set are.
+            mean = self._loop.process.sum(p.sum(dim=0)) / size
+            self._bulk_prior = 0.99 * self._bulk_prior + 0.01 * mean
+            clean_logits = clean_logits.float() + self._clean_prior.log() - self._bulk_prior.log()
+        return cross_entropy(clean_logits, self._clean_labels[clean.index])
+
+    def _noisy_targets(self, index: Tensor) -> Tensor:
+        return (self._labels if self._method.noisy_head_labels == "corrected" else self._original)[index]
+
+    def _correct(self, index: Tensor, p: Tensor, evidence: Tensor, started: bool) -> None:
+        """Write what the next visit of these samples learns from."""
+        method, original = self._method, self._original[index]
+        if method.correction == "none":
+            return
+        if method.correction == "confidence":
+            if started:
+                self._labels[index] = correct_labels(p, original, method.rho)
+            return
+        q = _posterior(p, evidence)
+        if self._averages:
+            kept, new = self._average[index], q if method.correction == "average" else p
+            share = torch.where(kept.sum(dim=1, keepdim=True) > 0, method.average_momentum, 0.0)
+            self._average[index] = share * kept + (1 - share) * new
+        elif started:
+            self._labels[index] = correct_labels(q, original, method.rho)
+            self._sure[index] = q.max(dim=1).values >= method.rho
+
+    def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor, size: int, clean_size: int) -> StepLosses:
+        """mean(forward ‖ clean) + λ·mean(noisy), or the two of the clean head by `clean_loss_weight`."""
+        method = self._method
+        weight = clean_size / (size + clean_size) if method.clean_loss_weight is None else method.clean_loss_weight
+        forward_mean, clean_mean, noisy_mean = forward.sum() / size, clean.sum() / clean_size, noisy.sum() / size
+        total = (1 - weight) * forward_mean + weight * clean_mean + method.noisy_loss_weight * noisy_mean
+        return StepLosses(
+            total=total, forward=forward_mean.detach(), clean=clean_mean.detach(), noisy=noisy_mean.detach()
+        )
+
+    def metrics(self) -> tuple[Tensor, Tensor]:
+        changed = self._loop.process.sum((self._believed() != self._original).float().sum())
+        return changed / self._count, self.estimate.shared().diagonal().mean()
+
+    def corrected_labels(self) -> Tensor:
+        """int64 [N] on the CPU, in every process."""
+        return self._loop.process.gather(self._believed(), self._count).cpu()
+
+    def _believed(self) -> Tensor:
+        if not self._averages:
+            return self._labels
+        mean = self._average
+        if self._method.correction == "ensemble":
+            mean = _posterior(mean, self.estimate.log_evidence(self._votes))
+        return torch.where(self._average.sum(dim=1) > 0, mean.argmax(dim=1), self._original)
+
+    def state(self) -> dict[str, Tensor]:
+        gather = self._loop.process.gather
+        return {
+            "transition_counts": self.estimate.counts,
+            "labels": gather(self._labels, self._count),
+            "sure": gather(self._sure.to(torch.uint8), self._count),
+            "average": gather(self._average, self._count) if self._averages else self._average,
+            "bulk_prior": self._bulk_prior,
+            "temperature": self._temperature,
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        own, device = self._loop.process.own, self._loop.device
+        self.estimate.counts = state["transition_counts"].to(device)
+        self._labels = own(state["labels"]).to(device)
+        self._sure = own(state["sure"]).to(device).bool()
+        self._average = (own(state["average"]) if self._averages else state["average"]).to(device)
+        self._bulk_prior = state["bulk_prior"].to(device)
+        self._temperature = state["temperature"].to(device)
+
+
+def _posterior(p: Tensor, evidence: Tensor) -> Tensor:
+    """q ∝ p·exp(log evidence): [B,K]."""
+    return torch.softmax(torch.log(p.clamp(min=torch.finfo(p.dtype).tiny)) + evidence, dim=1)
