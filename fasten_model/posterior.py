@@ -6,8 +6,8 @@ Shapes: N samples, K classes. T[i,j] = p(given=j | true=i) of the *original* lab
 import torch
 from torch import Tensor
 
-UNKNOWN = -1
-"""The given label of a sample that nobody has labelled."""
+from fasten_model.transition import dirichlet_transition, symmetric_transition
+
 ROUNDS = 1
 """Steps of expectation maximisation that T of the original labels is refined with (`soft_count_transition`)."""
 
@@ -62,22 +62,7 @@ def soft_count_transition(
     responsibility = p
     for _ in range(rounds + 1):
         counts = p.new_zeros(num_classes, num_classes).index_add_(0, given, responsibility).t()  # [true, given]
-        soft = _normalise_rows(counts + _symmetric_prior(counts))
-        transition = _normalise_rows(prior_strength * soft + direct)
+        soft = dirichlet_transition(counts, symmetric_transition(counts), 1.0)
+        transition = dirichlet_transition(direct, soft, prior_strength)
         responsibility = posterior(p, transition, given)
     return transition.to(probabilities.dtype)
-
-
-def _symmetric_prior(counts: Tensor) -> Tensor:
-    """One count a row, spread as symmetric noise with the pooled rate of agreement a = (trace + 1)/(total + 2).
-
-    It gives a class that nobody has seen a sensible row, and keeps every entry positive.
-    """
-    num_classes = counts.shape[0]
-    agreement = (counts.trace() + 1) / (counts.sum() + 2)
-    other = (1 - agreement) / (num_classes - 1)
-    return other + (agreement - other) * torch.eye(num_classes, dtype=counts.dtype, device=counts.device)
-
-
-def _normalise_rows(counts: Tensor) -> Tensor:
-    return counts / counts.sum(dim=1, keepdim=True)
