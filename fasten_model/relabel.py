@@ -109,7 +109,8 @@ def choose_rho(
     (a, b) is what is promised (`doubt`). With fewer relabels than `least_pairs` among the pairs no ρ is acceptable.
 
     bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model or
-    entered the T of their q. (That temperature and γ were fitted to them is two numbers' worth of favour.)
+    entered the T of their q. (That temperature and γ were fitted to them, and the temperatures that training corrected
+    by, is a few numbers' worth of favour.)
     """
     thresholds, promised, _ = _precision(bulk, pairs, doubt)
     seen = (pairs.confidence[None] >= thresholds[:, None]).sum(dim=1)  # [B]

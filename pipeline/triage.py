@@ -1,6 +1,6 @@
 """Triage: which labels a person must look at, in which order, and why.
 
-The decisions are the model's (`fasten_model.scoring`), from the posterior `q_i ∝ T[i, given]·p_i`: `relabel` where
+The decisions are the model's (`fasten_model.scoring`), from the posterior `q_i ∝ T[i, given]^γ·p_i`: `relabel` where
 another class reaches ρ, else `keep` where the given label reaches the target precision, else `low_confidence`. Without
 a ρ that keeps the promised precision nothing is relabeled, and every doubtful label waits for a person.
 

@@ -28,7 +28,7 @@ class EpochMetrics:
     corrected: float
     """Share of the noisy labels that differ from the original at the epoch's end."""
     transition_diagonal: float
-    """Mean of T̂'s diagonal at the last step: 1 − it is the noise that the method believes is left."""
+    """Mean of T̂'s diagonal at the last step: 1 − it is the noise that the method sees in the labels which T̂ is of."""
     lr: float
     """Learning rate of the last step."""
     seconds: float

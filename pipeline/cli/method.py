@@ -62,7 +62,8 @@ def score(
     noisy: NoisyFile,
     out_file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Parquet file for the scores.")],
     rho: Annotated[
-        float | None, typer.Option(min=0, help="Probability from which a label is changed; else the model's own.")
+        float | None,
+        typer.Option(min=0, help="Probability from which a label is changed; else FASTEN_RHO, else the model's own."),
     ] = None,
     target_precision: Annotated[
         float | None,
@@ -77,12 +78,12 @@ def score(
     """
     from pipeline.standalone import score_file
 
-    settings = load_settings(device=device, target_precision=target_precision)
+    settings = load_settings(device=device, rho=rho, target_precision=target_precision)
     decisions = score_file(
         model=model,
         noisy=noisy,
         out=out_file,
-        rho=rho,
+        rho=settings.rho,
         target_precision=settings.target_precision,
         device=settings.device,
     )

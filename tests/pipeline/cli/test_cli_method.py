@@ -219,3 +219,19 @@ def test_older_scores_are_replaced(trained: Path, noisy: Path) -> None:
     table = pq.read_table("scores.parquet")
     assert "relabel" not in table["decision"].to_pylist()
     assert table["suggested_label"].equals(table["given_label"])
+
+
+def test_rho_of_the_environment_counts_in_scoring_too(
+    trained: Path, noisy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["score", "--model", str(trained), "--noisy", str(noisy), "--out", "scores.parquet"]
+    decisions = []
+    for environment, option in ((None, "0.5"), ("0.5", None), ("0.5", "1.5")):
+        if environment is not None:
+            monkeypatch.setenv("FASTEN_RHO", environment)
+        result = runner.invoke(app, [*arguments, *([] if option is None else ["--rho", option])])
+        assert result.exit_code == 0, result.stderr
+        decisions.append(pq.read_table("scores.parquet")["decision"].to_pylist())
+    assert decisions[0] == decisions[1]
+    assert "relabel" in decisions[1]
+    assert "relabel" not in decisions[2], "an option wins"
