@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fasten_model.calibrate import fit_evidence, fit_temperature
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
-from fasten_model.labelled import LabelledImages
+from fasten_model.labelled import UNKNOWN, LabelledImages
 from fasten_model.model import Model
 from fasten_model.posterior import posterior, soft_count_transition
 from fasten_model.predict_sharded import predict_sharded
@@ -92,6 +92,12 @@ def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Seque
             f"{', '.join(f'“{name}”' for name in unlearnable[:5])}{' …' if len(unlearnable) > 5 else ''}: "
             "audit at least one of each, T̂ has no row without it"
         )
+    low, high = (int(label) for label in clean.given_labels.aminmax())
+    if low < UNKNOWN or high >= len(classes):
+        raise DataError(
+            f"given labels must be from −1 to {len(classes) - 1}, found {low if low < UNKNOWN else high}: "
+            "−1 where nobody had labelled the sample"
+        )
     if missing:
         logger.warning("no sample at all of class %s: it is never predicted", ", ".join(missing[:5]))
 
@@ -106,6 +112,7 @@ def fit(
     target_precision: float = TARGET_PRECISION,
     rho: float | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
+    observer: Callable[[int, nn.Module], None] | None = None,
     trunk: nn.Module | None = None,
     checkpoint: CheckpointConfig | None = None,
     stop: Stop | None = None,
@@ -115,7 +122,7 @@ def fit(
     holdout: share of the randomly audited samples kept from training. target_precision: share of the relabels that must
     be right (`choose_rho`). rho: fixes ρ instead; `Fitted.choice` then says what to expect of it.
     trunk: a module that maps images [B,3,S,S] to features [B,D]; a copy is trained in place of the one in `config`.
-    checkpoint, stop: as for `fasten_model.train.train`.
+    observer, checkpoint, stop: as for `fasten_model.train.train`.
 
     Where `torch.distributed` is initialised, all its processes call this with the same sets, train and score together,
     and get the same result. Raises `DataError` where the sets cannot be trained on, or a share is none.
@@ -124,6 +131,8 @@ def fit(
         raise DataError(f"target_precision must lie between 0 and 1, got {target_precision}")
     if rho is not None and not 0 <= rho < math.inf:
         raise DataError(f"rho must be 0 or above, got {rho}")
+    if not 0 <= holdout < 1:
+        raise DataError(f"holdout must be from 0 to below 1, got {holdout}")
     side = noisy.images.shape[-1]
     if config.image_size not in (None, side):
         raise DataError(
@@ -148,6 +157,7 @@ def fit(
         ),
         config,
         on_epoch=on_epoch,
+        observer=observer,
         trunk=trunk,
         checkpoint=checkpoint,
         stop=stop,

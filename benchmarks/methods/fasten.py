@@ -13,8 +13,11 @@ from torch import Tensor
 from benchmarks.methods.base import Observer, Outcome, Problem, beliefs_of
 from benchmarks.methods.plain import FORWARD_ONLY
 from fasten_model.device import resolve_device
+from fasten_model.fitting import fit
+from fasten_model.labelled import LabelledImages
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.posterior import soft_count_transition
+from fasten_model.scoring import score
 from fasten_model.train import OURS, PAPER, Method, TrainConfig, Trained, TrainingSet, train
 from fasten_model.train.plan import steps_per_epoch
 from fasten_model.transition import log_evidence
@@ -40,8 +43,47 @@ def run_by_network(problem: Problem, config: TrainConfig, observer: Observer | N
     )
 
 
+HOLDOUT = 0.2
+"""Share of the clean samples that ours keeps from training, to calibrate by."""
+
+
 def run(problem: Problem, config: TrainConfig, observer: Observer | None = None) -> Outcome:
-    """Ours, or the variant that `config.method` says: beliefs are q_i ∝ p_i·Π_r T_r[i, vote_r].
+    """Ours as the product runs it, `fasten_model.fit` and `score`: a fifth of the clean set is held out and calibrates;
+    beliefs are its posterior q. Where annotators are told apart: `run_uncalibrated`, `fit` knows one label a sample."""
+    if problem.votes is not None:
+        return run_uncalibrated(problem, config, observer)
+    method = config.method or OURS
+    classes = [str(label) for label in range(problem.num_classes)]
+    fitted = fit(
+        _labelled("noisy", problem.noisy_images, problem.noisy_labels, problem.noisy_labels),
+        _labelled("clean", problem.clean_images, problem.clean_labels, problem.clean_given),
+        classes,
+        replace(config, method=method),
+        holdout=HOLDOUT,
+        observer=observer,
+    )
+    return Outcome(
+        network=fitted.model.network.to(resolve_device(config.device)),
+        beliefs=score(fitted.model, problem.noisy_images, problem.noisy_labels).posterior.float(),
+        transition=fitted.model.transition,
+        passes=_passes(problem, config, method),
+    )
+
+
+def _labelled(name: str, images: Tensor, labels: Tensor, given: Tensor) -> LabelledImages:
+    """The samples as if they had come from a file; all audited ones were drawn at random."""
+    return LabelledImages(
+        sample_ids=tuple(f"{name} {number}" for number in range(len(labels))),
+        images=images,
+        labels=labels,
+        given_labels=given,
+        estimates=torch.ones(len(labels), dtype=torch.bool),
+    )
+
+
+def run_uncalibrated(problem: Problem, config: TrainConfig, observer: Observer | None = None) -> Outcome:
+    """Ours, or the variant that `config.method` says, trained on the whole clean set, with the network's own p and
+    training's T̂: beliefs q_i ∝ p_i·Π_r T_r[i, vote_r].
 
     Audited samples are joined with the label that they had (`Problem.clean_given`), where there is one label a sample.
     """

@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if process.is_first:
         if fitted.accuracy is not None:
             print(f"accuracy on {fitted.held_out} held-out audited samples: {fitted.accuracy:.1%}")
+        print(f"the model {fitted.choice.sentence()}")
         print(f"model: {options.out}")
     return 0
 
