@@ -182,3 +182,14 @@ def test_held_out_pairs_do_not_vouch_for_themselves(monkeypatch: pytest.MonkeyPa
     noisy = flipped(images([i % 2 for i in range(96)]), every=4)
     fitted = fit(noisy, audited(40, wrong_every=4), CLASSES, QUICK, holdout=0.25)
     assert sorted(counted) == [40 - fitted.held_out, 40]
+
+
+def test_a_share_or_a_given_label_that_is_none_is_told_before_training() -> None:
+    clean, config = images([0, 1] * 6), TrainConfig(epochs=1, device="cpu")
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(DataError, match="holdout must be from 0 to below 1"):
+            fit(images([0, 1], name="n"), clean, CLASSES, config, holdout=share)
+    for wrong in (2, -2):
+        odd = images([0, 1] * 6, given_labels=[0, 1] * 5 + [0, wrong])
+        with pytest.raises(DataError, match=f"given labels must be from −1 to 1, found {wrong}"):
+            check_trainable(images([0, 1], name="n"), odd, CLASSES)
