@@ -63,11 +63,12 @@ def test_the_callers_switches_are_those_of_ours_and_not_of_the_paper(toy: "Toy")
 def test_ours_is_ours_under_the_preset_of_the_paper_too(toy: "Toy", monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TrainConfig] = []
 
-    def stop(_: object, config: TrainConfig, **__: object) -> None:
-        seen.append(config)
+    def stop(*given: object, **_: object) -> None:
+        seen.extend(one for one in given if isinstance(one, TrainConfig))
         raise InterruptedError
 
     monkeypatch.setattr(fasten, "train", stop)
+    monkeypatch.setattr(fasten, "fit", stop)
     for run in (fasten.run, fasten.run_paper):
         with pytest.raises(InterruptedError):
             run(toy.problem, TrainConfig(preset="paper", device="cpu"))
