@@ -108,10 +108,6 @@ _OF_PAPER = (
         predicted="soft targets: as good as the posterior, better calibrated",
     ),
     Variant(
-        base="paper", change="+calibrated", switches={"calibrated": True},
-        predicted="fewer and more precise corrections in short trainings: +0.5",
-    ),
-    Variant(
         base="paper", change="+resample", switches={"loss": "resample"},
         predicted="as the forward loss, better where the noise depends on the instance (+1)",
     ),
@@ -170,10 +166,6 @@ _OF_OURS = (
     Variant(
         base="ours", change="+ensemble", switches={"correction": "ensemble"},
         predicted="steadier than one visit's q: labels right +0.2",
-    ),
-    Variant(
-        base="ours", change="-calibrated", switches={"calibrated": False},
-        predicted="over-confident corrections: −0.5, relabels less precise",
     ),
     Variant(
         base="ours", change="late", switches={"correction_start": 0.5},

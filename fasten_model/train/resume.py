@@ -53,17 +53,17 @@ class TrainingState:
             parts.setdefault(part, {})[name] = value
         trained = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         optimizer = self._optimizer.state_dict()
-        optimizer["state"] = {
-            (number := int(part.removeprefix("optimizer."))): _laid_out(values, trained[number])
-            for part, values in parts.items()
-            if part.startswith("optimizer.")
-        }
         try:
+            optimizer["state"] = {
+                (number := int(part.removeprefix("optimizer."))): _laid_out(values, trained[number])
+                for part, values in parts.items()
+                if part.startswith("optimizer.")
+            }
             for name, module in self._modules.items():
                 module.load_state_dict(parts.get(name, {}))
             self._optimizer.load_state_dict(optimizer)
             self._step.load_state(parts.get("step", {}))
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, LookupError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"the checkpoint does not fit this network ({reason}); remove its folder") from error
 
