@@ -1,6 +1,6 @@
 """Which rule for automatic relabels keeps a promise of 95 %, on made and on human noise.
 
-    python -m benchmarks.relabel_precision --cifar10n /work/shared/data/cifar10n
+    python -m benchmarks.relabel_precision --cifar10n DIR
 
 Each cell trains one small model a seed. Its held-out pairs are then drawn many times from samples that it never saw, as
 many as `fasten train` would hold out, and every rule chooses from them alone which labels of the bulk to change. The
