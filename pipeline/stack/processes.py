@@ -55,6 +55,7 @@ def start(memory: Memory, name: ServiceName) -> None:
         StackError: supervisord cannot start it.
     """
     stop(memory, name)
+    end_strays(memory)  # a child of the one that was stopped may hold its port a little longer
     try:
         with supervisord.connect(Path(memory.socket)) as rpc:
             rpc.startProcess(name, False)
