@@ -3,6 +3,7 @@
 Shapes: N noisy samples, B and C the batches of noisy and clean ones, K classes, S image side.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,9 +75,9 @@ class MetaStep(TrainingStep):
         """`Outcome.transition`."""
         return None
 
+    @abstractmethod
     def passes(self, clean_share: float) -> float:
         """`Outcome.passes`, where a step sees `clean_share` times as many clean images as noisy ones."""
-        raise NotImplementedError
 
     def noisy(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(images float [B,3,S,S], labels int64 [B]) of the noisy batch."""

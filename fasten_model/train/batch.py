@@ -1,5 +1,6 @@
 """What a step is given, and what it gives back."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -47,12 +48,12 @@ class StepLosses:
     noisy: Tensor
 
 
-class TrainingStep:
+class TrainingStep(ABC):
     """A method, as the loop sees it: batch in, losses out, and whatever it remembers between two steps."""
 
+    @abstractmethod
     def __call__(self, batch: Batch) -> StepLosses:
         """The losses of `batch`; the loop descends `total`."""
-        raise NotImplementedError
 
     def metrics(self) -> tuple[Tensor, Tensor] | None:
         """(share of the noisy labels that are corrected, mean diagonal of T̂), scalars; None: there are neither."""
@@ -63,4 +64,6 @@ class TrainingStep:
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned. `ValueError` if that is not of such a step."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state")
