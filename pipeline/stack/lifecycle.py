@@ -67,6 +67,8 @@ def up(
         install = ensure_label_studio(config.install_cache) if "label-studio" in names else None
         memory = _running(config) or _launch(config)
         running = processes.living(memory)
+        # After looking, not before: what was killed a moment ago may have lived, and its child been no stray, till now.
+        processes.end_strays(memory)
         started: set[ServiceName] = set()
         try:
             memory = replace(memory, ports=_ports(memory, running, names), services=names)
@@ -125,10 +127,7 @@ def _wanted(external: frozenset[str]) -> tuple[ServiceName, ...]:
 def _running(config: StackConfig) -> Memory | None:
     """The memory of a stack whose supervisord answers."""
     memory = load_memory(config)
-    if memory is None or not supervisord.answers(Path(memory.socket)):
-        return None
-    processes.end_strays(memory)
-    return memory
+    return memory if memory is not None and supervisord.answers(Path(memory.socket)) else None
 
 
 def _launch(config: StackConfig) -> Memory:
