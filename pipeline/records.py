@@ -11,6 +11,16 @@ Origin = Literal["labels", "audit", "review"]
 AnswerKind = Literal["class", "unknown_class", "unusable", "not_sure", "skipped", "empty"]
 """What one annotation says. Only `class` carries a label that may train anything."""
 
+AskedAs = Literal["audit", "check", "targeted", "tie_break", "recheck"]
+"""Why a review task was asked. `audit`: drawn at random, before the model was looked at; the only one that may estimate.
+`check`: drawn at random among the labels that the machine changes by itself. `targeted`: where the model expects most
+of an answer. `tie_break`: people disagree, or one was not sure. `recheck`: the model contradicts what a person decided."""
+UNSHOWN: frozenset[AskedAs] = frozenset({"audit", "check"})
+"""Questions that show neither the current label nor a suggestion, so that nobody is led to an answer."""
+
+Mode = Literal["suggest", "auto"]
+"""`suggest`: only people change labels. `auto`: what reaches ρ is changed without asking, too."""
+
 UNUSABLE = "unusable image"
 NOT_SURE = "not sure"
 VERDICT_CONTROL = "verdict"
@@ -93,13 +103,20 @@ class ReviewTask:
     """Deterministic: the same question always has the same key, so it can be looked up before it is sent."""
     sample_id: str
     image_url: str
+    asked_as: AskedAs = "targeted"
     current_label: str
     model_label: str
-    """The suggestion shown and pre-selected."""
+    """The suggestion: shown and pre-selected unless `asked_as` is one of `UNSHOWN`."""
     confidence: float
     """Calibrated probability of `model_label`, 0–1."""
     reason: str
     priority: float
-    """Expected wrong labels set right by asking, 0–1; the queue serves the highest first."""
+    """Expected wrong labels set right by asking, 0–1."""
     model_version: str
+    run_key: str = ""
+    """The run that asked (`pipeline.workspace.run_key`)."""
+    rank: float = 0.0
+    """Place in the queue, 0–1; the lowest is served first."""
+    references: tuple[str, ...] = ()
+    """URLs of up to three audited images of `model_label`, as the labels project names them."""
     extra: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a column changes its name, type or meaning; part of every snapshot's id."""
 
 
@@ -38,10 +38,14 @@ LABELS = pa.schema(
         _required("created_at", _TIME),
         _required("updated_at", _TIME),
         _required("origin", pa.string()),
+        pa.field("asked_as", pa.string()),
+        pa.field("suggestion", pa.string()),
+        pa.field("asked_by_run", pa.string()),
     ]
 )
 """One row per annotation, nothing dropped. `answer` is a `records.AnswerKind`, `origin` a `records.Origin`; `label` is
-null unless `answer` is `class` or `unknown_class`."""
+null unless `answer` is `class` or `unknown_class`. Of answers to questions of the review project: `asked_as` is a
+`records.AskedAs`, `suggestion` the class that was pre-selected (null where none was), `asked_by_run` the run key."""
 
 NOISY = pa.schema(
     [
@@ -69,6 +73,32 @@ CLEAN = pa.schema(
 )
 """One row per sample a person has decided. `provenance` is `audit` (drawn at random: may estimate) or `review` (shown
 because the model was unsure: may only train). `given_label` is what the annotators had said, where they had."""
+
+UNDECIDED = pa.schema(
+    [
+        _required("sample_id", pa.string()),
+        pa.field("image_sha256", pa.string()),
+        _required("image_url", pa.string()),
+        pa.field("label", pa.string()),
+        _required("votes", _VOTES),
+        _required("state", pa.string()),
+        _required(
+            "answers",
+            pa.list_(
+                pa.struct(
+                    [
+                        _required("annotator", pa.string()),
+                        _required("answer", pa.string()),
+                        pa.field("label", pa.string()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+"""One row per sample that people have looked at without a decision: neither noisy nor clean. `state` is `disputed` (as
+many say one thing as another), `not_sure` or `unusable`; `label` the consensus of the annotators' `votes`; `answers` each
+reviewer's or auditor's latest, by annotator."""
 
 IMAGES = pa.schema(
     [

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from pipeline.errors import ConfigError
+from pipeline.records import Mode
 
 if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten status` need not wait for torch
     from fasten_model.train import TrainConfig
@@ -113,8 +114,22 @@ class Settings(BaseSettings):
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, …"""
 
+    mode: Mode = "suggest"
+    """`suggest`: only people change labels. `auto`: what reaches ρ is changed without asking, too."""
+    certainty: float = Field(default=0.9, gt=0.5, lt=1)
+    """Probability that the target precision is kept, wherever ρ is chosen."""
     queue_size: int = Field(default=500, ge=0)
     """The most tasks that may wait for reviewers at once."""
+    review_minutes: float | None = Field(default=None, ge=0)
+    """The most minutes of reviewers' work that may wait at once, by their own lead times; no such bound unless given."""
+    overlap: int = Field(default=1, ge=1, le=5)
+    """How many people answer each question."""
+    audit_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the questions drawn at random, for estimates."""
+    check_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the questions drawn at random among the labels changed without asking (mode `auto`)."""
+    class_floor: float = Field(default=0.02, ge=0, le=1)
+    """Share of the questions that each class gets at least, where it has as many doubtful labels."""
 
     @field_validator("label_studio_url", "prefect_api_url")
     @classmethod
