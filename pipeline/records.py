@@ -12,9 +12,9 @@ AnswerKind = Literal["class", "unknown_class", "unusable", "not_sure", "skipped"
 """What one annotation says. Only `class` carries a label that may train anything."""
 
 AskedAs = Literal["audit", "check", "targeted", "tie_break", "recheck"]
-"""Why a review task was asked. `audit`: drawn at random, before the model was looked at; the only one that may estimate.
+"""Why a review task was asked. `audit`: drawn at random, before the model was looked at; only these may estimate.
 `check`: drawn at random among the labels that the machine changes by itself. `targeted`: where the model expects most
-of an answer. `tie_break`: people disagree, or one was not sure. `recheck`: the model contradicts what a person decided."""
+of an answer. `tie_break`: people disagree, or one was not sure. `recheck`: the model contradicts a person."""
 UNSHOWN: frozenset[AskedAs] = frozenset({"audit", "check"})
 """Questions that show neither the current label nor a suggestion, so that nobody is led to an answer."""
 

@@ -97,8 +97,8 @@ UNDECIDED = pa.schema(
     ]
 )
 """One row per sample that people have looked at without a decision: neither noisy nor clean. `state` is `disputed` (as
-many say one thing as another), `not_sure` or `unusable`; `label` the consensus of the annotators' `votes`; `answers` each
-reviewer's or auditor's latest, by annotator."""
+many say one thing as another), `not_sure` or `unusable`; `label` the consensus of the annotators' `votes`; `answers`
+each reviewer's or auditor's latest, by annotator."""
 
 IMAGES = pa.schema(
     [

@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     queue_size: int = Field(default=500, ge=0)
     """The most tasks that may wait for reviewers at once."""
     review_minutes: float | None = Field(default=None, ge=0)
-    """The most minutes of reviewers' work that may wait at once, by their own lead times; no such bound unless given."""
+    """The most minutes of reviewers' work that may wait at once, by their own lead times; unbounded unless given."""
     overlap: int = Field(default=1, ge=1, le=5)
     """How many people answer each question."""
     audit_share: float = Field(default=0.1, ge=0, le=1)
