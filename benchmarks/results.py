@@ -1,27 +1,13 @@
-"""Results in one Parquet file: a row for each (cell, seed, method), written as soon as it is known.
+"""Results of methods: a row for each (cell, seed, method) in one Parquet file (`benchmarks.rows_file`)."""
 
-Runs last hours and may be killed, or two may write the same file: a row is added under a lock to what the file holds at
-that moment, and the file is replaced as a whole, so that a reader finds it with or without the row, but never half.
-"""
-
-import fcntl
-import json
-import os
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from fasten_model.errors import DataError
+from benchmarks.rows_file import RowsFile, read_file, schema_of, write_file
 
 Key = tuple[str, int, str]
 """(noise, seed, method): what a row is of."""
-_SETTINGS = b"settings"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,88 +65,21 @@ class Row:
         return self.noise, self.seed, self.method
 
 
-def _arrow_type(kind: object) -> pa.DataType:
-    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), list[float]: pa.list_(pa.float64())}
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    return next(plain[option] for option in options if option in plain)
+SCHEMA = schema_of(Row)
 
 
-SCHEMA = pa.schema([(field.name, _arrow_type(field.type)) for field in fields(Row)])
-
-
-class ResultsFile:
-    """The rows of one file that were all made with the same settings.
-
-    settings: everything but cell, seed and method that a figure depends on, as JSON values. A file that is there is
-    gone on with; `DataError` where it was made with other settings.
-    """
+class ResultsFile(RowsFile[Row]):
+    """The rows of methods that were all run with the same settings."""
 
     def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
-        self.path = path
-        self._settings = json.loads(json.dumps(settings))
-        self._check_settings()
-
-    def rows(self) -> list[Row]:
-        """What the file holds now."""
-        return read_rows(self.path)[0] if self.path.exists() else []
-
-    def has(self, key: Key) -> bool:
-        """Whether the file holds figures of `key`; a failure does not count: it is tried again."""
-        return any(row.key == key and row.error is None for row in self.rows())
-
-    def add(self, row: Row) -> None:
-        """Add `row`; it takes the place of an earlier one of the same key."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path.parent):
-            self._check_settings()
-            kept = [other for other in self.rows() if other.key != row.key]
-            write_rows(self.path, [*kept, row], self._settings)
-
-    def _check_settings(self) -> None:
-        if not self.path.exists():
-            return
-        before = read_rows(self.path)[1]
-        for name in {**before, **self._settings}:
-            old, new = before.get(name), self._settings.get(name)
-            if old != new:
-                raise DataError(
-                    f"{self.path} was made with {name} {json.dumps(old)}, this run has {json.dumps(new)}; "
-                    "run it with the same, or write elsewhere (--out)"
-                )
+        super().__init__(path, Row, settings)
 
 
 def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, object]) -> None:
     """Replace `path` by a file with `rows`."""
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
-    table = table.replace_schema_metadata({_SETTINGS: json.dumps(settings).encode()})
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        pq.write_table(table, staged)
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
+    write_file(path, Row, rows, settings)
 
 
 def read_rows(path: Path) -> tuple[list[Row], dict[str, object]]:
-    """(rows, settings) of a results file; a column that it does not have yet is None. `DataError` if it is not one."""
-    try:
-        table = pq.read_table(path, partitioning=None)
-        settings = json.loads((table.schema.metadata or {})[_SETTINGS])
-        known = table.select([name for name in SCHEMA.names if name in table.column_names])
-        return [Row(**values) for values in known.to_pylist()], settings
-    except FileNotFoundError:
-        raise DataError(f"there is no results file {path}") from None
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is not a results file of the harness ({reason}); write elsewhere (--out)") from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One writer at a time in `folder`; the lock ends with its process."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    """(rows, settings) of a results file; `DataError` if it is not one."""
+    return read_file(path, Row)
