@@ -29,6 +29,33 @@ def posterior(probabilities: Tensor, transition: Tensor, given_labels: Tensor, e
     return torch.where(usable, joint / torch.where(usable, total, 1), probabilities)
 
 
+def votes_posterior(probabilities: Tensor, transitions: Tensor, votes: Tensor, evidence: float = 1.0) -> Tensor:
+    """q_i ∝ p_i·Π_r T_r[i, vote_r]^γ: the true class given image and every annotator's vote, [N,K], rows sum to 1.
+
+    Several annotators are several independent observations of one truth (Dawid and Skene, 1979). Where nobody voted,
+    q = p. With one annotator this is `posterior`.
+
+    probabilities [N,K]: calibrated p. transitions [R,K,K]: T_r, positive. votes int64 [N,R]: −1 where r said nothing.
+    evidence: γ ≥ 0.
+    """
+    tiny = torch.finfo(probabilities.dtype).tiny
+    weighed = evidence * votes_log_likelihood(transitions.to(probabilities), votes)
+    q = torch.softmax(probabilities.clamp(min=tiny).log() + weighed, dim=1)
+    return torch.where((votes >= 0).any(dim=1, keepdim=True), q, probabilities)
+
+
+def votes_log_likelihood(transitions: Tensor, votes: Tensor) -> Tensor:
+    """Σ_r log T_r[i, vote_r] for each class i: [N,K]; 0 where nobody voted. An annotator at a time, to hold no [N,R,K].
+
+    transitions [R,K,K], positive. votes int64 [N,R]: −1 where r said nothing.
+    """
+    total = transitions.new_zeros(len(votes), transitions.shape[-1])
+    for own, said in zip(transitions.log(), votes.t(), strict=True):
+        answered = said >= 0
+        total[answered] += own.t()[said[answered]]
+    return total
+
+
 def soft_count_transition(
     probabilities: Tensor,
     given_labels: Tensor,
