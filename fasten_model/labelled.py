@@ -15,7 +15,7 @@ from fasten_model.images.source import Images
 _log = logging.getLogger(__name__)
 
 UNKNOWN = -1
-"""The given label of a sample that nobody has labelled."""
+"""The given label of a sample that nobody has labelled; the vote of someone who said nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +31,10 @@ class LabelledImages:
     """int64 [N]: what the annotators had said of an audited sample; −1 where nobody had."""
     estimates: Tensor
     """bool [N]: drawn at random, so that it may estimate T̂, calibration and accuracy (false: a targeted review)."""
+    annotators: tuple[str, ...] = ()
+    """R names of those who voted; empty where annotators are not told apart."""
+    votes: Tensor | None = None
+    """int64 [N,R]: what each had said, in the order of `annotators`, −1 where nothing; None where there is no name."""
 
     @classmethod
     def from_tensors(
@@ -41,11 +45,14 @@ class LabelledImages:
         sample_ids: Sequence[str] | None = None,
         given_labels: Tensor | None = None,
         estimates: Tensor | None = None,
+        annotators: Sequence[str] = (),
+        votes: Tensor | None = None,
     ) -> "LabelledImages":
         """From images uint8 [N,3,S,S] and labels int64 [N] alone; the rest is as below unless given.
 
         sample_ids: `0`, `1`, …; which audited samples are held out depends on these. given_labels: unknown.
-        estimates: all drawn at random. Raises `DataError` where a shape or type is another, or an id occurs twice.
+        estimates: all drawn at random. annotators, votes: not told apart. Raises `DataError` where a shape or type is
+        another, or an id or a name occurs twice.
         """
         count = len(images)
         ids = tuple(map(str, range(count))) if sample_ids is None else tuple(sample_ids)
@@ -70,7 +77,24 @@ class LabelledImages:
                 raise DataError(f"{name} must be {dtype} [{count}], got {found}".replace("torch.", ""))
         if len(set(ids)) != count or len(ids) != count:
             raise DataError(f"sample_ids must be {count} different texts, got {len(ids)}, {len(set(ids))} different")
-        return cls(sample_ids=ids, images=images, labels=labels, given_labels=given, estimates=drawn)
+        names = tuple(annotators)
+        shape = (0, 0) if votes is None else tuple(votes.shape)
+        if len(set(names)) != len(names) or shape != ((count, len(names)) if names else (0, 0)):
+            raise DataError(
+                f"votes must be [{count}, R] for R different annotators, got {list(shape)} for {len(names)} names: "
+                "give both or neither"
+            )
+        if votes is not None and votes.dtype != torch.int64:
+            raise DataError(f"votes must be int64, got {votes.dtype}".replace("torch.", ""))
+        return cls(
+            sample_ids=ids,
+            images=images,
+            labels=labels,
+            given_labels=given,
+            estimates=drawn,
+            annotators=names,
+            votes=votes,
+        )
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -83,7 +107,18 @@ class LabelledImages:
             labels=self.labels[mask],
             given_labels=self.given_labels[mask],
             estimates=self.estimates[mask],
+            annotators=self.annotators,
+            votes=None if self.votes is None else self.votes[mask],
         )
+
+    def votes_of(self, annotators: Sequence[str]) -> Tensor:
+        """int64 [N,R]: what these annotators had said, in their order; −1 for who is not one of `self.annotators`."""
+        found = torch.full((len(self), len(annotators)), UNKNOWN)
+        places = {name: place for place, name in enumerate(self.annotators)}
+        for column, name in enumerate(annotators):
+            if self.votes is not None and name in places:
+                found[:, column] = self.votes[:, places[name]]
+        return found
 
 
 def load_files(

@@ -16,6 +16,7 @@ from fasten_model.images.source import TableImages
 from fasten_model.labelled import UNKNOWN, LabelledImages
 from pipeline.images.store import ImageStore
 from pipeline.snapshot import Snapshot
+from pipeline.votes import columns_of, count_votes, vote_table
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +27,16 @@ def load_noisy(snapshot: Snapshot, store: ImageStore, *, size: int, cache: Path 
     With the folder `cache`, which all snapshots share, an image is decoded once and read as it is needed; without, all
     lie in memory.
     """
-    return _load(snapshot.noisy_path, snapshot.classes, store, size, cache)
+    return _load(snapshot.noisy_path, snapshot, store, size, cache)
 
 
 def load_clean(snapshot: Snapshot, store: ImageStore, *, size: int, cache: Path | None = None) -> LabelledImages:
     """The snapshot's audited samples; `estimates` is true for those drawn at random (provenance `audit`)."""
-    return _load(snapshot.clean_path, snapshot.classes, store, size, cache)
+    return _load(snapshot.clean_path, snapshot, store, size, cache)
 
 
-def _load(path: Path, classes: Sequence[str], store: ImageStore, size: int, cache: Path | None) -> LabelledImages:
-    rows = pq.read_table(path)
+def _load(path: Path, snapshot: Snapshot, store: ImageStore, size: int, cache: Path | None) -> LabelledImages:
+    rows, classes = pq.read_table(path), snapshot.classes
     hashes: list[str] = rows["image_sha256"].to_pylist()
     images, bad = _decode(hashes, store, size) if cache is None else _keep(hashes, store, size, cache)
     for sha256, reason in bad.items():
@@ -50,12 +51,15 @@ def _load(path: Path, classes: Sequence[str], store: ImageStore, size: int, cach
     audited = "given_label" in rows.column_names
     given = rows["given_label"].to_pylist() if audited else [None] * len(rows)
     provenance = rows["provenance"].to_pylist() if audited else ["noisy"] * len(rows)
+    annotators = columns_of(count_votes(snapshot))
     return LabelledImages(
         sample_ids=tuple(rows["sample_id"].to_pylist()),
         images=images,
         labels=torch.tensor([index[name] for name in rows["label"].to_pylist()], dtype=torch.int64),
         given_labels=torch.tensor([index[name] for name in given], dtype=torch.int64),
         estimates=torch.tensor([kind == "audit" for kind in provenance], dtype=torch.bool),
+        annotators=annotators,
+        votes=vote_table(rows["votes"], annotators, classes) if annotators else None,
     )
 
 

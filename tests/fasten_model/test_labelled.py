@@ -17,6 +17,18 @@ def test_images_and_labels_are_enough() -> None:
     assert len(labelled.at(torch.tensor([True, False, True]))) == 2
 
 
+def test_votes_are_those_of_the_rows_and_of_the_annotators_asked_for() -> None:
+    votes = torch.tensor([[0, 1], [1, -1], [-1, 0]])
+    labelled = LabelledImages.from_tensors(
+        torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0]), annotators=["ann", "bob"], votes=votes
+    )
+    some = labelled.at(torch.tensor([True, False, True]))
+    assert some.votes_of(["bob", "cyd", "ann"]).tolist() == [[1, -1, 0], [0, -1, -1]]
+    untold = LabelledImages.from_tensors(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([0]))
+    assert untold.at(torch.tensor([True])).votes is None
+    assert untold.votes_of(["ann"]).tolist() == [[-1]]
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -32,6 +44,10 @@ def test_images_and_labels_are_enough() -> None:
         ({"estimates": torch.zeros(2)}, r"estimates must be bool \[2\]"),
         ({"sample_ids": ["a", "a"]}, "sample_ids must be 2 different texts, got 2, 1 different"),
         ({"sample_ids": ["a"]}, "got 1, 1 different"),
+        ({"annotators": ["a"]}, r"votes must be \[2, R\] for R different annotators, got \[0, 0\] for 1 names"),
+        ({"votes": torch.zeros(2, 1, dtype=torch.int64)}, r"got \[2, 1\] for 0 names"),
+        ({"annotators": ["a", "a"], "votes": torch.zeros(2, 2, dtype=torch.int64)}, "R different annotators"),
+        ({"annotators": ["a"], "votes": torch.zeros(2, 1)}, "votes must be int64, got float32"),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, Any], says: str) -> None:

@@ -191,3 +191,26 @@ def test_only_the_commonest_reasons_are_told_and_the_rest_counted(
     assert len(lines) == 7
     assert lines[1].startswith("  4: "), "the commonest first"
     assert lines[-1] == "  and more for 2 other reasons"
+
+
+def test_votes_of_both_sets_have_the_same_columns(tmp_path: Path, store: ImageStore) -> None:
+    def votes(**said: str) -> list[dict[str, str]]:
+        return [{"annotator": name, "label": label} for name, label in said.items()]
+
+    noisy: list[dict[str, Any]] = [
+        {"sample_id": str(n), "image_sha256": SHA["a"], "label": "dark", "votes": votes(ann="dark", bob="grey")}
+        for n in range(30)
+    ]
+    noisy += [{"sample_id": "odd", "image_sha256": SHA["x"], "label": "dark", "votes": votes(ann="bright")}]
+    row = {"image_sha256": SHA["b"], "label": "dark", "provenance": "audit"}
+    clean = [
+        row | {"sample_id": "30", "votes": votes(bob="bright", cyd="grey")},
+        row | {"sample_id": "31", "votes": []},
+    ]
+    loaded = snapshot(tmp_path, noisy, clean)
+    noisy_set, clean_set = load_noisy(loaded, store, size=8), load_clean(loaded, store, size=8)
+    assert noisy_set.annotators == clean_set.annotators == ("ann", "bob", "others/1")
+    assert noisy_set.votes is not None
+    assert noisy_set.votes.tolist() == [[2, 0, UNKNOWN]] * 30, "the image that does not decode takes its votes along"
+    assert clean_set.votes is not None
+    assert clean_set.votes.tolist() == [[UNKNOWN, 1, 0], [UNKNOWN] * 3]

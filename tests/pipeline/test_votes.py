@@ -1,0 +1,67 @@
+"""Votes as a table: who has a column of their own, and where each vote goes."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.schema import NOISY
+from pipeline.snapshot import Snapshot
+from pipeline.votes import LEAST_VOTES, MOST_ANNOTATORS, MOST_OTHERS, OTHERS, columns_of, count_votes, vote_table
+
+CLASSES = ("cat", "dog")
+Votes = list[list[tuple[str, str]]]
+ANNOTATORS = [f"user:{number}" for number in range(5)]
+votes_of_samples = st.lists(
+    st.dictionaries(st.sampled_from(ANNOTATORS), st.sampled_from(CLASSES)).map(lambda said: sorted(said.items()))
+)
+
+
+def column(samples: Votes) -> pa.ChunkedArray:
+    rows = [[{"annotator": name, "label": label} for name, label in said] for said in samples]
+    return pa.chunked_array([pa.array(rows, NOISY.field("votes").type)])
+
+
+@given(votes_of_samples)
+def test_every_vote_of_a_named_annotator_is_in_their_column(samples: Votes) -> None:
+    found = vote_table(column(samples), ANNOTATORS, CLASSES).tolist()
+    for row, said in zip(found, samples, strict=True):
+        answers = {name: CLASSES[place] for name, place in zip(ANNOTATORS, row, strict=True) if place >= 0}
+        assert answers == dict(said)
+
+
+@given(votes_of_samples, st.integers(0, 3))
+def test_the_others_share_columns_and_none_of_their_votes_is_counted_twice(samples: Votes, shared: int) -> None:
+    own = ["user:1", "user:3"]
+    columns = [*own, *(f"{OTHERS}{number}" for number in range(shared))]
+    for row, said in zip(vote_table(column(samples), columns, CLASSES).tolist(), samples, strict=True):
+        others = [CLASSES.index(label) for name, label in said if name not in own]
+        assert [place for place in row[2:] if place >= 0] == others[:shared]
+        assert [place >= 0 for place in row[:2]] == [name in dict(said) for name in own]
+
+
+def test_a_vote_for_an_unknown_class_is_none_and_chunks_are_one_column() -> None:
+    parts = column([[("user:1", "eel"), ("user:2", "dog")], []]), column([[("user:2", "cat")]])
+    joined = pa.chunked_array([chunk for part in parts for chunk in part.chunks])
+    assert vote_table(joined, ("user:1", "user:2"), CLASSES).tolist() == [[-1, 1], [-1, -1], [-1, 0]]
+
+
+def test_those_with_few_votes_share_columns_and_the_busiest_have_their_own() -> None:
+    few = {f"few:{number}": LEAST_VOTES - 1 for number in range(MOST_OTHERS + 3)}
+    others = tuple(f"{OTHERS}{number}" for number in range(1, MOST_OTHERS + 1))
+    assert columns_of({"b": LEAST_VOTES, "a": 500, **few}) == ("a", "b", *others)
+    assert columns_of({"b": LEAST_VOTES, "a": 500, "c": 1}) == ("a", "b", f"{OTHERS}1")
+    assert columns_of({}) == ()
+    many = {f"user:{number:03}": 1000 - number for number in range(MOST_ANNOTATORS + 9)}
+    assert columns_of(many) == (*sorted(many)[:MOST_ANNOTATORS], *others)
+
+
+def test_votes_are_counted_over_noisy_and_clean_samples(tmp_path: Path) -> None:
+    for name, samples in (("noisy", [[("a", "cat"), ("b", "dog")]]), ("clean", [[("a", "dog")], []])):
+        pq.write_table(pa.table({"votes": column(samples)}), tmp_path / f"{name}.parquet")
+    paths = SimpleNamespace(noisy_path=tmp_path / "noisy.parquet", clean_path=tmp_path / "clean.parquet")
+    assert count_votes(cast(Snapshot, paths)) == {"a": 2, "b": 1}
