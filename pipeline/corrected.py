@@ -1,0 +1,169 @@
+"""The corrected labels as they are now: people first, then the machine where it may, else the given label.
+
+- A person has decided: their label. Unusable images are left out; where people disagree or are not sure, the given
+  label stands.
+- Mode `auto`, and the latest run that nobody has reverted changes the label: its label, provided that it judged the
+  same image with the same given label. What people have said since is not overwritten by what a machine said before.
+- Else the given label.
+
+The soft label is one-hot for a person's decision, the shares of what they said where people disagree, and else the
+posterior q of that run, in both modes; one-hot for what no run has judged. The streams here follow the sample ids, and
+memory holds a batch.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import merge
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.records import Mode
+from pipeline.snapshot import Snapshot
+from pipeline.trail import MachineRun, machine_runs, reverted
+from pipeline.trail.files import read_rows
+from pipeline.trail.schema import MACHINE
+from pipeline.workspace import Workspace
+
+CORRECTED = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("image_sha256", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("soft_label", pa.list_(pa.float32()), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("given_label", pa.string()),
+        pa.field("decided_by", pa.string()),
+        pa.field("decided_at", pa.timestamp("us", tz="UTC")),
+        pa.field("run_key", pa.string()),
+    ]
+)
+"""`source`: original, model, review or audit. `decided_by`: who changed or confirmed it, a person (`user:7`) or a model
+version; null where the given label simply stands. `run_key`: the run whose posterior or decision this is."""
+
+
+def corrected_labels(workspace: Workspace, snapshot: Snapshot, *, mode: Mode) -> pa.Table:
+    """All corrected labels, in one table (`CORRECTED`), by sample id."""
+    return pa.Table.from_pylist(list(corrected_rows(workspace, snapshot, mode=mode)), schema=CORRECTED)
+
+
+def corrected_rows(
+    workspace: Workspace, snapshot: Snapshot, *, mode: Mode, sample_id: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """The corrected labels one by one, by sample id; of one sample where `sample_id` is given."""
+    run = deciding_run(workspace, snapshot)
+    judged = iter(()) if run is None else _judged(run, snapshot.classes, sample_id)
+    rows = merge(
+        _decided(snapshot, sample_id),
+        _undecided(snapshot, sample_id),
+        _noisy(snapshot, sample_id, judged, mode),
+        key=itemgetter("sample_id"),
+    )
+    yield from rows
+
+
+def deciding_run(workspace: Workspace, snapshot: Snapshot) -> MachineRun | None:
+    """The run whose decisions count: the one completed last, or else the latest, of those that nobody has reverted.
+
+    A run that knew a class which is no more does not count.
+    """
+    undone = reverted(workspace)
+    completed = workspace.completed()
+    runs = [
+        run
+        for run in machine_runs(workspace)
+        if run.run_key not in undone and set(run.classes) <= set(snapshot.classes)
+    ]
+    return next(
+        (run for run in runs if completed is not None and run.run_key == completed.run_key), next(iter(runs), None)
+    )
+
+
+def _decided(snapshot: Snapshot, sample_id: str | None) -> Iterator[dict[str, Any]]:
+    for row in _rows(snapshot.clean_path, sample_id):
+        yield {
+            "sample_id": row["sample_id"],
+            "image_sha256": row["image_sha256"],
+            "label": row["label"],
+            "soft_label": _one_hot(row["label"], snapshot.classes),
+            "source": row["provenance"],
+            "given_label": row["given_label"],
+            "decided_by": row["auditor"],
+            "decided_at": row["audited_at"],
+            "run_key": None,
+        }
+
+
+def _undecided(snapshot: Snapshot, sample_id: str | None) -> Iterator[dict[str, Any]]:
+    for row in _rows(snapshot.undecided_path, sample_id):
+        if row["state"] == "unusable" or row["label"] is None or row["image_sha256"] is None:
+            continue
+        said = Counter(answer["label"] for answer in row["answers"] if answer["answer"] == "class")
+        shares = [said[name] / said.total() for name in snapshot.classes] if said else None
+        yield {
+            "sample_id": row["sample_id"],
+            "image_sha256": row["image_sha256"],
+            "label": row["label"],
+            "soft_label": shares or _one_hot(row["label"], snapshot.classes),
+            "source": "original",
+            "given_label": row["label"],
+            "decided_by": None,
+            "decided_at": None,
+            "run_key": None,
+        }
+
+
+def _noisy(
+    snapshot: Snapshot, sample_id: str | None, judged: Iterator[dict[str, Any]], mode: Mode
+) -> Iterator[dict[str, Any]]:
+    said = next(judged, None)
+    for row in _rows(snapshot.noisy_path, sample_id):
+        while said is not None and said["sample_id"] < row["sample_id"]:
+            said = next(judged, None)
+        # What was said of another image, or before the annotators changed their mind, says nothing.
+        applies = said is not None and all(said[name] == row[name] for name in ("sample_id", "image_sha256"))
+        yield _corrected(
+            row, said if said and applies and said["given_label"] == row["label"] else None, snapshot, mode
+        )
+
+
+def _corrected(
+    row: Mapping[str, Any], said: Mapping[str, Any] | None, snapshot: Snapshot, mode: Mode
+) -> dict[str, Any]:
+    """One noisy sample with what the run said of it."""
+    changed = said is not None and mode == "auto" and said["decision"] == "relabel"
+    return {
+        "sample_id": row["sample_id"],
+        "image_sha256": row["image_sha256"],
+        "label": said["suggestion"] if said and changed else row["label"],
+        "soft_label": said["posterior"] if said else _one_hot(row["label"], snapshot.classes),
+        "source": "model" if changed else "original",
+        "given_label": row["label"],
+        "decided_by": said["model_version"] if said and changed else None,
+        "decided_at": said["at"] if said and changed else None,
+        "run_key": said["run_key"] if said else None,
+    }
+
+
+def _judged(run: MachineRun, classes: Sequence[str], sample_id: str | None) -> Iterator[dict[str, Any]]:
+    """The run's rows, with the posterior over `classes` in their order of today."""
+    place = {name: index for index, name in enumerate(run.classes)}
+    for row in read_rows(run.path, MACHINE, sample_id=sample_id):
+        q = row["posterior"]
+        yield row | {"posterior": [q[place[name]] if name in place else 0.0 for name in classes]}
+
+
+def _one_hot(label: str, classes: Sequence[str]) -> list[float]:
+    return [float(name == label) for name in classes]
+
+
+def _rows(path: Path, sample_id: str | None) -> Iterator[dict[str, Any]]:
+    if sample_id is not None:
+        yield from pq.read_table(path, filters=[("sample_id", "==", sample_id)]).to_pylist()
+        return
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=2_000):
+            yield from batch.to_pylist()
