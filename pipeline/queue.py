@@ -14,8 +14,8 @@ from math import isfinite
 from typing import Any, Protocol
 
 from pipeline.errors import DataError, ServiceUnavailable
-from pipeline.records import Project, ReviewTask
-from pipeline.review_screen import confidence_in_words
+from pipeline.records import UNSHOWN, AskedAs, Project, ReviewTask
+from pipeline.review_screen import screen_data
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,11 @@ CHUNK = 1000
 """Tasks per import: one takes about a second."""
 SETTLE_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 """Pauses between look-ups after a lost answer, while the server may still be committing."""
+_ONCE: frozenset[AskedAs] = frozenset({"audit", "check", "targeted"})
+_TIE_BREAKS: frozenset[AskedAs] = frozenset({"tie_break"})
+_RECHECKS: frozenset[AskedAs] = frozenset({"recheck"})
+MOST_TIE_BREAKS = 20
+"""A sample is not asked about more often than that."""
 
 
 class QueueDoor(Protocol):
@@ -56,9 +61,25 @@ class PushReport:
         return f"{verb} {self.added} of {self.offered} questions ({self.known} known, {self.over_limit} over the limit)"
 
 
-def push_key(labels_project_id: int, sample_id: str) -> str:
-    """24 hexadecimal digits, the same for the same sample of the same project for ever."""
-    return hashlib.sha256(f"{labels_project_id}\0{sample_id}".encode()).hexdigest()[:24]
+def push_key(labels_project_id: int, sample_id: str, asked: str = "") -> str:
+    """24 hexadecimal digits, the same for the same question about the same sample of the same project for ever.
+
+    `asked` is empty for the one time that a sample is asked about (audit, check or targeted), `tie_break/3` after three
+    answers that decide nothing, `recheck` where the model contradicts a decision.
+    """
+    parts = (str(labels_project_id), sample_id, *([asked] if asked else []))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def kinds_of_key(key: str, labels_project_id: int, sample_id: str) -> frozenset[AskedAs]:
+    """The kinds of question about that sample that have this push key; none, where it is not one of ours."""
+    if key == push_key(labels_project_id, sample_id):
+        return _ONCE
+    if key == push_key(labels_project_id, sample_id, "recheck"):
+        return _RECHECKS
+    if any(key == push_key(labels_project_id, sample_id, f"tie_break/{n}") for n in range(1, MOST_TIE_BREAKS + 1)):
+        return _TIE_BREAKS
+    return frozenset()
 
 
 def push(
@@ -71,13 +92,15 @@ def push(
     chunk: int = CHUNK,
     pause: Callable[[float], None] = time.sleep,
 ) -> PushReport:
-    """Adds to `project` the questions it lacks, at most `limit`, the highest priority first.
+    """Adds to `project` the questions it lacks, at most `limit`, the lowest rank first.
 
     Every question is checked against the label config before anything is sent (`DataError`). Raises
     `ServiceUnavailable` where answers keep getting lost: what was added stays, and another push adds the rest.
     """
-    offered = {task.push_key: task for task in sorted(tasks, key=lambda task: (task.priority, task.push_key))}
-    ranked = sorted(offered.values(), key=lambda task: (-task.priority, task.push_key))
+    offered: dict[str, ReviewTask] = {}
+    for task in sorted(tasks, key=lambda task: (task.rank, task.push_key)):
+        offered.setdefault(task.push_key, task)
+    ranked = offered.values()
     payload = {task.push_key: payload_of(task, project) for task in ranked}
     # A full queue has no room for anything: nothing need be looked up then.
     known = door.find_push_keys(project.project_id, payload) if limit is None or limit > 0 else set()
@@ -97,37 +120,42 @@ def push(
 
 
 def payload_of(task: ReviewTask, project: Project) -> dict[str, Any]:
-    """One question as Label Studio imports it; raises `DataError` where the screen could not show or order it."""
+    """One question as Label Studio imports it; raises `DataError` where the screen could not show or order it.
+
+    Of a question that is to lead nobody (`UNSHOWN`), nothing that the model or the annotators said is sent: reviewers
+    can read a task's whole data. Every question has a prediction, if need be one that says nothing, since "Uncertainty
+    sampling" serves by its score, lowest first, and tasks without one last.
+    """
     control = project.control
     where = f"question about sample {task.sample_id!r}"
-    if task.model_label not in control.classes:
+    suggested = task.asked_as not in UNSHOWN and task.model_label != ""
+    if suggested and task.model_label not in control.classes:
         raise DataError(f"{where} suggests {task.model_label!r}, which is no class of project {project.title!r}")
-    for name, value in (("confidence", task.confidence), ("priority", task.priority)):
+    for name, value in (("confidence", task.confidence), ("priority", task.priority), ("rank", task.rank)):
         if not isfinite(value) or not 0 <= value <= 1:
             raise DataError(f"{where} has {name} {value}, which is not between 0 and 1")
     if not task.image_url or not task.push_key:
         raise DataError(f"{where} has no image URL or no push key")
-    region = {
-        "from_name": control.name,
-        "to_name": control.to_name,
-        "type": "choices",
-        "value": {"choices": [task.model_label]},
-    }
-    data = {
+    data: dict[str, Any] = {
         **task.extra,
         control.image_field: task.image_url,
         "sample_id": task.sample_id,
         "push_key": task.push_key,
-        "current_label": task.current_label,
-        "model_label": task.model_label,
-        "confidence": round(task.confidence, 4),
-        "suggestion": f"{task.model_label}, {confidence_in_words(task.confidence)}",
-        "reason": task.reason,
-        "priority": round(task.priority, 6),
-        "model_version": task.model_version,
+        "asked_as": task.asked_as,
+        "asked_by_run": task.run_key,
+        **screen_data(task),
     }
-    # "Uncertainty sampling" serves the lowest score first.
-    prediction = {"model_version": QUEUE_MODEL_VERSION, "score": 1.0 - task.priority, "result": [region]}
+    result = []
+    if suggested:
+        data |= {
+            "model_label": task.model_label,
+            "confidence": round(task.confidence, 4),
+            "priority": round(task.priority, 6),
+            "model_version": task.model_version,
+        }
+        value = {"choices": [task.model_label]}
+        result = [{"from_name": control.name, "to_name": control.to_name, "type": "choices", "value": value}]
+    prediction = {"model_version": QUEUE_MODEL_VERSION, "score": task.rank, "result": result}
     return {"data": data, "predictions": [prediction]}
 
 

@@ -2,7 +2,7 @@
 
     data_dir/
         latest.json                 which snapshot the newest pull gave
-        snapshots/<snapshot_id>/    labels.parquet  noisy.parquet  clean.parquet  manifest.json
+        snapshots/<snapshot_id>/    labels.parquet  noisy.parquet  clean.parquet  undecided.parquet  manifest.json
         images/                     shared by all snapshots (`pipeline.images.store`)
 
 The id is a hash of the content (schema version, classes, every row in the order written), not of the Parquet bytes:
@@ -23,11 +23,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import DataError
 from pipeline.records import ProjectState
-from pipeline.schema import CLEAN, LABELS, NOISY, SCHEMA_VERSION, check_columns
+from pipeline.schema import CLEAN, LABELS, NOISY, SCHEMA_VERSION, UNDECIDED, check_columns
 
 logger = logging.getLogger(__name__)
 
-SCHEMAS: Mapping[str, pa.Schema] = {"labels": LABELS, "noisy": NOISY, "clean": CLEAN}
+SCHEMAS: Mapping[str, pa.Schema] = {"labels": LABELS, "noisy": NOISY, "clean": CLEAN, "undecided": UNDECIDED}
 """The tables of a snapshot, each in `{name}.parquet`."""
 
 
@@ -95,6 +95,10 @@ class Snapshot:
     @property
     def clean_path(self) -> Path:
         return self.path / "clean.parquet"
+
+    @property
+    def undecided_path(self) -> Path:
+        return self.path / "undecided.parquet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,30 +1,29 @@
 """Pull: everything that people have said of the samples becomes one snapshot.
 
 *Audited* are the samples of the audit project and those with a `ground_truth` annotation in the labels project;
-*reviewed* are those answered in the review project. Both leave the noisy samples for good, and where both exist the
-audit stands (`consensus.decision` says why). All other annotations of the labels project are votes. A sample of the
+*reviewed* are those answered in the review project. Both leave the noisy samples for good, whatever people made of them
+(`consensus.decide` says what). All other annotations of the labels project are votes. A sample of the
 audit project is the labels project's one of the same `sample_id`, or else the only one with the very same image.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import ConfigError
 from pipeline.images import Images
-from pipeline.queue import push_key
-from pipeline.records import Origin, Project, ProjectState, Task
+from pipeline.records import Annotation, Origin, Project, ProjectState, Task
 from pipeline.snapshot.folder import Latest, ProjectSource, Snapshot, read_latest, write_latest
-from pipeline.snapshot.settle import settle
+from pipeline.snapshot.question import Question, read_question
+from pipeline.snapshot.settle import TABLE, settle
 from pipeline.snapshot.staging import Said, Staging
+from pipeline.snapshot.tally import PullReport, Tally
 from pipeline.snapshot.writer import SnapshotWriter, exclusive_pull
 
 logger = logging.getLogger(__name__)
 
-_EXAMPLES = 5
 _PROGRESS = 10_000
 _LONGEST_SAMPLE_ID = 1_000
 
@@ -37,34 +36,6 @@ class TaskSource(Protocol):
     ) -> Iterator[Task]:
         """Tasks with all their annotations; what cannot be read is left out and told to `on_bad(reason, where)`."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PullReport:
-    """What one pull found, in numbers."""
-
-    annotations: dict[str, int]
-    """Annotations read, by origin."""
-    samples: dict[str, int]
-    """Samples by their fate: `noisy`, `audit`, `review`, `unusable`, `not_sure`, `unlabelled`, `rejected`."""
-    linked_by_image: int
-    """Audited tasks that were matched to a labelled sample by their image."""
-    rejected: dict[str, int]
-    """What was left out, by reason, most frequent first."""
-    examples: dict[str, tuple[str, ...]]
-    """A few of each reason, with particulars."""
-    notes: dict[str, int]
-    """What was used although something about it is odd."""
-
-    def summary(self) -> str:
-        """One line for a log."""
-        counts = self.samples
-        line = f"{counts['noisy']} noisy, {counts['audit']} audited and {counts['review']} reviewed samples"
-        undecided = counts["unusable"] + counts["not_sure"]
-        line += f"; {undecided} that reviewers found unusable or were not sure of" if undecided else ""
-        if self.rejected:
-            line += f"; left out: {sum(self.rejected.values())} (" + _listed(self.rejected) + ")"
-        return line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,18 +56,20 @@ def pull(
     review: Project | None = None,
     data_dir: Path,
     states: Sequence[ProjectState] = (),
+    ignore: Collection[str] = (),
 ) -> PullResult:
     """Read the projects, fetch new images, write the snapshot below `data_dir` unless it is the one of the last pull.
 
-    `images` keeps its store below `data_dir` too; `states` are the projects' states just before, for the manifest. A
-    sample at fault is counted, reported and left out. Raises `ConfigError` where the projects do not belong together,
-    and lets the errors of Label Studio through; then nothing is written but images that were fetched whole.
+    `images` keeps its store below `data_dir` too; `states` are the projects' states just before, for the manifest. What
+    the annotators in `ignore` (as `user:7`) wrote is a machine's own, and no answer of anybody. A sample at fault is
+    counted, reported and left out. Raises `ConfigError` where the projects do not belong together, and lets the errors
+    of Label Studio through; then nothing is written but images that were fetched whole.
     """
     projects = _projects(labels, audit, review)
-    tally = _Tally()
+    tally = Tally()
     with exclusive_pull(data_dir) as folder, Staging(folder) as staging:
         for origin, project in projects:
-            _read(door, project, origin, staging, tally, labels_project_id=labels.project_id)
+            _read(door, project, origin, staging, tally, labels=labels, ignore=frozenset(ignore))
         for url, image in images.resolve(staging.urls()):
             staging.set_image(url, image)
         tally.linked = staging.link_by_image()
@@ -157,7 +130,14 @@ def check_same_classes(labels: Project, other: Project, *, role: Origin) -> None
 
 
 def _read(
-    door: TaskSource, project: Project, origin: Origin, staging: Staging, tally: "_Tally", *, labels_project_id: int
+    door: TaskSource,
+    project: Project,
+    origin: Origin,
+    staging: Staging,
+    tally: Tally,
+    *,
+    labels: Project,
+    ignore: Collection[str],
 ) -> None:
     field = project.control.image_field
     read = 0
@@ -166,13 +146,18 @@ def _read(
         if not _usable(task.sample_id):
             tally.reject("sample_id is too long or not text", where)
             continue
-        asked = task.data.get("push_key")
-        if origin == "review" and asked is not None and asked != push_key(labels_project_id, task.sample_id):
+        question: Question | None = Question()
+        if origin == "review":
+            question = read_question(task, labels_project_id=labels.project_id, classes=labels.control.classes)
+        if question is None:
             tally.reject("review task was asked for another labels project", where)
             continue
+        by_people = tuple(each for each in task.annotations if _is_a_persons(each, ignore))
         url = task.data.get(field)
-        staging.add(task, origin, url if isinstance(url, str) and url else None)
-        for annotation in task.annotations:
+        staging.add(
+            replace(task, annotations=by_people), origin, url if isinstance(url, str) and url else None, question
+        )
+        for annotation in by_people:
             tally.annotations[origin] += 1
             if annotation.kind == "unknown_class":
                 tally.reject("annotation names an unknown class", f"{where}: {str(annotation.label)[:80]!r}")
@@ -184,6 +169,11 @@ def _read(
     logger.info("project %r: %d tasks with annotations", project.title, read)
 
 
+def _is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
+    """Whether somebody said it: one that a machine wrote counts once a person has marked it as ground truth."""
+    return annotation.annotator not in ignore or annotation.ground_truth
+
+
 def _usable(sample_id: str) -> bool:
     try:
         return len(sample_id.encode()) <= _LONGEST_SAMPLE_ID
@@ -191,9 +181,7 @@ def _usable(sample_id: str) -> bool:
         return False
 
 
-def _write(
-    sample_id: str, said: list[Said], annotators: Collection[str], writer: SnapshotWriter, tally: "_Tally"
-) -> None:
+def _write(sample_id: str, said: list[Said], annotators: Collection[str], writer: SnapshotWriter, tally: Tally) -> None:
     for each in said:
         writer.add("labels", _label_row(sample_id, each))
     settled = settle(sample_id, said, annotators)
@@ -203,7 +191,7 @@ def _write(
     if settled.fate == "rejected":
         tally.reject(settled.reason, f"sample {sample_id[:80]!r}: {settled.particulars}")
     elif settled.row is not None:
-        writer.add("noisy" if settled.fate == "noisy" else "clean", settled.row)
+        writer.add(TABLE[settled.fate], settled.row)
 
 
 def _label_row(sample_id: str, said: Said) -> dict[str, Any]:
@@ -222,39 +210,10 @@ def _label_row(sample_id: str, said: Said) -> dict[str, Any]:
         "created_at": said.created_at,
         "updated_at": answer.updated_at,
         "origin": answer.origin,
+        "asked_as": answer.asked_as,
+        "suggestion": said.suggestion,
+        "asked_by_run": said.asked_by_run,
     }
-
-
-class _Tally:
-    """Counts while a pull runs."""
-
-    def __init__(self) -> None:
-        self.annotations = Counter[str](labels=0, audit=0, review=0)
-        self.samples = Counter[str](noisy=0, audit=0, review=0, unusable=0, not_sure=0, unlabelled=0, rejected=0)
-        self.notes = Counter[str]()
-        self.linked = 0
-        self.ground_truth = 0
-        self._rejected = Counter[str]()
-        self._examples: dict[str, list[str]] = {}
-
-    def reject(self, reason: str, where: str) -> None:
-        self._rejected[reason] += 1
-        examples = self._examples.setdefault(reason, [])
-        if len(examples) < _EXAMPLES:
-            examples.append(where)
-
-    def report(self) -> PullReport:
-        if self.ground_truth > 10 and self.ground_truth > self.samples["noisy"]:
-            # Label Studio marks every annotation that is imported with its task as ground truth unless told not to.
-            self.notes["samples marked as ground truth in the labels project are taken as audited"] = self.ground_truth
-        return PullReport(
-            annotations=dict(self.annotations),
-            samples=dict(self.samples),
-            linked_by_image=self.linked,
-            rejected=dict(self._rejected.most_common()),
-            examples={reason: tuple(examples) for reason, examples in self._examples.items()},
-            notes=dict(self.notes),
-        )
 
 
 def _tell(report: PullReport, snapshot: Snapshot, is_new: bool) -> None:
@@ -263,8 +222,3 @@ def _tell(report: PullReport, snapshot: Snapshot, is_new: bool) -> None:
         logger.warning("left out, %d × %s; for example %s", count, reason, report.examples[reason][0])
     for note, count in report.notes.items():
         logger.warning("%s (%d)", note, count)
-
-
-def _listed(counts: dict[str, int]) -> str:
-    first = [f"{count} × {reason}" for reason, count in list(counts.items())[:3]]
-    return ", ".join(first) + (", …" if len(counts) > 3 else "")

@@ -1,13 +1,22 @@
-"""What everything that was said of one sample comes to: a noisy row, a clean row, or neither and why."""
+"""What everything that was said of one sample comes to: a noisy row, a clean row, an undecided one, or none and why."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from pipeline.snapshot.consensus import Vote, consensus, decision, votes
+from pipeline.snapshot.consensus import Answer, Decided, Vote, consensus, considered, decide, latest, votes
 from pipeline.snapshot.staging import Said, TaskImage
 
-Fate = Literal["noisy", "audit", "review", "unusable", "not_sure", "unlabelled", "rejected"]
+Fate = Literal["noisy", "audit", "review", "disputed", "not_sure", "unusable", "unlabelled", "rejected"]
+TABLE: Mapping[Fate, str] = {
+    "noisy": "noisy",
+    "audit": "clean",
+    "review": "clean",
+    "disputed": "undecided",
+    "not_sure": "undecided",
+    "unusable": "undecided",
+}
+"""Which table the samples of a fate are rows of; the others are in none but `labels`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +25,7 @@ class Settled:
 
     fate: Fate
     row: dict[str, Any] | None = None
-    """Of `noisy.parquet` or `clean.parquet`; None for every other fate."""
+    """Of the fate's `TABLE`; None where it has none."""
     reason: str = ""
     """Why the sample is rejected, to be counted by."""
     particulars: str = ""
@@ -33,33 +42,34 @@ def settle(sample_id: str, said: Sequence[Said], annotators: Collection[str] = (
 
     An annotation of the audit project, of the review project, or marked as ground truth decides; all others of the
     labels project vote. So does a ground-truth annotation that one of the `annotators` made: an auditor has found it
-    right and marked it, and without it only the labels that were found wrong would be counted as given. A decided
-    sample is never noisy too, whatever the decision.
+    right and marked it, and without it only the labels that were found wrong would be counted as given. A sample that
+    people have looked at is never noisy again, whatever they made of it.
     """
     bulk = [each for each in said if each.answer.origin == "labels"]
     deciding = [each for each in said if each.answer.origin != "labels" or each.answer.ground_truth]
     cast = votes(each.answer for each in bulk if not each.answer.ground_truth or each.answer.annotator in annotators)
-    decided = decision(each.answer for each in deciding)
-    if decided is None:
+    decided = decide(each.answer for each in deciding)
+    if decided.answer is None:
         return _noisy(sample_id, [each.image for each in bulk], cast)
-    if decided.kind in ("unusable", "not_sure"):
-        return Settled(fate="unusable" if decided.kind == "unusable" else "not_sure")
 
-    seen = next(each.image for each in deciding if each.answer is decided)
+    seen = next(each.image for each in deciding if each.answer is decided.answer)
     images = _distinct([each.image for each in bulk])
     image = seen if seen.sha256 else (images[0] if len(images) == 1 else seen)
-    if image.sha256 is None:
-        return _rejected(seen)
     notes = []
     reviewed = [each.answer for each in deciding if each.answer.origin == "review" and each.answer.kind == "class"]
-    if decided.origin != "review" and any(answer.label != decided.label for answer in reviewed):
+    if decided.answer.origin != "review" and any(answer.label != decided.label for answer in reviewed):
         notes.append(AUDIT_OVER_REVIEW)
-    if any(other.sha256 != image.sha256 for other in images):
+    if image.sha256 is not None and any(other.sha256 != image.sha256 for other in images):
         # Two projects that number their samples independently: the auditor's label is right for the auditor's image,
         # and says nothing about the annotators' votes on another one.
         notes.append(DIFFERENT_IMAGE)
         cast = ()
-    provenance: Fate = "review" if decided.origin == "review" else "audit"
+    if decided.state != "class":
+        url = next((other.url for other in images if other.sha256 == image.sha256), image.url)
+        return _undecided(sample_id, decided, replace(image, url=url), cast, [each.answer for each in deciding], notes)
+    if image.sha256 is None:
+        return _rejected(seen)
+    provenance: Fate = "audit" if decided.drawn_at_random else "review"
     row = {
         "sample_id": sample_id,
         "image_sha256": image.sha256,
@@ -67,10 +77,35 @@ def settle(sample_id: str, said: Sequence[Said], annotators: Collection[str] = (
         "given_label": consensus(cast),
         "votes": _vote_rows(cast),
         "provenance": provenance,
-        "auditor": decided.annotator,
-        "audited_at": decided.updated_at,
+        "auditor": decided.answer.annotator,
+        "audited_at": decided.answer.updated_at,
     }
     return Settled(fate=provenance, row=row, notes=tuple(notes))
+
+
+def _undecided(
+    sample_id: str,
+    decided: Decided,
+    image: TaskImage,
+    cast: Sequence[Vote],
+    deciding: Sequence[Answer],
+    notes: Sequence[str],
+) -> Settled:
+    fate = decided.state
+    assert fate in ("disputed", "not_sure", "unusable")
+    row = {
+        "sample_id": sample_id,
+        "image_sha256": image.sha256,
+        "image_url": image.url,
+        "label": consensus(cast),
+        "votes": _vote_rows(cast),
+        "state": fate,
+        "answers": [
+            {"annotator": answer.annotator, "answer": answer.kind, "label": answer.label}
+            for answer in latest(considered(deciding))
+        ],
+    }
+    return Settled(fate=fate, row=row, notes=tuple(notes))
 
 
 def _noisy(sample_id: str, images: Sequence[TaskImage], cast: Sequence[Vote]) -> Settled:

@@ -18,13 +18,15 @@ from typing import Any, Self
 from pipeline.images.check import ImageError
 from pipeline.records import Annotation, Origin, Task
 from pipeline.snapshot.consensus import Answer
+from pipeline.snapshot.question import Question
 
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE url (digest BLOB PRIMARY KEY, url TEXT NOT NULL, sha256 TEXT, reason TEXT, problem TEXT) WITHOUT ROWID;
 CREATE TABLE task (
-    project_id INT, task_id INT, origin TEXT, sample_id TEXT, digest BLOB, PRIMARY KEY (project_id, task_id)
+    project_id INT, task_id INT, origin TEXT, sample_id TEXT, digest BLOB, asked_as TEXT, suggestion TEXT,
+    asked_by_run TEXT, PRIMARY KEY (project_id, task_id)
 ) WITHOUT ROWID;
 CREATE TABLE annotation (
     project_id INT, task_id INT, annotation_id INT, annotator TEXT, answer TEXT, label TEXT, ground_truth INT,
@@ -56,7 +58,8 @@ WHERE origin = 'labels' AND NOT ground_truth
 """
 _EVERYTHING = """
 SELECT sample_id, task.project_id, task.task_id, origin, annotation_id, annotator, answer, label, ground_truth,
-    was_cancelled, lead_time_s, created_at, updated_at, url, sha256, reason, problem
+    was_cancelled, lead_time_s, created_at, updated_at, url, sha256, reason, problem, asked_as, suggestion,
+    asked_by_run
 FROM task CROSS JOIN annotation USING (project_id, task_id) LEFT JOIN url USING (digest)
 ORDER BY sample_id, task.project_id, task.task_id, annotation_id
 """
@@ -85,6 +88,9 @@ class Said:
     lead_time_s: float | None
     created_at: datetime
     image: TaskImage
+    suggestion: str | None = None
+    """The class that was pre-selected on the screen; None where none was."""
+    asked_by_run: str | None = None
 
 
 class Staging:
@@ -102,7 +108,7 @@ class Staging:
     ) -> None:
         self._database.close()
 
-    def add(self, task: Task, origin: Origin, image_url: str | None) -> None:
+    def add(self, task: Task, origin: Origin, image_url: str | None, question: Question) -> None:
         """Keep a task and its annotations; one that comes twice (pages shift while people work) replaces itself."""
         digest = None
         if image_url is not None:
@@ -111,7 +117,16 @@ class Staging:
             self._database.execute("INSERT OR IGNORE INTO url (digest, url) VALUES (?, ?)", (digest, image_url))
         key = (task.project_id, task.task_id)
         self._database.execute(
-            "INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?, ?)", (*key, origin, task.sample_id, digest)
+            "INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *key,
+                origin,
+                task.sample_id,
+                digest,
+                question.asked_as,
+                question.suggestion,
+                question.asked_by_run,
+            ),
         )
         self._database.execute("DELETE FROM annotation WHERE project_id = ? AND task_id = ?", key)
         self._database.executemany(
@@ -169,7 +184,8 @@ def _row(task: Task, annotation: Annotation) -> tuple[Any, ...]:
 
 def _said(row: tuple[Any, ...]) -> Said:
     (_, project_id, task_id, origin, annotation_id, annotator, answer, label, ground_truth) = row[:9]
-    (was_cancelled, lead_time_s, created_at, updated_at, url, sha256, reason, problem) = row[9:]
+    (was_cancelled, lead_time_s, created_at, updated_at, url, sha256, reason, problem) = row[9:17]
+    (asked_as, suggestion, asked_by_run) = row[17:]
     return Said(
         project_id=project_id,
         task_id=task_id,
@@ -181,6 +197,7 @@ def _said(row: tuple[Any, ...]) -> Said:
             updated_at=datetime.fromisoformat(updated_at),
             origin=origin,
             ground_truth=bool(ground_truth),
+            asked_as=asked_as,
         ),
         was_cancelled=bool(was_cancelled),
         lead_time_s=lead_time_s,
@@ -191,6 +208,8 @@ def _said(row: tuple[Any, ...]) -> Said:
             reason=reason or ("" if sha256 else "task has no image"),
             problem=problem or "",
         ),
+        suggestion=suggestion,
+        asked_by_run=asked_by_run,
     )
 
 

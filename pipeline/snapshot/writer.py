@@ -54,7 +54,7 @@ def exclusive_pull(data_dir: Path) -> Iterator[Path]:
 
 
 class SnapshotWriter:
-    """One snapshot in the making: `add` rows to its three tables, then `finish`.
+    """One snapshot in the making: `add` rows to its tables, then `finish`.
 
     Memory holds one row group of each table. Leaving the `with` block without `finish` leaves no snapshot.
     """
@@ -82,10 +82,10 @@ class SnapshotWriter:
         self._files.close()
 
     def add(self, table: str, row: Mapping[str, Any]) -> None:
-        """Append one row, given as a value for each column, to `labels`, `noisy` or `clean`."""
+        """Append one row, given as a value for each column, to the table of that name."""
         self._digests[table].update(_canonical(row))
         self._rows[table] += 1
-        if table != "labels":
+        if table in ("noisy", "clean"):
             self._per_class[row.get("provenance", "noisy")][row["label"]] += 1
         pending = self._pending[table]
         pending.append(row)

@@ -1,14 +1,15 @@
 """The queue asks every question once, however answers get lost."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from pipeline.errors import DataError, ServiceError, ServiceUnavailable
-from pipeline.queue import QUEUE_MODEL_VERSION, payload_of, push, push_key
-from pipeline.records import LabelControl, Project, ReviewTask
+from pipeline.queue import MOST_TIE_BREAKS, QUEUE_MODEL_VERSION, kinds_of_key, payload_of, push, push_key
+from pipeline.records import UNSHOWN, AskedAs, LabelControl, Project, ReviewTask
 from pipeline.review_screen import TASK_VARIABLES
 
 CONTROL = LabelControl(name="label", to_name="image", image_field="image", classes=("cat", "dog"))
@@ -24,8 +25,10 @@ def question(number: int, **changes: Any) -> ReviewTask:
         model_label="dog",
         confidence=0.9,
         reason="the model says otherwise",
-        priority=number / 100,
+        priority=0.5,
         model_version="3",
+        run_key="run-1",
+        rank=number / 100,
     )
     return replace(task, **changes)
 
@@ -130,12 +133,11 @@ def test_a_refusal_is_not_tried_again() -> None:
     assert door.imports == [1]
 
 
-def test_highest_priority_is_sent_first_and_scored_lowest() -> None:
+def test_the_lowest_rank_is_sent_first_and_scored_lowest() -> None:
     door = MemoryDoor()
-    push(door, REVIEW, [question(i) for i in (3, 50, 7)], limit=2)
-    assert [task["data"]["sample_id"] for task in door.tasks] == ["s50", "s7"]
-    scores = [task["predictions"][0]["score"] for task in door.tasks]
-    assert scores == pytest.approx([0.5, 0.93])
+    push(door, REVIEW, [question(50), question(3, asked_as="audit"), question(7)], limit=2)
+    assert [task["data"]["sample_id"] for task in door.tasks] == ["s3", "s7"]
+    assert [task["predictions"][0]["score"] for task in door.tasks] == [0.03, 0.07]
 
 
 def test_the_limit_counts_new_questions_only() -> None:
@@ -167,6 +169,8 @@ def test_the_same_question_twice_is_asked_once() -> None:
         {"confidence": 1.2},
         {"confidence": float("nan")},
         {"priority": -0.1},
+        {"rank": 1.5},
+        {"rank": float("nan"), "asked_as": "audit"},
         {"image_url": ""},
         {"push_key": ""},
     ],
@@ -180,13 +184,54 @@ def test_one_bad_question_stops_the_push_before_anything_is_sent(changes: dict[s
 
 def test_the_payload_holds_what_the_screen_shows() -> None:
     payload = payload_of(question(1, extra={"image": "ours wins", "batch": "b1"}), REVIEW)
+    data = payload["data"]
+    assert set(TASK_VARIABLES) <= set(data)
+    assert data["image"] == "/data/upload/1.png"
+    assert data["batch"] == "b1"
+    assert (data["asked_as"], data["asked_by_run"], data["model_label"]) == ("targeted", "run-1", "dog")
+    [prediction] = payload["predictions"]
+    assert prediction["model_version"] == QUEUE_MODEL_VERSION
+    assert prediction["result"][0]["value"] == {"choices": ["dog"]}
+
+
+@pytest.mark.parametrize("kind", get_args(AskedAs))
+def test_every_kind_of_question_fills_the_screen_and_has_its_place(kind: AskedAs) -> None:
+    payload = payload_of(question(30, asked_as=kind), REVIEW)
     assert set(TASK_VARIABLES) <= set(payload["data"])
-    assert payload["data"]["image"] == "/data/upload/1.png"
-    assert payload["data"]["batch"] == "b1"
-    assert payload["predictions"][0]["model_version"] == QUEUE_MODEL_VERSION
+    assert payload["data"]["asked_as"] == kind
+    assert [prediction["score"] for prediction in payload["predictions"]] == [0.3]
 
 
-def test_push_keys_tell_projects_and_samples_apart() -> None:
+@pytest.mark.parametrize("kind", sorted(UNSHOWN))
+def test_a_question_that_is_to_lead_nobody_says_nothing_of_what_the_model_or_annotators_think(kind: AskedAs) -> None:
+    told = {"current_label": "SECRET", "model_label": "dog", "model_version": "SECRET", "reason": "SECRET"}
+    references = ("/data/SECRET.png",)
+    payload = payload_of(question(1, asked_as=kind, references=references, **told), REVIEW)
+    assert "SECRET" not in json.dumps(payload)
+    assert payload["predictions"][0]["result"] == []
+    unlike = question(1, asked_as=kind, current_label="dog", model_label="", confidence=0.0, priority=0.9)
+    assert payload_of(unlike, REVIEW) == payload
+
+
+def test_a_tie_break_has_no_suggestion_to_select() -> None:
+    payload = payload_of(question(1, asked_as="tie_break", model_label="", confidence=0.0), REVIEW)
+    assert payload["predictions"][0]["result"] == []
+    assert not {"model_label", "confidence"} & set(payload["data"])
+
+
+def test_push_keys_tell_projects_samples_and_questions_apart() -> None:
     keys = {push_key(1, "a"), push_key(2, "a"), push_key(1, "b"), push_key(11, ""), push_key(1, "1")}
-    assert len(keys) == 5
-    assert push_key(1, "a") == push_key(1, "a")
+    keys |= {push_key(1, "a", asked) for asked in ("recheck", "tie_break/1", "tie_break/2")}
+    assert len(keys) == 8
+    assert push_key(1, "a") == push_key(1, "a", "") == "03a95b5f06d98dcab602707b"
+
+
+def test_a_key_says_which_kinds_of_question_it_stands_for() -> None:
+    def kinds(asked: str) -> set[str]:
+        return set(kinds_of_key(push_key(1, "a", asked), 1, "a"))
+
+    assert kinds("") == {"audit", "check", "targeted"}
+    assert kinds("recheck") == {"recheck"}
+    assert kinds("tie_break/1") == kinds(f"tie_break/{MOST_TIE_BREAKS}") == {"tie_break"}
+    assert kinds("tie_break/0") == kinds(f"tie_break/{MOST_TIE_BREAKS + 1}") == kinds("else") == set()
+    assert kinds_of_key(push_key(1, "a"), 2, "a") == kinds_of_key(push_key(1, "a"), 1, "b") == frozenset()

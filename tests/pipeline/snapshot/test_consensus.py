@@ -1,4 +1,4 @@
-"""Consensus is a majority of latest answers, ties to the most recent; decisions take audits before reviews."""
+"""Consensus is a majority of latest answers, ties to the most recent."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.snapshot.consensus import Answer, consensus, decision, votes
+from pipeline.snapshot.consensus import Answer, consensus, votes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -80,32 +80,3 @@ def test_consensus_depends_on_no_order_and_is_a_most_voted_label(given_answers: 
     assert (label is None) == (not cast)
     if label is not None:
         assert counts[label] == max(counts.values())
-
-
-def test_an_audit_stands_against_a_later_review() -> None:
-    audit, review = answer(1, label="cat", origin="audit"), answer(2, label="dog", minute=9, origin="review")
-    assert decision([audit, review]) is audit
-
-
-def test_the_newest_audit_and_the_newest_review_stand() -> None:
-    old, new = answer(1, origin="audit"), answer(2, "user:2", "dog", 1, origin="audit")
-    assert decision([new, old]) is new
-    old, new = answer(1, origin="review"), answer(2, "user:2", "dog", 1, origin="review")
-    assert decision([new, old]) is new
-
-
-def test_an_audit_that_is_not_sure_lets_a_review_speak() -> None:
-    unsure = answer(1, label=None, kind="not_sure", origin="audit")
-    review = answer(2, label="dog", origin="review")
-    assert decision([unsure, review]) is review
-    assert decision([unsure]) is unsure
-
-
-def test_ground_truth_of_the_labels_project_decides_as_an_audit_does() -> None:
-    truth = answer(1, origin="labels", ground_truth=True)
-    assert decision([truth, answer(2, label="dog", minute=5, origin="review")]) is truth
-
-
-def test_skipped_empty_and_unknown_answers_decide_nothing() -> None:
-    for kind in ("skipped", "empty", "unknown_class"):
-        assert decision([answer(1, label=None, kind=kind, origin="review")]) is None

@@ -45,15 +45,30 @@ def clean(sample_id: str, label: str = "cat", provenance: str = "audit", time: d
     }
 
 
+def undecided(sample_id: str, state: str = "disputed") -> dict[str, Any]:
+    return {
+        "sample_id": sample_id,
+        "image_sha256": None,
+        "image_url": "/e",
+        "label": None,
+        "votes": [],
+        "state": state,
+        "answers": [
+            {"annotator": "user:1", "answer": "class", "label": "cat"},
+            {"annotator": "user:2", "answer": "unusable", "label": None},
+        ],
+    }
+
+
 def write(data_dir: Path, rows: list[dict[str, Any]], classes: tuple[str, ...] = CLASSES) -> tuple[Snapshot, bool]:
     with exclusive_pull(data_dir) as folder, SnapshotWriter(folder / "snapshot", classes) as writer:
         for row in rows:
-            writer.add("clean" if "provenance" in row else "noisy", row)
+            writer.add("clean" if "provenance" in row else "undecided" if "state" in row else "noisy", row)
         return writer.finish(data_dir, rejected={"image host answered 404": 2}, projects=(), states=())
 
 
 def test_a_snapshot_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    rows = [noisy("a"), noisy("b", "dog"), clean("c"), clean("d", "dog", "review")]
+    rows = [noisy("a"), noisy("b", "dog"), clean("c"), clean("d", "dog", "review"), undecided("e")]
     snapshot, is_new = write(tmp_path, rows)
     assert is_new
     assert snapshot.path == tmp_path / "snapshots" / snapshot.snapshot_id
@@ -62,16 +77,18 @@ def test_a_snapshot_reads_back_as_it_was_written(tmp_path: Path) -> None:
         "labels.parquet",
         "manifest.json",
         "noisy.parquet",
+        "undecided.parquet",
     ]
     again = open_snapshot(snapshot.path)
     assert again == snapshot
-    assert again.manifest.rows == {"labels": 0, "noisy": 2, "clean": 2}
+    assert again.manifest.rows == {"labels": 0, "noisy": 2, "clean": 2, "undecided": 1}
     assert again.manifest.noisy_per_class == {"cat": 1, "dog": 1}
     assert again.manifest.audit_per_class == {"cat": 1, "dog": 0}
     assert again.manifest.review_per_class == {"cat": 0, "dog": 1}
     assert again.manifest.rejected == {"image host answered 404": 2}
     assert pq.read_table(again.noisy_path).to_pylist() == rows[:2]
-    assert pq.read_table(again.clean_path).to_pylist() == rows[2:]
+    assert pq.read_table(again.clean_path).to_pylist() == rows[2:4]
+    assert pq.read_table(again.undecided_path).to_pylist() == rows[4:]
     assert pq.read_schema(again.clean_path).equals(CLEAN)
 
 
@@ -96,6 +113,7 @@ def test_a_time_is_the_same_in_every_zone(tmp_path: Path) -> None:
         [noisy("b")],
         [noisy("a"), noisy("b")],
         [noisy("a"), clean("c")],
+        [noisy("a"), undecided("c")],
         [clean("a")],
         [],
         [noisy("a") | {"votes": []}],
@@ -167,7 +185,7 @@ def test_two_pulls_into_one_folder_take_turns(tmp_path: Path) -> None:
         (lambda path: (path / "manifest.json").write_text("[]"), "damaged"),
         (lambda path: edit(path, schema_version=99), "schema version 99"),
         (lambda path: edit(path, snapshot_id="../../etc"), "no snapshot id"),
-        (lambda path: edit(path, rows={"labels": 0, "noisy": 5, "clean": 0}), "1 rows"),
+        (lambda path: edit(path, rows={"labels": 0, "noisy": 5, "clean": 0, "undecided": 0}), "1 rows"),
         (lambda path: edit(path, classes="cat"), "classes"),
     ],
 )

@@ -1,0 +1,68 @@
+"""What a review task's data says of its question is believed as far as it can be true, and no further."""
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.queue import push_key
+from pipeline.records import UNSHOWN, AskedAs, Task
+from pipeline.snapshot.question import Question, read_question
+
+CLASSES = ("cat", "dog")
+
+
+def read(**data: Any) -> Question | None:
+    task = Task(task_id=5, project_id=3, data={"sample_id": "s1", **data})
+    return read_question(task, labels_project_id=1, classes=CLASSES)
+
+
+def key(asked: str = "") -> str:
+    return push_key(1, "s1", asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [("", "audit"), ("", "check"), ("", "targeted"), ("tie_break/2", "tie_break"), ("recheck", "recheck")],
+)
+def test_our_own_questions_are_read_back(asked: str, kind: AskedAs) -> None:
+    found = read(push_key=key(asked), asked_as=kind, asked_by_run="0123abcd-9f", model_label="dog")
+    suggestion = None if kind in UNSHOWN else "dog"
+    assert found == Question(asked_as=kind, suggestion=suggestion, asked_by_run="0123abcd-9f")
+
+
+def test_a_task_that_people_made_is_no_question_of_ours() -> None:
+    assert read(asked_as="audit", model_label="dog", asked_by_run="x") == Question()
+
+
+@pytest.mark.parametrize("foreign", [push_key(2, "s1"), push_key(1, "s2"), "", "x" * 10**6, 7, ["a"], {"a": 1}, False])
+def test_a_key_that_is_none_of_ours_makes_the_task_somebody_elses(foreign: Any) -> None:
+    assert read(push_key=foreign, asked_as="audit") is None
+
+
+@pytest.mark.parametrize(("asked", "claimed"), [("recheck", "audit"), ("tie_break/1", "audit"), ("", "tie_break")])
+def test_a_kind_that_the_key_does_not_stand_for_is_unknown(asked: str, claimed: str) -> None:
+    found = read(push_key=key(asked), asked_as=claimed)
+    assert found is not None
+    assert found.asked_as is None
+
+
+def test_questions_of_before_the_kinds_had_names_were_suggestions() -> None:
+    assert read(push_key=key(), model_label="dog") == Question(suggestion="dog")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(["asked_as", "model_label", "asked_by_run"]), json_values | st.text(max_size=300))
+def test_whatever_somebody_writes_there_is_bounded_and_known(field: str, value: Any) -> None:
+    found = read(**{"push_key": key(), "asked_as": "targeted", field: value})
+    assert found is not None
+    assert found.asked_as in (None, *get_args(AskedAs))
+    assert found.suggestion in (None, *CLASSES)
+    assert found.asked_by_run is None or (len(found.asked_by_run) <= 100 and found.asked_by_run.isascii())
