@@ -98,6 +98,7 @@ def candidates(scores: pa.Table, image_urls: Mapping[str, str]) -> Iterator[Cand
             model_label=row["model_label"],
             model_label_probability=row["model_label_probability"],
             confidence=row["confidence"],
+            error_probability=row["error_probability"],
             decision=row["decision"],
             priority=row["priority"],
             model_version=row["model_version"],

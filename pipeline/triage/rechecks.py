@@ -1,0 +1,57 @@
+"""Decisions of people that the model contradicts, for a second person; asked on demand only."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pipeline.records import ReviewTask
+from pipeline.triage.reasons import recheck_reason
+
+Contradiction = Mapping[str, Any]
+"""One decision: `sample_id, image_url, label, provenance, auditor, model_label, probability` (of `model_label`), and
+where known `model_version`."""
+
+
+def recheck_tasks(
+    rows: Iterable[Contradiction],
+    n: int,
+    *,
+    key: Callable[[str, str], str],
+    asked: Iterable[str] = (),
+    references: Mapping[str, tuple[str, ...]] | None = None,
+    run_key: str = "",
+) -> tuple[ReviewTask, ...]:
+    """Questions about the `n` reviewed decisions that the model contradicts most, those never rechecked before.
+
+    Audited decisions are not among them: the model may not choose which of its own measures are measured again
+    (`contradicted_audits` lists them for the auditor).
+    """
+    known = frozenset(asked)
+    chosen = [row for row in _strongest_first(rows, "review") if key(row["sample_id"], "recheck") not in known][:n]
+    return tuple(
+        ReviewTask(
+            push_key=key(row["sample_id"], "recheck"),
+            sample_id=row["sample_id"],
+            image_url=row["image_url"],
+            asked_as="recheck",
+            current_label=row["label"],
+            model_label=row["model_label"],
+            confidence=row["probability"],
+            reason=recheck_reason(label=row["label"], model_label=row["model_label"], probability=row["probability"]),
+            priority=row["probability"],
+            model_version=row.get("model_version", ""),
+            run_key=run_key,
+            rank=place / len(chosen),
+            references=tuple((references or {}).get(row["model_label"], ())),
+        )
+        for place, row in enumerate(chosen)
+    )
+
+
+def contradicted_audits(rows: Iterable[Contradiction]) -> list[Contradiction]:
+    """Audited decisions that the model contradicts, the most strongly contradicted first: for an auditor to read."""
+    return _strongest_first(rows, "audit")
+
+
+def _strongest_first(rows: Iterable[Contradiction], provenance: str) -> list[Contradiction]:
+    found = [row for row in rows if row["provenance"] == provenance and row["model_label"] != row["label"]]
+    return sorted(found, key=lambda row: (-row["probability"], row["sample_id"]))
