@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -21,6 +21,7 @@ from pipeline import loop
 from pipeline.errors import FastenError, ServiceUnavailable
 from pipeline.orchestrator import flow_run_url
 from pipeline.parent_watch import watch_parent
+from pipeline.records import Mode
 from pipeline.settings import Settings, load_settings
 
 logger = logging.getLogger("pipeline.flow")
@@ -81,11 +82,16 @@ def fasten(
     audit_project: int | str | None = None,
     review_project: int | str | None = None,
     force: bool = False,
+    mode: Mode | None = None,
+    reviews: int | None = None,
+    minutes: float | None = None,
+    rho: float | Literal["auto"] | None = None,
 ) -> State[Any]:
     """One round of the loop.
 
-    The projects (ids or titles) override the settings. Ends `Skipped` where nothing has changed since the last round
-    that was completed with the same configuration, unless `force`.
+    What is given overrides the settings: the projects (ids or titles), `mode`, the most `reviews` or `minutes` of
+    reviewers' work that may wait, `rho`. Ends `Skipped` where nothing has changed since the last round that was
+    completed with the same configuration, unless `force`.
     """
     for name in ("pipeline", "fasten_model"):  # Prefect shows no more of them than their level lets through
         logging.getLogger(name).setLevel(logging.INFO)
@@ -93,7 +99,13 @@ def fasten(
         watch_parent()
     try:
         settings = load_settings(
-            labels_project=labels_project, audit_project=audit_project, review_project=review_project
+            labels_project=labels_project,
+            audit_project=audit_project,
+            review_project=review_project,
+            mode=mode,
+            queue_size=reviews,
+            review_minutes=minutes,
+            rho=rho,
         )
         return _round(settings, force=force)
     except FastenError as error:

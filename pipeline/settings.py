@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     """Share of the changed labels that are to be right: ρ is chosen for it. Where the model is less sure than that of a
     label it leaves alone, a person is asked."""
     rho: float | None = Field(default=None, ge=0)
-    """Probability from which a label is changed without asking (ρ), fixed by hand; chosen by training unless given."""
+    """Probability from which a label counts as relabeled (ρ), fixed by hand; `auto` or nothing: chosen by training."""
     noisy_loss_weight: float | None = Field(default=None, ge=0)
     """Weight λ of the noisy head's loss; the method's unless given (0, and 0.5 for `paper`)."""
     horizontal_flip: bool | None = None
@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         if parts.username or parts.password:
             raise ValueError("must hold no user name or password")
         return value.rstrip("/")
+
+    @field_validator("rho", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return None if value == "auto" else value
 
     @field_validator("labels_project", "audit_project", "review_project", mode="before")
     @classmethod

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import DataError
 from pipeline.records import LabelControl, ProjectState
+from pipeline.schema import SCHEMA_VERSION
 from pipeline.settings import Settings
 
 T = TypeVar("T")
@@ -48,6 +49,9 @@ class ReviewQueue:
     """What FASTEN_REVIEW_PROJECT said when it was found or made; empty for the title of our own choice."""
     project_id: int
 
+
+_OF_THE_QUEUE = ("mode", "queue_size", "review_minutes", "overlap", "audit_share", "check_share", "class_floor")
+"""Settings that decide what people are asked, and not what is learnt."""
 
 _COMPLETED = TypeAdapter(Completed)
 _REVIEW_QUEUE = TypeAdapter(ReviewQueue)
@@ -125,7 +129,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def fingerprint(states: Mapping[str, ProjectState], control: LabelControl) -> str:
-    """Equal where nothing in the projects (by role) has changed, nor how the labels project's answers are read.
+    """Equal where nothing in the projects (by role) has changed, nor how its labels are read and kept.
 
     A review project that nobody has answered in counts as none: creating it and filling it are our own doing.
     """
@@ -134,7 +138,7 @@ def fingerprint(states: Mapping[str, ProjectState], control: LabelControl) -> st
         for role, state in sorted(states.items())
         if role != "review" or state.annotations
     }
-    return _digest({**seen, "control": asdict(control)})
+    return _digest({**seen, "control": asdict(control), "schema_version": SCHEMA_VERSION})
 
 
 def config_digest(settings: Settings) -> str:
@@ -142,7 +146,7 @@ def config_digest(settings: Settings) -> str:
     return _digest(
         {
             **_training(settings),
-            "queue_size": settings.queue_size,
+            **{name: getattr(settings, name) for name in _OF_THE_QUEUE},
             "images": asdict(settings.images),
             "review_project": settings.review_project,
         }
@@ -163,6 +167,7 @@ def _training(settings: Settings) -> dict[str, Any]:
         "holdout": settings.holdout,
         "rho": settings.rho,
         "target_precision": settings.target_precision,
+        "certainty": settings.certainty,
         "version": version("fasten"),
     }
 

@@ -9,11 +9,19 @@ from rich.table import Table
 
 from pipeline.cli.console import out, printable, say
 from pipeline.errors import ConfigError, FastenError
+from pipeline.records import Mode
 from pipeline.settings import Settings, load_settings
 
 Labels = Annotated[str | None, typer.Option("--labels-project", help="Id or title; else FASTEN_LABELS_PROJECT.")]
 Audit = Annotated[str | None, typer.Option("--audit-project", help="Id or title; else FASTEN_AUDIT_PROJECT.")]
 Review = Annotated[str | None, typer.Option("--review-project", help="Id or title; else FASTEN_REVIEW_PROJECT.")]
+Reviews = Annotated[
+    int | None, typer.Option(min=0, metavar="N", help="The most answers that may wait; else FASTEN_QUEUE_SIZE.")
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(min=0, help="The most minutes of reviewers' work that may wait; else FASTEN_REVIEW_MINUTES."),
+]
 
 
 def retrain(
@@ -21,17 +29,35 @@ def retrain(
     audit: Audit = None,
     review: Review = None,
     force: Annotated[bool, typer.Option("--force", help="Also where nothing is new.")] = False,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(metavar="MODE", help="suggest: only people change labels. auto: so does what reaches ρ."),
+    ] = None,
+    reviews: Reviews = None,
+    minutes: Minutes = None,
+    rho: Annotated[
+        str | None, typer.Option(metavar="RHO", help="A probability such as 0.8, or auto; else FASTEN_RHO.")
+    ] = None,
 ) -> None:
     """Run one round here and now: pull, train, score, triage, push.
 
     The flow `fasten`, as `prefect deployment run fasten/retrain` runs it, but in this process and without a worker.
     """
-    settings = load_settings()
+    settings = load_settings(mode=mode, queue_size=reviews, review_minutes=minutes, rho=rho)
     if settings.prefect_api_url is None:  # Prefect would start a server of its own below the user's home
         raise ConfigError("no Prefect is set: run `fasten up`, or set FASTEN_PREFECT_API_URL")
     from pipeline.orchestrator import run_in_process
 
-    parameters = {"labels_project": labels, "audit_project": audit, "review_project": review, "force": force}
+    parameters = {
+        "labels_project": labels,
+        "audit_project": audit,
+        "review_project": review,
+        "force": force,
+        "mode": mode,
+        "reviews": reviews,
+        "minutes": minutes,
+        "rho": rho if rho in (None, "auto") else float(rho),
+    }
     state = run_in_process(parameters, api_url=settings.prefect_api_url)
     if not state.is_completed():
         raise FastenError(state.message or f"the flow ended {state.name}")

@@ -32,7 +32,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_retrain_runs_the_flow_with_its_options_and_says_how_it_ended(asked: dict[str, Any]) -> None:
-    result = runner.invoke(app, ["retrain", "--labels-project", "7", "--review-project", "r", "--force"])
+    options = ["--labels-project", "7", "--review-project", "r", "--force", "--mode", "auto"]
+    result = runner.invoke(app, ["retrain", *options, "--reviews", "50", "--minutes", "7.5", "--rho", "0.8"])
     assert (result.exit_code, result.stdout) == (0, "Skipped: nothing [new]\n")
     assert asked["api_url"] == "http://127.0.0.1:4200/api"
     assert asked["parameters"] == {
@@ -40,7 +41,32 @@ def test_retrain_runs_the_flow_with_its_options_and_says_how_it_ended(asked: dic
         "audit_project": None,
         "review_project": "r",
         "force": True,
+        "mode": "auto",
+        "reviews": 50,
+        "minutes": 7.5,
+        "rho": 0.8,
     }
+
+
+@pytest.mark.parametrize(("rho", "handed_on"), [("auto", "auto"), (None, None)])
+def test_rho_may_be_left_to_training(asked: dict[str, Any], rho: str | None, handed_on: str | None) -> None:
+    result = runner.invoke(app, ["retrain", *(["--rho", rho] if rho else [])])
+    assert result.exit_code == 0, result.output
+    assert asked["parameters"]["rho"] == handed_on
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--rho", "often"], "setting rho (FASTEN_RHO, or rho in fasten.toml)"),
+        (["--mode", "bold"], "'bold' is not one of 'suggest', 'auto'"),
+    ],
+)
+def test_a_wrong_option_is_one_line_before_anything_runs(asked: dict[str, Any], options: list[str], says: str) -> None:
+    result = runner.invoke(app, ["retrain", *options])
+    assert result.exit_code != 0
+    assert says in " ".join(result.stderr.replace("│", " ").split())
+    assert "parameters" not in asked
 
 
 @pytest.mark.parametrize(
