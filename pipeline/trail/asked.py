@@ -49,7 +49,7 @@ def _row(task: ReviewTask, run_key: str, at: datetime) -> dict[str, Any]:
         "sample_id": task.sample_id,
         "asked_as": task.asked_as,
         "current_label": task.current_label,
-        "suggestion": None if task.asked_as in UNSHOWN else task.model_label,
+        "suggestion": None if task.asked_as in UNSHOWN else task.model_label or None,
         "confidence": task.confidence,
         "reason": task.reason,
         "rank": task.rank,
