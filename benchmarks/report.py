@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from benchmarks.measures import Mean, mean_with_interval
 from benchmarks.results import Row
@@ -70,7 +71,7 @@ def markdown(title: str, rows: Sequence[Row], settings: Sequence[str]) -> str:
     settings: lines that say how the rows were made.
     """
     good = [row for row in rows if row.error is None]
-    parts = [f"# {title}", *settings, *_made(rows), LEGEND]
+    parts = [f"# {title}", *settings, *made_lines(rows), LEGEND]
     cells = unique(cell_of(row) for row in good)
     if len(cells) > 1:
         for column in (ACCURACY, LABELS):
@@ -123,7 +124,19 @@ def table(head: Sequence[str], body: Iterable[Sequence[str]], *, texts: Sequence
     )
 
 
-def _made(rows: Sequence[Row]) -> list[str]:
+class Made(Protocol):
+    """A row that knows where it was made."""
+
+    @property
+    def machine(self) -> str:
+        """`benchmarks.machine.hardware_line`."""
+
+    @property
+    def code(self) -> str:
+        """`benchmarks.machine.code_line`."""
+
+
+def made_lines(rows: Sequence[Made]) -> list[str]:
     """The machines, one a line, each with the commits and the first and last moment of its rows."""
     lines = []
     for machine in unique(row.machine for row in rows if row.machine):
