@@ -28,7 +28,8 @@ CHUNK = 1000
 SETTLE_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 """Pauses between look-ups after a lost answer, while the server may still be committing."""
 _ONCE: frozenset[AskedAs] = frozenset({"audit", "check", "targeted"})
-_TIE_BREAKS: frozenset[AskedAs] = frozenset({"tie_break"})
+_AGAIN: frozenset[AskedAs] = frozenset({"tie_break", "audit"})
+"""After answers that decide nothing. A sample that was drawn at random is asked about as before: nothing is shown."""
 _RECHECKS: frozenset[AskedAs] = frozenset({"recheck"})
 MOST_TIE_BREAKS = 20
 """A sample is not asked about more often than that."""
@@ -78,7 +79,7 @@ def kinds_of_key(key: str, labels_project_id: int, sample_id: str) -> frozenset[
     if key == push_key(labels_project_id, sample_id, "recheck"):
         return _RECHECKS
     if any(key == push_key(labels_project_id, sample_id, f"tie_break/{n}") for n in range(1, MOST_TIE_BREAKS + 1)):
-        return _TIE_BREAKS
+        return _AGAIN
     return frozenset()
 
 

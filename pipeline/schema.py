@@ -63,6 +63,7 @@ CLEAN = pa.schema(
     [
         _required("sample_id", pa.string()),
         _required("image_sha256", pa.string()),
+        pa.field("image_url", pa.string()),
         _required("label", pa.string()),
         pa.field("given_label", pa.string()),
         _required("votes", _VOTES),
@@ -72,7 +73,8 @@ CLEAN = pa.schema(
     ]
 )
 """One row per sample a person has decided. `provenance` is `audit` (drawn at random: may estimate) or `review` (shown
-because the model was unsure: may only train). `given_label` is what the annotators had said, where they had."""
+because the model was unsure: may only train). `given_label` is what the annotators had said, where they had;
+`image_url` the image as the labels project names it, null where it has no such image."""
 
 UNDECIDED = pa.schema(
     [

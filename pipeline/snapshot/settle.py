@@ -64,15 +64,17 @@ def settle(sample_id: str, said: Sequence[Said], annotators: Collection[str] = (
         # and says nothing about the annotators' votes on another one.
         notes.append(DIFFERENT_IMAGE)
         cast = ()
+    url = next((other.url for other in images if other.sha256 == image.sha256), None)
     if decided.state != "class":
-        url = next((other.url for other in images if other.sha256 == image.sha256), image.url)
-        return _undecided(sample_id, decided, replace(image, url=url), cast, [each.answer for each in deciding], notes)
+        image = replace(image, url=url or image.url)
+        return _undecided(sample_id, decided, image, cast, [each.answer for each in deciding], notes)
     if image.sha256 is None:
         return _rejected(seen)
     provenance: Fate = "audit" if decided.drawn_at_random else "review"
     row = {
         "sample_id": sample_id,
         "image_sha256": image.sha256,
+        "image_url": url,
         "label": decided.label,
         "given_label": consensus(cast),
         "votes": _vote_rows(cast),

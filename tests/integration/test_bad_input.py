@@ -285,7 +285,7 @@ def test_a_bad_sample_is_counted_reported_and_left_out(bench: Bench, told: list[
     assert state.name == "Completed", state.message
     [snapshots] = loop.data_folder.glob("*/snapshots")
     [snapshot] = [open_snapshot(path) for path in snapshots.iterdir()]
-    assert snapshot.manifest.rows == {"labels": 20 + 2 * 8 + len(bad), "noisy": 20, "clean": 8}
+    assert snapshot.manifest.rows == {"labels": 20 + 2 * 8 + len(bad), "noisy": 20, "clean": 8, "undecided": 0}
     assert snapshot.manifest.rejected == {
         "annotation names an unknown class": 1,
         "image host answered 404": 1,

@@ -97,6 +97,7 @@ def test_reviewers_take_the_queue_in_its_order(door: LabelStudio, dataset: DemoD
             confidence=0.7,
             reason="the model is unsure",
             priority=priorities[sample.sample_id],
+            rank=1 - priorities[sample.sample_id],
             model_version="1",
         )
         for sample in dataset.samples[:8]

@@ -232,6 +232,6 @@ def test_a_key_says_which_kinds_of_question_it_stands_for() -> None:
 
     assert kinds("") == {"audit", "check", "targeted"}
     assert kinds("recheck") == {"recheck"}
-    assert kinds("tie_break/1") == kinds(f"tie_break/{MOST_TIE_BREAKS}") == {"tie_break"}
+    assert kinds("tie_break/1") == kinds(f"tie_break/{MOST_TIE_BREAKS}") == {"tie_break", "audit"}
     assert kinds("tie_break/0") == kinds(f"tie_break/{MOST_TIE_BREAKS + 1}") == kinds("else") == set()
     assert kinds_of_key(push_key(1, "a"), 2, "a") == kinds_of_key(push_key(1, "a"), 1, "b") == frozenset()

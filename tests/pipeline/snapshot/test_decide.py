@@ -149,9 +149,9 @@ def test_the_same_person_saying_it_again_changes_nothing(answers: list[Answer]) 
     newest: dict[tuple[str, str], Answer] = {}
     for one in sorted(speaking(answers), key=lambda one: one.recency):
         newest[one.annotator, one.origin] = one
-    again = [replace(one, annotation_id=10**7 + i, updated_at=one.updated_at) for i, one in enumerate(newest.values())]
+    repeated = sorted(newest.values(), key=lambda one: one.recency)  # the newest audit must stay the newest
+    again = [replace(one, annotation_id=10**7 + i) for i, one in enumerate(repeated)]
     first, second = decide(answers), decide([*answers, *again])
-    # Nobody outvotes others by answering twice. Of audits the newest stands, and ids settle what times do not.
     assert second.state == first.state
     assert second.label == first.label
 

@@ -142,6 +142,7 @@ def test_an_audited_sample_is_clean_with_what_the_annotators_had_said(server: Se
     assert rows(result, "noisy") == []
     row = only(rows(result, "clean"))
     assert (row["label"], row["given_label"], row["provenance"]) == ("dog", "cat", "audit")
+    assert row["image_url"] == PICTURES[0]
     assert (row["auditor"], row["audited_at"]) == ("user:9", START + timedelta(minutes=3))
     assert row["votes"] == [{"annotator": "user:1", "label": "cat"}]
     assert result.report.samples["audit"] == 1
@@ -180,7 +181,7 @@ def test_a_review_that_was_asked_for_another_labels_project_is_left_out(server: 
 def test_an_audited_sample_that_nobody_labelled_has_no_given_label(server: Server, tmp_path: Path) -> None:
     server.add(AUDIT, says("dog", 9), sample="s1")
     row = only(rows(pulled(server, tmp_path), "clean"))
-    assert (row["given_label"], row["votes"]) == (None, [])
+    assert (row["given_label"], row["votes"], row["image_url"]) == (None, [], None)
 
 
 def test_a_review_makes_a_sample_clean_but_may_not_estimate(server: Server, tmp_path: Path) -> None:
@@ -434,7 +435,7 @@ def test_whatever_people_do_no_sample_is_both_noisy_and_clean(
         server.add(where, *said, image=image, sample=sample)
     result = pulled(server, tmp_path_factory.mktemp("pull"))
     noisy, clean, labels = (rows(result, table) for table in ("noisy", "clean", "labels"))
-    ids = [row["sample_id"] for row in noisy] + [row["sample_id"] for row in clean]
+    ids = [row["sample_id"] for row in [*noisy, *clean, *rows(result, "undecided")]]
     assert len(set(ids)) == len(ids)
     assert len(labels) == sum(len(said) for _, said, _, _ in given_tasks)
     assert {row["label"] for row in noisy + clean} <= set(CLASSES)

@@ -24,7 +24,14 @@ def key(asked: str = "") -> str:
 
 @pytest.mark.parametrize(
     ("asked", "kind"),
-    [("", "audit"), ("", "check"), ("", "targeted"), ("tie_break/2", "tie_break"), ("recheck", "recheck")],
+    [
+        ("", "audit"),
+        ("", "check"),
+        ("", "targeted"),
+        ("tie_break/2", "tie_break"),
+        ("tie_break/2", "audit"),
+        ("recheck", "recheck"),
+    ],
 )
 def test_our_own_questions_are_read_back(asked: str, kind: AskedAs) -> None:
     found = read(push_key=key(asked), asked_as=kind, asked_by_run="0123abcd-9f", model_label="dog")
@@ -41,7 +48,7 @@ def test_a_key_that_is_none_of_ours_makes_the_task_somebody_elses(foreign: Any) 
     assert read(push_key=foreign, asked_as="audit") is None
 
 
-@pytest.mark.parametrize(("asked", "claimed"), [("recheck", "audit"), ("tie_break/1", "audit"), ("", "tie_break")])
+@pytest.mark.parametrize(("asked", "claimed"), [("recheck", "audit"), ("tie_break/1", "targeted"), ("", "tie_break")])
 def test_a_kind_that_the_key_does_not_stand_for_is_unknown(asked: str, claimed: str) -> None:
     found = read(push_key=key(asked), asked_as=claimed)
     assert found is not None

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
-from pipeline.schema import CLEAN, NOISY, check_columns
+from pipeline.schema import CLEAN, LABELS, check_columns
 from pipeline.snapshot import (
     Latest,
     Snapshot,
@@ -36,6 +36,7 @@ def clean(sample_id: str, label: str = "cat", provenance: str = "audit", time: d
     return {
         "sample_id": sample_id,
         "image_sha256": "1" * 64,
+        "image_url": None,
         "label": label,
         "given_label": None,
         "votes": [],
@@ -231,10 +232,10 @@ def test_a_damaged_pointer_is_one_clear_line(tmp_path: Path, text: str) -> None:
 
 def test_columns_that_differ_are_named(tmp_path: Path) -> None:
     snapshot, _ = write(tmp_path, [clean("a")])
-    with pytest.raises(DataError, match="no column 'image_url'"):
-        check_columns(snapshot.clean_path, NOISY)
+    with pytest.raises(DataError, match="no column 'project_id'"):
+        check_columns(snapshot.clean_path, LABELS)
     table = pq.read_table(snapshot.clean_path)
-    pq.write_table(table.set_column(2, "label", table["provenance"].cast("large_string")), tmp_path / "odd.parquet")
+    pq.write_table(table.set_column(3, "label", table["provenance"].cast("large_string")), tmp_path / "odd.parquet")
     with pytest.raises(DataError, match="column 'label' is large_string, expected string"):
         check_columns(tmp_path / "odd.parquet", CLEAN)
     with pytest.raises(DataError, match="not a readable Parquet file"):
