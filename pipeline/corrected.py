@@ -32,6 +32,7 @@ CORRECTED = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("image_sha256", pa.string(), nullable=False),
+        pa.field("image_url", pa.string()),
         pa.field("label", pa.string(), nullable=False),
         pa.field("soft_label", pa.list_(pa.float32()), nullable=False),
         pa.field("source", pa.string(), nullable=False),
@@ -41,8 +42,9 @@ CORRECTED = pa.schema(
         pa.field("run_key", pa.string()),
     ]
 )
-"""`source`: original, model, review or audit. `decided_by`: who changed or confirmed it, a person (`user:7`) or a model
-version; null where the given label simply stands. `run_key`: the run whose posterior or decision this is."""
+"""`image_url`: as Label Studio names it, null where that is not known. `source`: original, model, review or audit.
+`decided_by`: who changed or confirmed it, a person (`user:7`) or a model version; null where the given label simply
+stands. `run_key`: the run whose posterior or decision this is."""
 
 
 def corrected_labels(workspace: Workspace, snapshot: Snapshot, *, mode: Mode) -> pa.Table:
@@ -87,6 +89,7 @@ def _decided(snapshot: Snapshot, sample_id: str | None) -> Iterator[dict[str, An
         yield {
             "sample_id": row["sample_id"],
             "image_sha256": row["image_sha256"],
+            "image_url": row.get("image_url"),
             "label": row["label"],
             "soft_label": _one_hot(row["label"], snapshot.classes),
             "source": row["provenance"],
@@ -106,6 +109,7 @@ def _undecided(snapshot: Snapshot, sample_id: str | None) -> Iterator[dict[str, 
         yield {
             "sample_id": row["sample_id"],
             "image_sha256": row["image_sha256"],
+            "image_url": row["image_url"],
             "label": row["label"],
             "soft_label": shares or _one_hot(row["label"], snapshot.classes),
             "source": "original",
@@ -138,6 +142,7 @@ def _corrected(
     return {
         "sample_id": row["sample_id"],
         "image_sha256": row["image_sha256"],
+        "image_url": row["image_url"],
         "label": said["suggestion"] if said and changed else row["label"],
         "soft_label": said["posterior"] if said else _one_hot(row["label"], snapshot.classes),
         "source": "model" if changed else "original",

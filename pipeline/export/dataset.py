@@ -6,8 +6,8 @@
 
     datasets.load_dataset("DIR")     or   datasets.load_dataset("parquet", data_files="DIR/data/*.parquet")
 
-The folder is written beside its place and moved there when it is whole. The same labels from the same workspace give the
-same folder, byte for byte.
+The folder is written beside its place and moved there when it is whole. The same labels of the same workspace give the
+same bytes.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ tracking URI, so that flows in one process cannot write into each other's runs.
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -106,6 +106,14 @@ class Tracking:
         """Bring a version's weights and description into `folder`; returns the folder `load_model` takes."""
         with translated(f"download {version.uri}", self.config.uri):
             return registry.download(self._client, version, folder)
+
+    def step_back(self, version: str, *, reverted: Collection[str], dry_run: bool = False) -> dict[str, str]:
+        """Point the aliases that are at `version` to the newest earlier one not in `reverted`; → alias: version.
+
+        With `dry_run` nothing is moved, and the answer is what would be.
+        """
+        with translated("move the model's aliases", self.config.uri):
+            return registry.step_back(self._client, self.config.model_name, version, reverted=reverted, dry_run=dry_run)
 
     def _runs(self, run_key: str) -> list[Run]:
         """Runs of this key, the latest first."""

@@ -5,6 +5,7 @@ Functions here take the client and raise MLflow's own errors; `client.py` and `r
 
 import logging
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
@@ -128,6 +129,32 @@ def _point_aliases(client: MlflowClient, version: ModelVersion) -> ModelVersion:
     if find_version(client, version.name, CHAMPION) is None:
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
     return _plain(client.get_model_version(version.name, version.version))
+
+
+def step_back(
+    client: MlflowClient, name: str, version: str, *, reverted: Collection[str], dry_run: bool
+) -> dict[str, str]:
+    """Point the aliases that are at `version` to the newest earlier version that nobody has reverted.
+
+    → alias: the version it points at now. An alias stays, and is not in the answer, where there is no such version:
+    what serves the champion must find one.
+    """
+    pointing = [alias for alias in (CHAMPION, CHALLENGER) if _points_at(client, name, alias, version)]
+    numbers = [int(found.version) for found in client.search_model_versions(f"name = '{name}'")] if pointing else []
+    earlier = [number for number in numbers if number < int(version) and str(number) not in reverted]
+    if not earlier:
+        return {}
+    moved = dict.fromkeys(pointing, str(max(earlier)))
+    if not dry_run:
+        for alias, target in moved.items():
+            client.set_registered_model_alias(name, alias, target)
+            logger.info("%s is version %s again, no longer %s", alias, target, version)
+    return moved
+
+
+def _points_at(client: MlflowClient, name: str, alias: str, version: str) -> bool:
+    found = find_version(client, name, alias)
+    return found is not None and found.version == version
 
 
 def _plain(version: RegistryVersion) -> ModelVersion:

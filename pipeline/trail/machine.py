@@ -87,6 +87,7 @@ def _decided(snapshot: Snapshot, scores: pa.Table, fitted: Mapping[str, Any], mo
                 "suggestion_probability": score["model_label_probability"],
                 "rho": per_class[suggested],
                 "transition_row": fitted["transition"][suggested],
+                "given_share": fitted["transition"][suggested][place[score["given_label"]]],
                 "applied": applied,
                 "label": score["model_label"] if applied else score["given_label"],
             }

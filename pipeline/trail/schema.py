@@ -26,6 +26,7 @@ MACHINE = pa.schema(
         _required("posterior", pa.list_(pa.float32())),
         _required("rho", pa.float64()),
         _required("transition_row", pa.list_(pa.float32())),
+        _required("given_share", pa.float64()),
         _required("decision", pa.string()),
         _required("applied", pa.bool_()),
         _required("label", pa.string()),
@@ -37,7 +38,8 @@ MACHINE = pa.schema(
 )
 """One row per noisy sample of a run, by sample id. `suggestion` is argmax q with `suggestion_probability` q;
 `confidence` and `given_label_probability` are p; `posterior` q over the classes; `rho` that of the suggested class;
-`transition_row` T of the suggested class, what annotators call it; `applied`: mode auto changed the label by itself;
+`transition_row` T of the suggested class, what annotators call it, and `given_share` its entry at the given label;
+`applied`: mode auto changed the label by itself;
 `label` the one handed out."""
 
 ASKED = pa.schema(

@@ -138,7 +138,7 @@ def write_snapshot(
             votes = [{"annotator": "user:1", "label": label}]
             writer.add("noisy", sample(name) | {"image_url": f"/{name}.png", "label": label, "votes": votes})
         for name, (label, given, provenance) in sorted((clean or {}).items()):
-            who = {"provenance": provenance, "auditor": "user:9", "audited_at": NOON}
+            who = {"provenance": provenance, "auditor": "user:9", "audited_at": NOON, "image_url": f"/{name}.png"}
             writer.add("clean", sample(name) | {"label": label, "given_label": given, "votes": []} | who)
         for name, (given, state, said) in sorted((undecided or {}).items()):
             answers = [

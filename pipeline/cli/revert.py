@@ -1,0 +1,54 @@
+"""`fasten revert RUN`: undo what one run changed."""
+
+import getpass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import say
+from pipeline.cli.rounds import Labels, Review
+from pipeline.settings import load_settings
+
+
+def revert(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run key or its start, MLflow run id, or model version (fasten/3).")
+    ],
+    by: Annotated[str | None, typer.Option("--by", help="Who reverts, for the record; else your user name.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be undone.")] = False,
+    labels: Labels = None,
+    review: Review = None,
+) -> None:
+    """Undo what one run changed: its relabels, its unanswered questions, its model's place.
+
+    What people have said stays, answers to the run's questions too. A run stays reverted; the next round trains anew
+    where its labels or settings differ.
+    """
+    from pipeline.label_studio import LabelStudio
+    from pipeline.loop import find_projects
+    from pipeline.tracking import Tracking
+    from pipeline.trail.undo import find_run, undo_run
+    from pipeline.workspace import Workspace
+
+    settings = load_settings(labels_project=labels, review_project=review)
+    with LabelStudio(settings.label_studio) as door:
+        project, _, queue = find_projects(settings, door)
+        workspace = Workspace.of(settings, project.project_id)
+        done = undo_run(
+            workspace,
+            find_run(workspace, run),
+            door=door,
+            review=queue,
+            registry=Tracking(settings.tracking),
+            by=by or getpass.getuser(),
+            at=datetime.now(UTC),
+            dry_run=dry_run,
+        )
+    if done.before:
+        say(f"run {done.run.run_key} was reverted before")
+    say(f"{done.relabels:,} labels that it had changed {'would count' if dry_run else 'count'} no longer")
+    verb = "would be taken back" if dry_run else "are taken back"
+    say(f"{done.withdrawn:,} unanswered questions {verb}, {done.answered:,} answered ones stay")
+    for alias, version in done.aliases.items():
+        say(f"{alias} {'would be' if dry_run else 'is'} version {version} again")
