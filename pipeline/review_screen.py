@@ -159,6 +159,14 @@ def _image(url: str) -> str:
     return f"""<span class="fasten-example" style="background-image: url('{escape(quoted)}')"></span>"""
 
 
+def is_earlier(label_config: str) -> bool:
+    """Whether `label_config` is a review screen as earlier versions made it, which people have not made their own.
+
+    It may be replaced by `review_config` of the same classes: answers stay, and waiting questions show what they have.
+    """
+    return "Current label: $current_label" in label_config and f'name="{VERDICT_CONTROL}"' in label_config
+
+
 def are_small(sides: Sequence[int]) -> bool:
     """Whether images are to be shown as pixels, given the longer side of each: the median is below `SMALL_SIDE_PX`."""
     return bool(sides) and median(sides) < SMALL_SIDE_PX
