@@ -49,20 +49,30 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def fit_evidence(probabilities: Tensor, transition: Tensor, given_labels: Tensor, true_labels: Tensor) -> float:
     """The γ within [0, 2] with which q ∝ T[:,given]^γ·p predicts the true class of held-out pairs best.
 
-    Maximises Σ log q[true] − (γ−1)²/(2·0.5²), concave in γ, by bisecting its derivative
-    Σ (log T[true,given] − E_q log T[·,given]) − (γ−1)/0.5². It is below 1 where labels err on the samples that p errs
-    on, or T is too sure, and above 1 where T is blurred. The prior on γ keeps a handful of pairs near 1. No pairs: 1.0.
+    `fit_evidence_of` with log T[:,given]. transition [K,K]: positive, and not counted from these pairs. given_labels
+    int64 [P].
+    """
+    log_t = transition.detach().double().cpu().log().t()[given_labels.cpu()]  # [P, K]: log T[:, given]
+    return fit_evidence_of(probabilities, log_t, true_labels)
 
-    probabilities [P,K]: calibrated p. transition [K,K]: positive, and not counted from these pairs. given_labels,
-    true_labels int64 [P].
+
+def fit_evidence_of(probabilities: Tensor, log_likelihood: Tensor, true_labels: Tensor) -> float:
+    """The γ within [0, 2] with which q ∝ p·exp(γℓ) predicts the true class of held-out pairs best.
+
+    Maximises Σ log q[true] − (γ−1)²/(2·0.5²), concave in γ, by bisecting its derivative
+    Σ (ℓ[true] − E_q ℓ) − (γ−1)/0.5². It is below 1 where labels err on the samples that p errs on, where annotators
+    make the same mistakes, or T is too sure, and above 1 where T is blurred. The prior on γ keeps a handful of pairs
+    near 1. No pairs: 1.0.
+
+    probabilities [P,K]: calibrated p. log_likelihood [P,K]: ℓ_i = log p(what was said | true=i). true_labels int64 [P].
     """
     log_p = probabilities.detach().double().cpu().clamp(min=torch.finfo(torch.float64).tiny).log()  # [P, K]
-    log_t = transition.detach().double().cpu().log().t()[given_labels.cpu()]  # [P, K]: log T[:, given]
-    reached = log_t.gather(1, true_labels.cpu()[:, None]).sum()
+    said = log_likelihood.detach().double().cpu()
+    reached = said.gather(1, true_labels.cpu()[:, None]).sum()
 
     def slope(gamma: float) -> float:
-        q = torch.softmax(log_p + gamma * log_t, dim=1)
-        return float(reached - (q * log_t).sum()) - (gamma - 1) / EVIDENCE_SPREAD**2
+        q = torch.softmax(log_p + gamma * said, dim=1)
+        return float(reached - (q * said).sum()) - (gamma - 1) / EVIDENCE_SPREAD**2
 
     low, high = 0.0, MAX_EVIDENCE
     if slope(low) <= 0:
