@@ -86,7 +86,7 @@ def one_seed(dataset: DemoDataset, seed: int) -> dict[str, float]:
     )
     plain_seconds = time.perf_counter() - started
 
-    rows = scoring.score(model, noisy, target_precision=TARGET_PRECISION, model_version="benchmark").to_pylist()
+    rows = scoring.score(model, noisy, target_precision=TARGET_PRECISION, model_version="benchmark").table.to_pylist()
     suggested_wrong = [
         classes.index(row["suggested_label"]) != right for row, right in zip(rows, truth.tolist(), strict=True)
     ]

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fasten_model import relabel
 from fasten_model.calibrate import fit_evidence, fit_temperature
 from fasten_model.posterior import posterior, soft_count_transition
-from fasten_model.relabel import NEVER, Suggestions, choose_rho, suggestions
+from fasten_model.recalibrate import log_odds, possible
+from fasten_model.relabel import CERTAINTY, NEVER, Suggestions, choose_rho, suggestions
 
 TARGET = 0.95
-_PRIOR_PAIRS = 20
-"""What q's own expectation is worth where counts are joined with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +48,7 @@ class Evidence:
 
 
 Rule = Callable[[Evidence], float | Tensor]
-"""ρ for max q, or the new labels int64 [N]."""
+"""ρ for max q, or by the class that is suggested, float64 [K]; or the new labels int64 [N]."""
 
 
 def gather(judged: Judged, held: Tensor, *, fit_gamma: bool) -> Evidence:
@@ -77,22 +75,17 @@ def gather(judged: Judged, held: Tensor, *, fit_gamma: bool) -> Evidence:
 
 def outcome(decision: float | Tensor, evidence: Evidence) -> tuple[int, int]:
     """(labels changed, of these right)."""
-    if isinstance(decision, Tensor):
+    if isinstance(decision, Tensor) and not decision.is_floating_point():
         changed = decision != evidence.given
         return int(changed.sum()), int((decision == evidence.true)[changed].sum())
-    changed = evidence.bulk.confidence >= decision
-    return int(changed.sum()), int(evidence.bulk.right[changed].sum())
+    made = evidence.bulk.reaching(torch.as_tensor(decision, dtype=torch.float64).reshape(-1))
+    return len(made.right), int(made.right.sum())
 
 
 def paper(evidence: Evidence) -> Tensor:
     """argmax p where max p ≥ 0.8 (Kye et al. 2022, eq. 6)."""
     confidence, best = evidence.p.max(dim=1)
     return torch.where(confidence >= 0.8, best, evidence.given)
-
-
-def fixed(rho: float) -> Rule:
-    """A constant."""
-    return lambda _: rho
 
 
 def expectation(evidence: Evidence) -> float:
@@ -103,57 +96,61 @@ def expectation(evidence: Evidence) -> float:
     return float(confidence[fits[-1]]) if len(fits) else NEVER
 
 
-def counts(*, prior: float) -> Rule:
-    """The lowest ρ at which the 10 % quantile of Beta(1 + right, 1 + wrong) reaches the target.
+def by_hand(rho: float) -> Rule:
+    """A ρ of all classes alike."""
+    return lambda _: rho
 
-    prior > 0: q's own expectation takes the place of the flat prior, worth so many pairs; and five pairs are wanted.
+
+def recalibrated(*, doubt: float = 0.1, least_pairs: int = 5) -> Rule:
+    """The lowest ρ whose precision reaches the target with a probability of 1 − `doubt`, if Platt's model holds.
+
+    A suggestion of confidence c is right with probability σ(a + b·log(c/(1−c))); every (a, b), weighted by prior and
+    pairs, has a mean over the bulk's relabels, and the `doubt` quantile of these is what is promised. So that nothing
+    is promised beyond the last pair, `least_pairs` are wanted among those that reach ρ.
     """
 
     def rule(evidence: Evidence) -> float:
         confidence, best = evidence.bulk.confidence, NEVER
-        if len(confidence) == 0:
-            return best
-        for rho in confidence.quantile(torch.linspace(0, 1, 100).double()).tolist():
-            right = evidence.pairs.right[evidence.pairs.confidence >= rho]
-            mean = float(confidence[confidence >= rho].mean())
-            a, b = (prior * mean, prior * (1 - mean)) if prior else (1.0, 1.0)
-            enough = len(right) >= relabel.LEAST_PAIRS or not prior
-            lowest = _beta_quantile(a + int(right.sum()), b + int((~right).sum()), 0.1)
-            if enough and lowest >= TARGET:
+        offset, slope, weight = possible(evidence.pairs.confidence, evidence.pairs.right)
+        for rho in confidence.quantile(torch.linspace(0, 1, 100).double()).tolist() if len(confidence) else []:
+            let_through = log_odds(confidence[confidence >= rho])
+            precision = torch.sigmoid(offset[:, None] + slope[:, None] * let_through).mean(dim=1)
+            ordered, order = precision.sort()
+            promised = float(ordered[(weight[order].cumsum(dim=0) < doubt).sum().clamp(max=len(ordered) - 1)])
+            if promised >= TARGET and int((evidence.pairs.confidence >= rho).sum()) >= least_pairs:
                 best = min(best, rho)
         return best
 
     return rule
 
 
-def _beta_quantile(a: float, b: float, share: float) -> float:
-    """Of Beta(a, b), on a grid that is fine near 1."""
-    log_odds = torch.linspace(-6, 14, 4001, dtype=torch.float64)
-    log_density = a * torch.nn.functional.logsigmoid(log_odds) + b * torch.nn.functional.logsigmoid(-log_odds)
-    reached = torch.softmax(log_density, dim=0).cumsum(dim=0)
-    return float(torch.sigmoid(log_odds[(reached < share).sum().clamp(max=4000)]))
-
-
-def ours(evidence: Evidence) -> float:
+def learn_then_test(*, certainty: float = CERTAINTY, per_class: bool = True) -> Rule:
     """`fasten_model.relabel.choose_rho`."""
-    return choose_rho(evidence.bulk, evidence.pairs, TARGET).rho
+
+    def rule(evidence: Evidence) -> Tensor:
+        num_classes = evidence.p.shape[1]
+        choice = choose_rho(
+            evidence.bulk,
+            evidence.pairs,
+            TARGET,
+            certainty=certainty,
+            num_classes=num_classes if per_class else None,
+        )
+        return torch.tensor(choice.per_class or (choice.rho,) * num_classes, dtype=torch.float64)
+
+    return rule
 
 
-def ours_with(*, doubt: float = relabel.DOUBT, least_pairs: int = relabel.LEAST_PAIRS) -> Rule:
-    """The same with other constants."""
-    return lambda evidence: choose_rho(evidence.bulk, evidence.pairs, TARGET, doubt=doubt, least_pairs=least_pairs).rho
-
-
+PAPER = "max p ≥ 0.8 (paper)"
 RULES: dict[str, tuple[Rule, bool]] = {
-    "max p ≥ 0.8 (paper)": (paper, True),
-    "max q ≥ 0.8": (fixed(0.8), True),
-    "max q ≥ 0.95": (fixed(0.95), True),
+    PAPER: (paper, True),
+    "max q ≥ 0.8": (by_hand(0.8), True),
+    "max q ≥ 0.95": (by_hand(0.95), True),
     "q's own expectation": (expectation, True),
-    "pairs alone: Beta(1, 1)": (counts(prior=0), True),
-    f"pairs, and q as {_PRIOR_PAIRS} more": (counts(prior=_PRIOR_PAIRS), True),
-    "**recalibrated q (ours)**": (ours, True),
-    "ours, γ = 1": (ours, False),
-    "ours, doubt 20 %": (ours_with(doubt=0.2), True),
-    "ours, no least pairs": (ours_with(least_pairs=0), True),
+    "recalibrated q (the rule before)": (recalibrated(), True),
+    "**Learn then Test (ours)**": (learn_then_test(), True),
+    "ours, one ρ for all classes": (learn_then_test(per_class=False), True),
+    "ours, 95 % certain": (learn_then_test(certainty=0.95), True),
+    "ours, γ = 1": (learn_then_test(), False),
 }
 """Name → (rule, whether γ is fitted)."""

@@ -10,7 +10,7 @@ from fasten_model.errors import DataError
 from fasten_model.fitting import Fitted, fit, summary
 from fasten_model.labelled import LabelledImages, load_files
 from fasten_model.model import save_model
-from fasten_model.relabel import TARGET_PRECISION
+from fasten_model.relabel import CERTAINTY, TARGET_PRECISION
 from fasten_model.train import EpochMetrics, TrainConfig
 from fasten_model.train.checkpoint import CheckpointConfig, remove_checkpoint
 from fasten_model.train.process import this_process
@@ -33,6 +33,7 @@ def fit_files(
     config: TrainConfig,
     holdout: float,
     target_precision: float = TARGET_PRECISION,
+    certainty: float = CERTAINTY,
     rho: float | None = None,
     cache: Path | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
@@ -68,6 +69,7 @@ def fit_files(
         config,
         holdout=holdout,
         target_precision=target_precision,
+        certainty=certainty,
         rho=rho,
         on_epoch=on_epoch,
         checkpoint=checkpoint,

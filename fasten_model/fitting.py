@@ -23,7 +23,7 @@ from fasten_model.labelled import UNKNOWN, LabelledImages
 from fasten_model.model import Model
 from fasten_model.posterior import posterior, soft_count_transition
 from fasten_model.predict_sharded import predict_sharded
-from fasten_model.relabel import NEVER, TARGET_PRECISION, RhoChoice, choose_rho, judge_rho, suggestions
+from fasten_model.relabel import CERTAINTY, NEVER, TARGET_PRECISION, RhoChoice, choose_rho, judge_rho, suggestions
 from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train
 from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.train.stopping import Stop
@@ -110,6 +110,7 @@ def fit(
     *,
     holdout: float,
     target_precision: float = TARGET_PRECISION,
+    certainty: float = CERTAINTY,
     rho: float | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     observer: Callable[[int, nn.Module], None] | None = None,
@@ -120,7 +121,8 @@ def fit(
     """Train FasTEN, calibrate it on the held-out audited samples, estimate T of the original labels, and choose ρ.
 
     holdout: share of the randomly audited samples kept from training. target_precision: share of the relabels that must
-    be right (`choose_rho`). rho: fixes ρ instead; `Fitted.choice` then says what to expect of it.
+    be right, certainty: probability that they are (`choose_rho`). rho: fixes ρ instead; `Fitted.choice` then says what
+    to expect of it.
     trunk: a module that maps images [B,3,S,S] to features [B,D]; a copy is trained in place of the one in `config`.
     observer, checkpoint, stop: as for `fasten_model.train.train`.
 
@@ -129,6 +131,8 @@ def fit(
     """
     if not 0 < target_precision < 1:
         raise DataError(f"target_precision must lie between 0 and 1, got {target_precision}")
+    if not 0 < certainty < 1:
+        raise DataError(f"certainty must lie between 0 and 1, got {certainty}")
     if rho is not None and not 0 <= rho < math.inf:
         raise DataError(f"rho must be 0 or above, got {rho}")
     if not 0 <= holdout < 1:
@@ -177,7 +181,7 @@ def fit(
     bulk = torch.softmax(predict_sharded(model.network, noisy.images)[0] / temperature, dim=1)
     held = torch.softmax(held_logits / temperature, dim=1)
     transition, evidence, choice = _judge_labels(
-        bulk, noisy.labels, held, kept, taught, target_precision=target_precision, rho=rho
+        bulk, noisy.labels, held, kept, taught, target_precision=target_precision, certainty=certainty, rho=rho
     )
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     predicted = held_logits.argmax(dim=1)
@@ -190,6 +194,7 @@ def fit(
             transition=transition,
             evidence=evidence,
             rho=choice.rho,
+            rho_per_class=choice.per_class,
             metadata={"relabels": choice.sentence()},
         ),
         history=trained.history,
@@ -209,6 +214,7 @@ def _judge_labels(
     taught: LabelledImages,
     *,
     target_precision: float,
+    certainty: float,
     rho: float | None,
 ) -> tuple[Tensor, float, RhoChoice]:
     """(T of the original labels [K,K], γ, ρ), from calibrated p of the bulk [N,K] and of the held-out samples [P,K].
@@ -229,8 +235,10 @@ def _judge_labels(
     evidence = fit_evidence(p, without, given, true)
     tried = suggestions(posterior(p, without, given, evidence), given, true)
     doubted = suggestions(posterior(bulk, every, given_labels, evidence), given_labels)
-    choice = choose_rho(doubted, tried, target_precision) if rho is None else judge_rho(rho, doubted, tried)
-    return every, evidence, choice
+    if rho is not None:
+        return every, evidence, judge_rho(rho, doubted, tried, certainty=certainty)
+    chosen = choose_rho(doubted, tried, target_precision, certainty=certainty, num_classes=num_classes)
+    return every, evidence, chosen
 
 
 def summary(fitted: Fitted) -> dict[str, Any]:

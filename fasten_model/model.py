@@ -54,6 +54,8 @@ class Model:
     """γ: how much a given label counts in the posterior q ∝ T[:,given]^γ·p (`fasten_model.calibrate`)."""
     rho: float
     """The ρ from which a label is changed (`fasten_model.scoring`), chosen or set by hand; above 1: never."""
+    rho_per_class: tuple[float, ...] | None = None
+    """ρ by the class that is suggested, [K], where classes have ρ of their own (`fasten_model.relabel.choose_rho`)."""
     annotators: tuple[str, ...] = ()
     """R names of annotators whose own T is known."""
     annotator_transitions: Tensor | None = None
@@ -66,6 +68,15 @@ class Model:
         found = (0, *shape[1:]) if self.annotator_transitions is None else tuple(self.annotator_transitions.shape)
         if found != shape:
             raise DataError(f"annotator_transitions must be {list(shape)}, a T for each annotator, got {list(found)}")
+        if self.rho_per_class is not None and len(self.rho_per_class) != len(self.classes):
+            raise DataError(
+                f"rho_per_class must be one of each class: {len(self.classes)}, not {len(self.rho_per_class)}"
+            )
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """ρ of each class, [K]."""
+        return self.rho_per_class or (self.rho,) * len(self.classes)
 
     def decode(self, images: Sequence[bytes]) -> Tensor:
         """Image bytes → uint8 [N,3,S,S] as the network expects them; `DataError` names the position of a bad one."""
@@ -115,6 +126,7 @@ def save_model(model: Model, folder: Path) -> None:
         "temperature": model.temperature,
         "evidence": model.evidence,
         "rho": model.rho,
+        "rho_per_class": None if model.rho_per_class is None else list(model.rho_per_class),
         "annotators": list(model.annotators),
         "metadata": model.metadata,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -165,6 +177,7 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
         transition=transition,
         evidence=description.evidence,
         rho=description.rho,
+        rho_per_class=description.rho_per_class,
         annotators=annotators,
         annotator_transitions=annotator_transitions,
         metadata=description.metadata,
@@ -209,6 +222,7 @@ class _Description:
     temperature: float
     evidence: float
     rho: float
+    rho_per_class: tuple[float, ...] | None
     annotators: tuple[str, ...]
     metadata: dict[str, str]
     weights_sha256: str
@@ -233,6 +247,7 @@ def _read_description(path: Path) -> _Description:
     if raw["format"] == 1:
         raw = {**raw, "trunk": raw.get("preset"), "annotators": []}
     raw.setdefault("evidence", 1.0)  # not yet in the first models of format 2
+    own_rho = raw.get("rho_per_class")  # nor this
 
     def value(key: str, fits: bool, wanted: str) -> Any:
         if not fits:
@@ -251,6 +266,9 @@ def _read_description(path: Path) -> _Description:
         temperature=float(value("temperature", _is_number(raw.get("temperature"), above=0), "a number above 0")),
         evidence=float(value("evidence", _is_number(raw.get("evidence"), above=-1), "a number from 0")),
         rho=float(value("rho", _is_number(raw.get("rho"), above=-1), "a number from 0")),
+        rho_per_class=None
+        if own_rho is None
+        else tuple(map(float, value("rho_per_class", _are_rho(own_rho, classes), "a number from 0 for each class"))),
         annotators=tuple(value("annotators", _are_names(annotators), "different names")),
         metadata=value("metadata", texts, "texts by name"),
         weights_sha256=value("weights_sha256", isinstance(digest, str), "a hash"),
@@ -259,6 +277,11 @@ def _read_description(path: Path) -> _Description:
 
 def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+
+
+def _are_rho(value: object, classes: object) -> bool:
+    of_each = isinstance(value, list) and isinstance(classes, list) and len(value) == len(classes)
+    return of_each and all(_is_number(rho, above=-1) for rho in value)
 
 
 def _is_number(value: object, *, above: float) -> bool:

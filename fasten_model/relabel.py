@@ -2,32 +2,32 @@
 
 A relabel is suggested where argmax q is not the given label; it is made where max q ≥ ρ. What q says of its own
 precision cannot be taken at its word: a class-conditional T is wrong for labels whose errors depend on the image, as
-people's do, and then q is over-confident. Held-out pairs (audited at random, bulk label known, never trained on) show
-how often suggestions are right, but they are few. So the two are joined: q's confidence is recalibrated by logistic
-regression (Platt, 1999), the prior of which says that q is about right, and the promise is a lower bound under what
-the pairs leave possible. `benchmarks/relabel_precision.py` compares this rule with others.
+people's do, and then q is over-confident. What counts is how often suggestions are right on pairs: samples audited at
+random that have their bulk label, too, and that training never saw. ρ is found by *Learn then Test* (Angelopoulos,
+Bates, Candès, Jordan, Lei, 2021): a sequence of values of ρ, fixed before looking at what is right, each tested
+against “the precision is below the target”; the first that passes no longer ends it (fixed-sequence testing), so that
+however many are tried, a value that breaks the promise is accepted with a probability of at most 1 − certainty.
 
-Shapes: N bulk samples, P held-out pairs, K classes, M grid points.
+Shapes: N samples, n suggestions among them, K classes.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from fasten_model.binomial import failures_allowed, lower_bound, tries_needed, upper_bound, upper_tail
+from fasten_model.recalibrate import expected_precision
+
 TARGET_PRECISION = 0.95
 """Share of the changed labels that are to be right."""
+CERTAINTY = 0.9
+"""Probability that a chosen ρ keeps that promise."""
 NEVER = 2.0
 """The ρ that nothing reaches."""
-LEAST_PAIRS = 5
-"""Held-out relabels that a ρ must have been seen at work on. Beyond the last of them a promise would be extrapolated,
-and that far out precision need not follow confidence: on people's labels it does not."""
-DOUBT = 0.1
-"""Probability, given the pairs, that the precision is below what is promised."""
-_OFFSET_SPREAD, _LOG_SLOPE_SPREAD = 1.5, 0.3
-"""Prior standard deviations of a and log b: a = −1.5 is a model that says 95 % and is right in 81 % of the cases."""
-_STEP, _LOWEST, _HIGHEST = 0.1, -3.0, 10.0
-"""Confidences are told apart by this step of their log-odds, within these bounds."""
+_STEPS = 100
+"""Values of ρ in the sequence: each lets another hundredth of the suggestions through."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,38 +36,65 @@ class RhoChoice:
 
     rho: float
     """Change a label where max q ≥ ρ. `NEVER`: no ρ keeps the promise."""
+    per_class: tuple[float, ...] | None
+    """ρ by the class that is suggested, [K], where some class has one of its own; `rho` is that of the others."""
     target_precision: float | None
     """The precision that ρ was chosen for; None: ρ was set by hand."""
+    certainty: float
+    """Probability with which a ρ that breaks the promise is not chosen; that of `promised_precision`."""
     promised_precision: float | None
-    """What at least the precision is, with a probability of 90 % given the pairs; None where nothing is relabelled."""
+    """Lower bound of the precision (Clopper and Pearson) at this ρ; where classes have their own, the lowest of all.
+    None where nothing is relabelled, or no pair tells."""
     expected_precision: float | None
-    """What the precision is on average, given the pairs."""
+    """What the precision is on average, given the pairs and q (`fasten_model.recalibrate`): no promise."""
     coverage: float
     """Share of the bulk labels that are changed."""
     pairs: int
-    """Held-out pairs that ρ would have changed the label of."""
+    """Held-out pairs that ρ would have changed the label of: the held-out relabels."""
     pairs_right: int
     """Those of them that it would have set right."""
+    pairs_doubted: int
+    """Held-out pairs whose label q doubts, at whatever confidence."""
     pairs_held_out: int
     """All held-out pairs."""
+    pairs_needed: int
+    """How many more held-out relabels, all of them right, the first test would have taken; 0 where it passed."""
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Every ρ there is: those of the classes, or the one of all."""
+        return self.per_class or (self.rho,)
 
     def sentence(self) -> str:
         """The choice in one line, for people."""
-        if self.rho >= NEVER and self.target_precision is None:
-            return "relabels nothing, as it was set"
-        if self.rho >= NEVER and self.pairs_held_out == 0:
-            return "relabels nothing: no held-out audited sample has its bulk label, so nothing can be promised"
-        if self.rho >= NEVER:
-            return (
-                f"relabels nothing: on {self.pairs_held_out} held-out pairs no precision of "
-                f"{_percent(self.target_precision or 0)} can be promised"
-            )
+        if all(rho >= NEVER for rho in self.thresholds):
+            return self._nothing()
         if self.expected_precision is None:
-            return f"relabels from {_shown(self.rho)} on; there is nothing to relabel"
-        by_hand = " (set by hand)" if self.target_precision is None else ""
+            return f"relabels from {_shown(min(self.thresholds))} on; there is nothing to relabel"
+        if self.target_precision is None:
+            promise = " (set by hand)"
+        else:
+            promise = f": at least {_percent(self.target_precision)} right, {_percent(self.certainty)} certain"
+        classes = " (classes differ)" if self.per_class else ""
         return (
-            f"relabels from {_shown(self.rho)} on{by_hand}; expected precision {_percent(self.expected_precision)} "
-            f"({self.pairs_right} of {self.pairs} held-out pairs), {_percent(self.coverage)} of labels"
+            f"relabels from {_shown(min(self.thresholds))} on{classes}{promise}; expected precision "
+            f"{_percent(self.expected_precision)} ({self.pairs_right} of {self.pairs} held-out relabels "
+            f"right), {_percent(self.coverage)} of labels"
+        )
+
+    def _nothing(self) -> str:
+        if self.target_precision is None:
+            return "relabels nothing, as it was set"
+        if self.pairs_held_out == 0:
+            return "relabels nothing: no held-out audited sample has its bulk label, so nothing can be promised"
+        more = ""
+        if self.pairs_needed and self.pairs_doubted:
+            pairs = math.ceil(self.pairs_needed * self.pairs_held_out / self.pairs_doubted)
+            more = f", about {pairs} more held-out pairs"
+        return (
+            f"relabels nothing: {self.pairs_doubted} suggestions on {self.pairs_held_out} held-out pairs do not "
+            f"promise that {_percent(self.target_precision)} are right ({_percent(self.certainty)} certain); "
+            f"that takes at least {self.pairs_needed} more, all of them right{more}"
         )
 
 
@@ -77,10 +104,25 @@ class Suggestions:
 
     confidence: Tensor
     """float64 [n]: max q."""
+    suggested: Tensor
+    """int64 [n]: argmax q."""
     right: Tensor
     """bool [n]: argmax q is the true class. Empty where that is not known."""
     of: int
     """Samples looked at, those with no suggestion included."""
+
+    def where(self, chosen: Tensor) -> "Suggestions":
+        """Those at `chosen`, bool [n]."""
+        return replace(
+            self,
+            confidence=self.confidence[chosen],
+            suggested=self.suggested[chosen],
+            right=self.right[chosen] if len(self.right) else self.right,
+        )
+
+    def reaching(self, thresholds: Tensor) -> "Suggestions":
+        """Those that are made under thresholds ρ float64 [K], or [1] for all classes alike."""
+        return self.where(self.confidence >= thresholds[self.suggested if len(thresholds) > 1 else 0])
 
 
 def suggestions(posterior: Tensor, given_labels: Tensor, true_labels: Tensor | None = None) -> Suggestions:
@@ -90,7 +132,7 @@ def suggestions(posterior: Tensor, given_labels: Tensor, true_labels: Tensor | N
     confidence, best = q.max(dim=1) if len(q) else (q.new_empty(0), given.new_empty(0))
     changed = (best != given) & (given >= 0)
     right = torch.empty(0, dtype=torch.bool) if true_labels is None else (best == true_labels.cpu())[changed]
-    return Suggestions(confidence=confidence[changed], right=right, of=len(q))
+    return Suggestions(confidence=confidence[changed], suggested=best[changed], right=right, of=len(q))
 
 
 def choose_rho(
@@ -98,85 +140,159 @@ def choose_rho(
     pairs: Suggestions,
     target_precision: float,
     *,
-    doubt: float = DOUBT,
-    least_pairs: int = LEAST_PAIRS,
+    certainty: float = CERTAINTY,
+    num_classes: int | None = None,
 ) -> RhoChoice:
-    """The lowest ρ at which at least `target_precision` of the bulk's relabels are right, as far as can be promised.
+    """The lowest ρ with at least `target_precision` of the relabels right, by fixed-sequence testing.
 
-    With c = max q of a suggestion, it is right with probability σ(a + b·log(c/(1−c))). Prior: a ~ N(0, 1.5²),
-    log b ~ N(0, 0.3²), so a = 0 and b = 1 trust q. The pairs' suggestions, at whatever confidence, are the evidence.
-    Each (a, b) has a mean over the bulk's relabels at ρ: their precision; its 10 % quantile under the posterior of
-    (a, b) is what is promised (`doubt`). With fewer relabels than `least_pairs` among the pairs no ρ is acceptable.
+    The values of ρ are quantiles of the bulk's confidences, descending. At each the null hypothesis is that relabels
+    are right with a probability below the target; the pairs that reach it reject that where their number of errors is
+    small enough by the exact binomial tail, that is, where the lower bound of Clopper and Pearson reaches the target.
+    ρ is the last value before the first failure. Where the pairs are too few for any, nothing is relabelled.
+
+    The sequence does not start at the highest ρ, which next to no pair reaches, so that nothing could ever be rejected.
+    It starts where the test is the likeliest to succeed if q's confidences were right. That, like the grid, depends on
+    confidences alone. Given them, whether each suggestion is right are independent events, for which the binomial tail
+    at their mean probability is exact or errs to the safe side (Hoeffding, 1956), so that this start is as good as one
+    that was fixed beforehand.
+
+    With `num_classes` ρ may differ by the class that is suggested. Classes with so many pairs of their own that they
+    would pass if they made half of the errors that the target allows have their own sequence, and so have the others
+    together, each at a level of (1 − certainty) / number of sequences: with the probability `certainty` *all* of them
+    keep the promise, each class with its own ρ for itself, the other classes as a whole. Which are split off depends
+    on counts of pairs alone. A class without its own sequence whose pairs contradict the promise (upper bound of its
+    precision below the target) is never relabelled.
 
     bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model or
     entered the T of their q. (That temperature and γ were fitted to them, and the temperatures that training corrected
-    by, is a few numbers' worth of favour.)
+    by, is a few numbers' worth of favour; and the bulk has been trained on, which the pairs have not.)
     """
-    thresholds, promised, _ = _precision(bulk, pairs, doubt)
-    seen = (pairs.confidence[None] >= thresholds[:, None]).sum(dim=1)  # [B]
-    fits = ((promised >= target_precision) & (seen >= least_pairs)).nonzero().flatten()
-    rho = float(thresholds[fits[-1]]) if len(fits) else NEVER
-    return _choice(rho, bulk, pairs, target_precision, doubt)
+    level = 1 - certainty
+    sequence_of = torch.zeros(num_classes or 1, dtype=torch.int64)
+    if num_classes is not None:
+        sequence_of = _sequences(bulk, pairs, target_precision, level, num_classes)
+    count = int(sequence_of.unique().numel())
+    thresholds = torch.full(sequence_of.shape, NEVER, dtype=torch.float64)
+    promised, lacking = [], []
+    for sequence in sequence_of.unique().tolist():
+        members = sequence_of == sequence
+        tested = pairs.where(_of(members, pairs))
+        rho, lacked = _test_in_sequence(bulk.where(_of(members, bulk)), tested, target_precision, level / count)
+        thresholds[members] = rho
+        lacking.append(lacked)
+        if rho < NEVER:
+            passed = tested.right[tested.confidence >= rho]
+            promised.append(lower_bound(int(passed.sum()), len(passed), level / count))
+    common = sequence_of == 0
+    rho = float(thresholds[common][0]) if common.any() else NEVER
+    if num_classes is not None:
+        thresholds[common & _contradicted(pairs, rho, target_precision, level / num_classes, num_classes)] = NEVER
+    choice = _choice(rho, thresholds, bulk, pairs, promised=min(promised, default=None), certainty=certainty)
+    return replace(choice, target_precision=target_precision, pairs_needed=min(lacking))
 
 
-def judge_rho(rho: float, bulk: Suggestions, pairs: Suggestions) -> RhoChoice:
+def judge_rho(rho: float, bulk: Suggestions, pairs: Suggestions, *, certainty: float = CERTAINTY) -> RhoChoice:
     """What to expect of a ρ that somebody has set."""
-    return _choice(rho if rho <= 1 else NEVER, bulk, pairs, None, DOUBT)
+    rho = rho if rho <= 1 else NEVER
+    tried = pairs.right[pairs.confidence >= rho]
+    promised = lower_bound(int(tried.sum()), len(tried), 1 - certainty) if len(tried) else None
+    return _choice(rho, torch.tensor([rho], dtype=torch.float64), bulk, pairs, promised=promised, certainty=certainty)
 
 
-def _choice(rho: float, bulk: Suggestions, pairs: Suggestions, target: float | None, doubt: float) -> RhoChoice:
-    changed, tried = bulk.confidence >= rho, pairs.confidence >= rho
-    relabeled = Suggestions(confidence=bulk.confidence[changed], right=bulk.right[:0], of=bulk.of)
-    _, promised, expected = _precision(relabeled, pairs, doubt)
+def _choice(
+    rho: float,
+    thresholds: Tensor,
+    bulk: Suggestions,
+    pairs: Suggestions,
+    *,
+    promised: float | None,
+    certainty: float,
+) -> RhoChoice:
+    changed, tried = bulk.reaching(thresholds), pairs.reaching(thresholds)
     return RhoChoice(
         rho=rho,
-        target_precision=target,
-        promised_precision=float(promised[-1]) if len(promised) else None,
-        expected_precision=float(expected[-1]) if len(expected) else None,
-        coverage=int(changed.sum()) / max(1, bulk.of),
-        pairs=int(tried.sum()),
-        pairs_right=int((tried & pairs.right).sum()),
+        per_class=None if (thresholds == rho).all() else tuple(thresholds.tolist()),
+        target_precision=None,
+        certainty=certainty,
+        promised_precision=promised,
+        expected_precision=expected_precision(changed.confidence, pairs.confidence, pairs.right),
+        coverage=len(changed.confidence) / max(1, bulk.of),
+        pairs=len(tried.right),
+        pairs_right=int(tried.right.sum()),
+        pairs_doubted=len(pairs.right),
         pairs_held_out=pairs.of,
+        pairs_needed=0,
     )
 
 
-def _precision(bulk: Suggestions, pairs: Suggestions, doubt: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(ρ, promised, expected precision) at each level that the bulk's suggestions have, the highest first: [B] each."""
-    offset, slope, weight = _possible(pairs)
-    levels = torch.arange(round((_HIGHEST - _LOWEST) / _STEP), dtype=torch.float64)
-    lower_edge = _LOWEST + _STEP * levels
-    level = ((_log_odds(bulk.confidence) - _LOWEST) / _STEP).floor().clamp(0, len(levels) - 1).long()
-    count = torch.bincount(level, minlength=len(levels))
-    used = count.nonzero().flatten().flip(0)
-    count, lower_edge = count[used], lower_edge[used]
-    right = torch.sigmoid(offset[:, None] + slope[:, None] * (lower_edge + _STEP / 2))  # [M, B]
-    precision = (right * count).cumsum(dim=1) / count.cumsum(dim=0)
-    thresholds = torch.where(used == 0, 0.0, torch.sigmoid(lower_edge))
-    return thresholds, _quantile(precision, weight, doubt), weight @ precision
+def _of(members: Tensor, suggested: Suggestions) -> Tensor:
+    """bool [n]: which suggest one of the classes `members`, bool [K] ([1]: all alike)."""
+    return members[suggested.suggested if len(members) > 1 else torch.zeros_like(suggested.suggested)]
 
 
-def _possible(pairs: Suggestions) -> tuple[Tensor, Tensor, Tensor]:
-    """(a, b, posterior weight) over a grid, [M] each; weights sum to 1."""
-    offsets = torch.linspace(-4, 3, 57, dtype=torch.float64)
-    slopes = torch.linspace(-3, 3, 25, dtype=torch.float64)
-    a, log_b = torch.cartesian_prod(offsets, slopes).unbind(dim=1)
-    prior = -(a.square() + log_b.square()) / 2
-    offset, slope = _OFFSET_SPREAD * a, torch.exp(_LOG_SLOPE_SPREAD * log_b)
-    logit = offset[:, None] + slope[:, None] * _log_odds(pairs.confidence)  # [M, n]
-    evidence = -torch.nn.functional.softplus(torch.where(pairs.right, -logit, logit)).sum(dim=1)
-    return offset, slope, torch.softmax(prior + evidence, dim=0)
+def _test_in_sequence(bulk: Suggestions, pairs: Suggestions, target: float, level: float) -> tuple[float, int]:
+    """(The last ρ of one sequence before the first failure, or `NEVER`; how many pairs lacked at the first test)."""
+    grid = _grid(bulk.confidence)
+    surest, order = pairs.confidence.sort(descending=True, stable=True)
+    errors = [0, *(~pairs.right[order]).cumsum(dim=0).tolist()]
+    believed = [0.0, *surest.cumsum(dim=0).tolist()]
+    tries = torch.searchsorted(-surest, -grid, right=True).tolist()
+    allowed = [failures_allowed(count, target, level) for count in tries]
+    hopes = [
+        upper_tail(count - most, count, min(1.0, believed[count] / count)) if most >= 0 else 0.0
+        for count, most in zip(tries, allowed, strict=True)
+    ]
+    if max(hopes, default=0.0) == 0:
+        return NEVER, tries_needed(target, level) - max(tries, default=0)
+    start, rho = hopes.index(max(hopes)), NEVER
+    for value, count, most in zip(grid[start:].tolist(), tries[start:], allowed[start:], strict=True):
+        if errors[count] > most:
+            break
+        rho = value
+    if rho < NEVER:
+        return rho, 0
+    return NEVER, tries_needed(target, level, failures=errors[tries[start]]) - tries[start]
 
 
-def _quantile(values: Tensor, weight: Tensor, share: float) -> Tensor:
-    """The value below which `share` of the weight [M] lies, of each column of values [M,B]: [B]."""
-    ordered, order = values.sort(dim=0)
-    reached = weight[order].cumsum(dim=0) >= share
-    return ordered.gather(0, reached.int().argmax(dim=0, keepdim=True)).squeeze(0)
+def _grid(confidence: Tensor) -> Tensor:
+    """The values of ρ that are tried, descending: quantiles of the bulk's confidences, each one of them."""
+    ordered = confidence.sort(descending=True).values
+    if len(ordered) == 0:
+        return ordered
+    last = (torch.arange(1, _STEPS + 1) * len(ordered) + _STEPS - 1) // _STEPS - 1
+    return ordered[last].unique().flip(0)
 
 
-def _log_odds(confidence: Tensor) -> Tensor:
-    edge = 1e-12
-    return torch.logit(confidence, eps=edge).clamp(_LOWEST, _HIGHEST)
+def _sequences(bulk: Suggestions, pairs: Suggestions, target: float, level: float, num_classes: int) -> Tensor:
+    """int64 [K]: 0 for the classes that are tested together, and a number each for those that are tested alone."""
+    counts = torch.bincount(pairs.suggested, minlength=num_classes)
+    doubted = torch.bincount(bulk.suggested, minlength=num_classes)
+    largest = counts.argsort(descending=True, stable=True)
+    sequence_of = torch.zeros(num_classes, dtype=torch.int64)
+    for alone in range(num_classes, 0, -1):
+        own, others = largest[:alone], largest[alone:]
+        together = bool(doubted[others].any())
+        enough = _ample_pairs(target, level / (alone + together))
+        if counts[own].min() >= enough and (not together or counts[others].sum() >= enough):
+            sequence_of[own] = torch.arange(1, alone + 1)
+            break
+    return sequence_of
+
+
+def _ample_pairs(target: float, level: float) -> int:
+    """The fewest pairs that pass the test with half of the errors that the target allows."""
+    failures = 0
+    while failures < (tries := tries_needed(target, level, failures=failures)) * (1 - target) / 2:
+        failures += 1
+    return tries
+
+
+def _contradicted(pairs: Suggestions, rho: float, target: float, level: float, num_classes: int) -> Tensor:
+    """bool [K]: the classes whose own pairs that reach ρ are right too seldom for the promise."""
+    reached = pairs.where(pairs.confidence >= rho)
+    tries = torch.bincount(reached.suggested, minlength=num_classes).tolist()
+    right = torch.bincount(reached.suggested[reached.right], minlength=num_classes).tolist()
+    return torch.tensor([upper_bound(k, n, level) < target for k, n in zip(right, tries, strict=True)])
 
 
 def _shown(rho: float) -> str:

@@ -7,19 +7,21 @@ Decisions go by the posterior q_i ∝ T[i, given]^γ·p_i, which knows the image
     keep             else, where q[given] ≥ the target precision
     low_confidence   else
 
-Only a relabel changes the label; otherwise the label handed out is the given one, always.
+ρ may depend on the class that is suggested. Only a relabel may change the label, and only where relabels are applied;
+otherwise the label handed out is the given one, always.
 
 Shapes: N samples, K classes, S image side.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fasten_model.errors import DataError
+from fasten_model.features import predict_with_features
 from fasten_model.images.source import Images
 from fasten_model.model import Model
 from fasten_model.posterior import posterior
@@ -43,7 +45,10 @@ class Scores:
     """int64 [N]"""
     decisions: Tensor
     """int64 [N]: KEEP, RELABEL or LOW_CONFIDENCE."""
-    rho: float
+    rho: Tensor
+    """float64 [K]: ρ by the class that is suggested."""
+    features: Tensor | None = None
+    """float16 [N,D]: φ(x), of length 1, where they were asked for."""
 
     @property
     def guess(self) -> Tensor:
@@ -57,8 +62,12 @@ class Scores:
 
     @property
     def suggested(self) -> Tensor:
-        """int64 [N]: the label handed out, argmax q of a relabel and else the given label."""
-        return torch.where(self.decisions == RELABEL, self.guess, self.given_labels)
+        """int64 [N]: the label by the decision, argmax q of a relabel and else the given label."""
+        return self.handed_out(applied=True)
+
+    def handed_out(self, applied: bool) -> Tensor:
+        """int64 [N]: the label handed out, where relabels are applied or only suggested."""
+        return torch.where(self.decisions == RELABEL, self.guess, self.given_labels) if applied else self.given_labels
 
     @property
     def confidence(self) -> Tensor:
@@ -75,25 +84,25 @@ class Scores:
         """float64 [N]: 1 − q[given], that the given label is wrong."""
         return (1 - _at(self.posterior, self.given_labels)).clamp(0, 1)
 
-    @property
-    def priority(self) -> Tensor:
-        """float64 [N]: 1 − q[suggested], that the label handed out is wrong: what a review is expected to set right."""
-        return (1 - _at(self.posterior, self.suggested)).clamp(0, 1)
+    def priority(self, applied: bool) -> Tensor:
+        """float64 [N]: 1 − q[handed out], that the label handed out is wrong: what a review should set right."""
+        return (1 - _at(self.posterior, self.handed_out(applied))).clamp(0, 1)
 
 
 def decide(
-    probabilities: Tensor, posterior: Tensor, given_labels: Tensor, *, rho: float, target_precision: float
+    probabilities: Tensor, posterior: Tensor, given_labels: Tensor, *, rho: float | Tensor, target_precision: float
 ) -> Scores:
     """The decisions above, label by label. Both boundaries belong to the model: `>=`.
 
-    probabilities, posterior [N,K]: p and q. given_labels int64 [N].
+    probabilities, posterior [N,K]: p and q. given_labels int64 [N]. rho: of all classes alike, or [K].
     """
     p, q, given = probabilities.double().cpu(), posterior.double().cpu(), given_labels.cpu()
+    thresholds = torch.as_tensor(rho, dtype=torch.float64).expand(q.shape[1])
     confidence, best = q.max(dim=1)
-    relabel = (best != given) & (confidence >= rho)
+    relabel = (best != given) & (confidence >= thresholds[best])
     keep = ~relabel & (_at(q, given) >= target_precision)
     decisions = torch.where(relabel, RELABEL, torch.where(keep, KEEP, LOW_CONFIDENCE))
-    return Scores(probabilities=p, posterior=q, given_labels=given, decisions=decisions, rho=rho)
+    return Scores(probabilities=p, posterior=q, given_labels=given, decisions=decisions, rho=thresholds)
 
 
 def score(
@@ -103,11 +112,13 @@ def score(
     *,
     rho: float | None = None,
     target_precision: float = TARGET_PRECISION,
+    with_features: bool = False,
 ) -> Scores:
     """Judge given labels by their images.
 
     images: uint8 [N,3,S,S]. given_labels int64 [N]: indices into the model's classes. rho: the model's own unless
     given. target_precision: how sure q must be of a given label for nobody to be asked.
+    with_features: keep what the trunk sees of each image, too; it is computed anyway.
 
     Raises `DataError` where labels and images do not fit each other or the model, or ρ is no number from 0.
     """
@@ -115,12 +126,17 @@ def score(
         raise DataError(f"{len(given_labels)} labels for {len(images)} images: score one label an image")
     if ((given_labels < 0) | (given_labels >= len(model.classes))).any():
         raise DataError(f"a given label lies outside the model's {len(model.classes)} classes")
-    rho = model.rho if rho is None else rho
-    if not 0 <= rho < math.inf:
+    if rho is not None and not 0 <= rho < math.inf:
         raise DataError(f"rho must be 0 or above, got {rho}")
-    p = model.predict_probabilities(images).double()
+    features = None
+    if with_features:
+        logits, features = predict_with_features(model.network, images, normalized=True)
+    else:
+        logits = model.predict_logits(images)
+    p = torch.softmax(logits / model.temperature, dim=1).double()
     q = posterior(p, model.transition.to(p), given_labels.to(p.device), model.evidence)
-    return decide(p, q, given_labels, rho=rho, target_precision=target_precision)
+    thresholds = torch.tensor(model.thresholds if rho is None else rho, dtype=torch.float64)
+    return replace(decide(p, q, given_labels, rho=thresholds, target_precision=target_precision), features=features)
 
 
 def _at(shares: Tensor, labels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from fasten_model.model import JSON_FILE, load_model
 from fasten_model.whole_file import check_writable
 from pipeline import scoring
 from pipeline.errors import DataError
+from pipeline.records import Mode
 from pipeline.settings import Settings
 from pipeline.triage import count_decisions
 
@@ -32,12 +33,20 @@ def train_files(*, clean: Path, noisy: Path, out: Path, settings: Settings) -> F
         config=settings.training,
         holdout=settings.holdout,
         target_precision=settings.target_precision,
+        certainty=settings.certainty,
         rho=settings.rho,
     )
 
 
 def score_file(
-    *, model: Path, noisy: Path, out: Path, rho: float | None, target_precision: float, device: str
+    *,
+    model: Path,
+    noisy: Path,
+    out: Path,
+    rho: float | None,
+    target_precision: float,
+    device: str,
+    mode: Mode = "suggest",
 ) -> dict[str, int]:
     """Score the file's labels into `out`; how many were kept, relabeled, left to people.
 
@@ -61,7 +70,8 @@ def score_file(
         rho=rho,
         target_precision=target_precision,
         model_version=f"{model.absolute().name}@{digest}",
-    )
+        mode=mode,
+    ).table
     scoring.write_scores(scores, out)
     return count_decisions(scoring.decisions_of(scores))
 

@@ -19,7 +19,7 @@ from torch import distributed as dist
 from fasten_model.errors import FastenError
 from fasten_model.fit_files import fit_files
 from fasten_model.presets import PRESETS
-from fasten_model.relabel import TARGET_PRECISION
+from fasten_model.relabel import CERTAINTY, TARGET_PRECISION
 from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.join import joined_processes
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 config=replace(config, device=device),
                 holdout=options.holdout,
                 target_precision=options.target_precision,
+                certainty=options.certainty,
                 rho=options.rho,
                 cache=options.cache,
                 checkpoint=CheckpointConfig(folder=checkpoint, every_seconds=options.checkpoint_seconds),
@@ -151,8 +152,15 @@ def training_parser() -> argparse.ArgumentParser:
     judging.add_argument(
         "--target-precision", type=float, default=TARGET_PRECISION, metavar="SHARE", help="of the relabels to be right"
     )
-    judging.add_argument("--rho", type=float, metavar="RHO", help="fix ρ instead")
+    judging.add_argument(
+        "--certainty", type=float, default=CERTAINTY, metavar="SHARE", help="probability that they are"
+    )
+    judging.add_argument("--rho", type=_rho, metavar="RHO", help="fix ρ instead; auto: choose it for that precision")
     return parser
+
+
+def _rho(text: str) -> float | None:
+    return None if text == "auto" else float(text)
 
 
 def _share(text: str) -> float:

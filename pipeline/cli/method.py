@@ -1,5 +1,6 @@
 """`fasten train` and `fasten score`: the method alone, from Parquet files, on CPU or GPU."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,11 +11,25 @@ from pipeline.settings import Settings, load_settings
 
 Preset = Literal["small", "resnet18", "resnet34", "paper", "fast"]
 _TARGET = Settings.model_fields["target_precision"].default
+_CERTAINTY = Settings.model_fields["certainty"].default
 
 CleanFile = Annotated[
     Path, typer.Option(metavar="FILE", help="Audited samples: sample_id, image, label (and given_label, where known).")
 ]
 NoisyFile = Annotated[Path, typer.Option(metavar="FILE", help="Bulk-labelled samples: sample_id, image, label.")]
+
+
+def _check_rho(value: str | None) -> str | None:
+    """The text as it came: settings read it once more."""
+    try:
+        fits = value in (None, "auto") or 0 <= float(value) < math.inf
+    except ValueError:
+        fits = False
+    if not fits:
+        raise typer.BadParameter(f"{value!r} is neither “auto” nor a number from 0")
+    return value
+
+
 Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1, …")]
 
 
@@ -31,9 +46,18 @@ def train(
         float | None,
         typer.Option(metavar="SHARE", help=f"Share of the changed labels that are to be right; else {_TARGET}."),
     ] = None,
-    rho: Annotated[
+    certainty: Annotated[
         float | None,
-        typer.Option(min=0, help="Fix the probability from which labels are changed; else chosen for that precision."),
+        typer.Option(metavar="SHARE", help=f"Probability that this promise is kept; else {_CERTAINTY}."),
+    ] = None,
+    rho: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            callback=_check_rho,
+            help="Fix the probability from which labels are changed (the paper's: 0.8); auto: choose it for that "
+            "precision, on held-out audited samples.",
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The same seed repeats a training, on a CPU.")
@@ -48,7 +72,13 @@ def train(
     from pipeline.standalone import train_files
 
     settings = load_settings(
-        preset=preset, epochs=epochs, rho=rho, target_precision=target_precision, seed=seed, device=device
+        preset=preset,
+        epochs=epochs,
+        rho=rho,
+        target_precision=target_precision,
+        certainty=certainty,
+        seed=seed,
+        device=device,
     )
     fitted = train_files(clean=clean, noisy=noisy, out=out_dir, settings=settings)
     if fitted.accuracy is not None:
@@ -62,8 +92,12 @@ def score(
     noisy: NoisyFile,
     out_file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Parquet file for the scores.")],
     rho: Annotated[
-        float | None,
-        typer.Option(min=0, help="Probability from which a label is changed; else FASTEN_RHO, else the model's own."),
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            callback=_check_rho,
+            help="Probability from which a label is changed; auto: the model's own. Else FASTEN_RHO, else auto.",
+        ),
     ] = None,
     target_precision: Annotated[
         float | None,
@@ -86,6 +120,7 @@ def score(
         rho=settings.rho,
         target_precision=settings.target_precision,
         device=settings.device,
+        mode=settings.mode,
     )
     for decision, count in decisions.items():
         say(f"{decision:15} {count:,}")

@@ -79,6 +79,7 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
             {
                 **settings.training.described(),
                 "target_precision": settings.target_precision,
+                "certainty": settings.certainty,
                 "rho": "chosen" if settings.rho is None else settings.rho,
                 "holdout": settings.holdout,
                 "queue_size": settings.queue_size,
@@ -127,6 +128,7 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
         settings.training,
         holdout=settings.holdout,
         target_precision=settings.target_precision,
+        certainty=settings.certainty,
         rho=settings.rho,
         on_epoch=partial(_log_epoch, run),
         checkpoint=CheckpointConfig(folder=folder / "checkpoint", refuse_other=False),
@@ -161,6 +163,7 @@ def _figures(fitted: Mapping[str, Any]) -> dict[str, float]:
         "relabel_coverage": relabels["coverage"],
         "relabel_pairs": relabels["pairs"],
         "relabel_pairs_right": relabels["pairs_right"],
+        "relabel_pairs_needed": relabels["pairs_needed"],
     }
     return {name: float(value) for name, value in figures.items() if value is not None}
 
@@ -191,9 +194,14 @@ def score_labels(settings: Settings, pulled: Pulled, trained: TrainedModel) -> P
     workspace = Workspace.of(settings, pulled.labels.project_id)
     with ImageStore(workspace.folder) as store:
         noisy = load_noisy(snapshot, store, size=model.image_size, cache=workspace.decoded)
-    scores = scoring.score(
-        model, noisy, target_precision=settings.target_precision, model_version=trained.model_version
+    scored = scoring.score(
+        model,
+        noisy,
+        target_precision=settings.target_precision,
+        model_version=trained.model_version,
+        mode=settings.mode,
     )
-    scoring.write_scores(scores, path)
-    logger.info("scored %d labels: %s", len(noisy), count_decisions(scoring.decisions_of(scores)))
+    scoring.write_features(scored.features, scoring.features_path(path))
+    scoring.write_scores(scored.table, path)
+    logger.info("scored %d labels: %s", len(noisy), count_decisions(scoring.decisions_of(scored.table)))
     return path

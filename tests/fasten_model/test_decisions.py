@@ -1,5 +1,7 @@
 """Decisions by the posterior: what is changed, what is kept, and that the label is the original one otherwise."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -39,7 +41,15 @@ def test_each_decision_is_that_of_the_rule(case: tuple[Tensor, Tensor, Tensor], 
         assert found.confidence[i] == p[i].max()
         assert found.given_label_probability[i] == p[i, label]
         assert float(found.error_probability[i]) == pytest.approx(1 - float(q[i, label]))
-        assert float(found.priority[i]) == pytest.approx(1 - float(q[i, suggested]))
+        for applied, label_out in ((True, suggested), (False, label)):
+            assert found.handed_out(applied)[i] == label_out
+            assert float(found.priority(applied)[i]) == pytest.approx(1 - float(q[i, label_out]))
+
+
+def test_each_class_that_is_suggested_has_its_own_rho() -> None:
+    q = torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.0, 0.1, 0.9]])
+    found = decide(q, q, torch.tensor([2, 2, 1]), rho=torch.tensor([0.95, 0.9, NEVER]), target_precision=0.95)
+    assert found.decisions.tolist() == [LOW_CONFIDENCE, RELABEL, LOW_CONFIDENCE]
 
 
 def test_rho_and_target_themselves_suffice() -> None:
@@ -86,7 +96,10 @@ def test_images_are_judged_with_the_models_own_temperature_transition_and_rho(mo
     p = torch.softmax(model.predict_logits(images) / 2, dim=1).double()
     torch.testing.assert_close(found.probabilities, p)
     torch.testing.assert_close(found.posterior, posterior(p, model.transition.double(), given_labels, 0.6))
-    assert found.rho == 0.5
+    assert found.rho.tolist() == [0.5] * 3
+    own = score(replace(model, rho_per_class=(0.5, NEVER, 0.3)), images, given_labels)
+    assert own.rho.tolist() == [0.5, NEVER, 0.3]
+    assert 1 not in own.guess[own.decisions == RELABEL]
     assert score(model, images, given_labels, rho=NEVER).suggested.tolist() == given_labels.tolist()
     surest = score(model, images, given_labels, rho=NEVER, target_precision=0.0)
     assert set(surest.decisions.tolist()) == {KEEP}

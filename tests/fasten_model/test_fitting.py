@@ -12,7 +12,7 @@ from fasten_model import fitting
 from fasten_model.fitting import check_trainable, fit, holdout_mask, is_held_out, summary
 from fasten_model.labelled import LabelledImages
 from fasten_model.posterior import soft_count_transition
-from fasten_model.relabel import LEAST_PAIRS, NEVER
+from fasten_model.relabel import NEVER
 from fasten_model.scoring import RELABEL, score
 from fasten_model.train import TrainConfig
 from pipeline.errors import DataError
@@ -133,7 +133,7 @@ def test_rho_is_chosen_for_the_target_and_its_promise_holds_on_the_bulk() -> Non
     fitted = fit(noisy, audited(160, wrong_every=4), CLASSES, QUICK, holdout=0.5, target_precision=0.7)
     assert fitted.model.rho == fitted.choice.rho < 1
     assert fitted.choice.pairs_held_out == fitted.held_out
-    assert fitted.choice.pairs == fitted.choice.pairs_right >= LEAST_PAIRS
+    assert fitted.choice.pairs == fitted.choice.pairs_right >= 7, "0.7^7 < 10 %"
     assert fitted.choice.promised_precision is not None
     assert fitted.choice.promised_precision >= 0.7
     found = score(fitted.model, noisy.images, noisy.labels)
@@ -143,6 +143,7 @@ def test_rho_is_chosen_for_the_target_and_its_promise_holds_on_the_bulk() -> Non
     assert fitted.model.metadata["relabels"] == fitted.choice.sentence()
     known = summary(fitted)["relabels"]
     assert (known["rho"], known["pairs"]) == (fitted.model.rho, fitted.choice.pairs)
+    assert (known["certainty"], known["per_class"], known["pairs_needed"]) == (0.9, None, 0)
     json.dumps(summary(fitted))
 
 
@@ -154,6 +155,17 @@ def test_without_evidence_nothing_is_relabeled(known: bool, held_out: int | None
     assert fitted.model.rho == NEVER
     assert fitted.choice.pairs_held_out == (fitted.held_out if held_out is None else held_out)
     assert "relabels nothing" in fitted.choice.sentence()
+    assert fitted.choice.pairs_needed > 200, "0.99^229 = 10 %"
+
+
+def test_a_certainty_that_takes_more_pairs_than_there_are_relabels_nothing() -> None:
+    noisy = flipped(images([i % 2 for i in range(160)]), every=4)
+    clean = audited(160, wrong_every=4)
+    fitted = fit(noisy, clean, CLASSES, QUICK, holdout=0.5, target_precision=0.7, certainty=0.99999)
+    assert fitted.model.rho == NEVER
+    assert fitted.choice.certainty == 0.99999
+    with pytest.raises(DataError, match="certainty must lie between 0 and 1, got 1"):
+        fit(noisy, clean, CLASSES, QUICK, holdout=0.5, certainty=1)
 
 
 def test_a_rho_set_by_hand_is_the_models_and_is_judged_all_the_same() -> None:

@@ -58,6 +58,23 @@ def test_a_saved_model_loads_and_predicts_the_same(tmp_path: Path) -> None:
     assert torch.equal(loaded.predict_bytes(images), model.predict_bytes(images))
 
 
+def test_a_rho_of_each_class_is_kept_and_a_model_without_has_the_same_of_all(tmp_path: Path) -> None:
+    one = small_model()
+    save_model(replace(one, rho_per_class=(0.8, 2.0, 0.95)), tmp_path)
+    assert load_model(tmp_path).thresholds == (0.8, 2.0, 0.95)
+    description = json.loads((tmp_path / JSON_FILE).read_text())
+    for unlike in ([0.8, 2.0], [0.8, "2", 0.9], [0.8, -1, 0.9], "0.8", {"0": 1}):
+        (tmp_path / JSON_FILE).write_text(json.dumps(description | {"rho_per_class": unlike}))
+        with pytest.raises(DataError, match="'rho_per_class' must be a number from 0 for each class"):
+            load_model(tmp_path)
+    with pytest.raises(DataError, match="rho_per_class must be one of each class: 3, not 2"):
+        replace(one, rho_per_class=(0.8, 2.0))
+    del description["rho_per_class"]  # as the models were before
+    (tmp_path / JSON_FILE).write_text(json.dumps(description))
+    assert load_model(tmp_path).rho_per_class is None
+    assert load_model(tmp_path).thresholds == (0.8, 0.8, 0.8)
+
+
 def test_probabilities_are_the_tempered_softmax_of_the_clean_head() -> None:
     model = small_model()
     images = model.decode([png(0), png(90), png(200)])

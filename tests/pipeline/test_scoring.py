@@ -3,13 +3,29 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from fasten_model.labelled import LabelledImages
+from fasten_model.model import Model
+from fasten_model.network import build_network
+from fasten_model.relabel import NEVER
 from pipeline.errors import DataError
 from pipeline.schema import SCORES
-from pipeline.scoring import candidates, decisions_of, is_scores_file, read_scores, write_scores
+from pipeline.scoring import (
+    candidates,
+    decisions_of,
+    features_path,
+    is_scores_file,
+    read_features,
+    read_scores,
+    score,
+    write_features,
+    write_scores,
+)
 
 
 def rows(*changes: dict[str, Any]) -> pa.Table:
@@ -64,3 +80,73 @@ def test_a_candidate_carries_its_image_and_what_the_reviewer_is_offered() -> Non
     assert (candidate.sample_id, candidate.image_url) == ("b", "/data/b.png")
     assert (candidate.model_label, candidate.model_label_probability) == ("cow", 0.4)
     assert (candidate.given_label, candidate.decision, candidate.priority) == ("cat", "relabel", 0.05)
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model(
+        network=build_network("small", 3, image_size=16).eval(),
+        classes=("a", "b", "c"),
+        preset="small",
+        image_size=16,
+        temperature=0.01,
+        transition=0.4 * torch.eye(3) + 0.2,
+        rho=0.0,
+    )
+
+
+@pytest.fixture
+def noisy() -> LabelledImages:
+    generator = torch.Generator().manual_seed(1)
+    return LabelledImages.from_tensors(
+        torch.randint(256, (30, 3, 16, 16), dtype=torch.uint8, generator=generator), torch.arange(30) % 3
+    )
+
+
+def test_the_priority_is_what_a_review_sets_right_in_the_mode_at_hand(model: Model, noisy: LabelledImages) -> None:
+    suggest, auto = (
+        score(model, noisy, target_precision=0.95, model_version="m", mode=mode).table.to_pylist()
+        for mode in ("suggest", "auto")
+    )
+    assert {row["decision"] for row in auto} >= {"relabel"}
+    for one, other in zip(suggest, auto, strict=True):
+        assert one["priority"] == one["error_probability"]
+        changed = other["decision"] == "relabel"
+        left = 1 - other["model_label_probability"] if changed else other["error_probability"]
+        assert other["priority"] == pytest.approx(left)
+        assert one | {"priority": 0} == other | {"priority": 0}, "nothing else depends on the mode"
+
+
+def test_features_lie_beside_the_scores_a_row_for_each(model: Model, noisy: LabelledImages, tmp_path: Path) -> None:
+    scored = score(model, noisy, target_precision=0.95, model_version="m", rho=NEVER)
+    path = features_path(tmp_path / "run" / "scores.parquet")
+    write_features(scored.features, path)
+    found = read_features(path, rows=30)
+    assert found is not None
+    assert found.dtype == np.float16
+    assert np.array_equal(found, scored.features.numpy())
+    assert np.linalg.norm(found.astype(np.float32), axis=1) == pytest.approx(np.ones(30), abs=2e-3)
+    assert [file.name for file in path.parent.iterdir()] == ["features.npy"]
+    assert read_features(tmp_path / "features.npy", rows=30) is None
+
+
+@pytest.mark.parametrize("rows", [29, 31])
+def test_features_of_other_samples_are_refused(tmp_path: Path, rows: int) -> None:
+    write_features(torch.zeros(30, 4, dtype=torch.float16), tmp_path / "features.npy")
+    with pytest.raises(DataError, match=f"does not hold the features of {rows} samples: score again"):
+        read_features(tmp_path / "features.npy", rows=rows)
+
+
+def test_what_is_no_features_file_is_one_line_and_nothing_is_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "features.npy"
+    for content in (b"", b"no numbers", b"\x93NUMPY\x01\x00"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="is not a readable NumPy file"):
+            read_features(path, rows=1)
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="is not a readable NumPy file"):
+        read_features(path, rows=1)
+    np.save(path, np.zeros((1, 3)))
+    with pytest.raises(DataError, match="does not hold the features of 1 samples"):
+        read_features(path, rows=1)

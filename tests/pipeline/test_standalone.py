@@ -44,6 +44,7 @@ def scores_of(
         rho=rho,
         target_precision=target_precision,
         device="cpu",
+        mode="auto",
     )
     table = pq.read_table("scores.parquet")
     assert table.schema.remove_metadata().equals(SCORES), "the columns of the contract, types included"

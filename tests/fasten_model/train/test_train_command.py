@@ -207,6 +207,7 @@ def test_the_model_is_the_one_of_fasten_train(files: list[str], undisturbed: Pat
         (["--device", "abacus"], "no device named 'abacus'"),
         (["--out", "pyproject.toml"], "pyproject.toml is a file"),
         (["--rho", "-1"], "rho must be 0 or above"),
+        (["--certainty", "1"], "certainty must lie between 0 and 1"),
         (["--checkpoint-seconds", "-1"], "every_seconds must be 0 or above"),
         (["--checkpoint", "pyproject.toml/c"], "no checkpoint can be written to"),
     ],

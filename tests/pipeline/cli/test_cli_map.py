@@ -63,6 +63,8 @@ def test_no_command_at_all_shows_the_map() -> None:
         (["train", "--clean", "c", "--noisy", "n", "--out", "m", "--epochs", "0"], "'--epochs'"),
         (["train", "--clean", "c", "--noisy", "n", "--out", "m", "--rho", "-0.1"], "'--rho'"),
         (["train", "--clean", "c", "--noisy", "n", "--out", "m", "--rho", "nan"], "'--rho'"),
+        (["train", "--clean", "c", "--noisy", "n", "--out", "m", "--rho", "often"], "neither “auto” nor a number"),
+        (["score", "--model", "m", "--noisy", "n", "--out", "s", "--rho", "inf"], "'--rho'"),
         (["train", "--clean", "c", "--noisy", "n", "--out", "m", "--seed", "99999999999999999999"], "'--seed'"),
         (["train", "--clean", "c", "--noisy", "n", "--out", "m", "--preset", "large"], "resnet18"),
         (["score", "--model", "m", "--noisy", "n"], "Missing option '--out'"),

@@ -226,8 +226,10 @@ def test_rho_of_the_environment_counts_in_scoring_too(
 ) -> None:
     arguments = ["score", "--model", str(trained), "--noisy", str(noisy), "--out", "scores.parquet"]
     decisions = []
-    for environment, option in ((None, "0.5"), ("0.5", None), ("0.5", "1.5")):
-        if environment is not None:
+    for environment, option in ((None, "0.5"), ("0.5", None), ("0.5", "1.5"), ("0.5", "auto"), (None, "auto")):
+        if environment is None:
+            monkeypatch.delenv("FASTEN_RHO", raising=False)
+        else:
             monkeypatch.setenv("FASTEN_RHO", environment)
         result = runner.invoke(app, [*arguments, *([] if option is None else ["--rho", option])])
         assert result.exit_code == 0, result.stderr
@@ -235,3 +237,9 @@ def test_rho_of_the_environment_counts_in_scoring_too(
     assert decisions[0] == decisions[1]
     assert "relabel" in decisions[1]
     assert "relabel" not in decisions[2], "an option wins"
+    assert decisions[3] == decisions[4] != decisions[1], "so does auto: the model's own"
+
+
+def test_a_certainty_that_is_none_is_one_line(clean: Path, noisy: Path) -> None:
+    said = refused("train", "--clean", clean, "--noisy", noisy, "--out", "m", "--certainty", "1")
+    assert "setting certainty (FASTEN_CERTAINTY" in said
