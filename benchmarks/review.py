@@ -42,16 +42,16 @@ class Size:
     audited: int
     batch: int
     rounds: int
-    epochs: int
+    steps: int
     side: int
     """Of the square images."""
 
 
 SIZES = {
-    "digits": Size(samples=1198, audited=200, batch=90, rounds=5, epochs=12, side=16),
-    "fashion-mnist": Size(samples=2000, audited=300, batch=150, rounds=5, epochs=10, side=28),
+    "digits": Size(samples=1198, audited=200, batch=110, rounds=4, steps=250, side=16),
+    "fashion-mnist": Size(samples=4000, audited=400, batch=400, rounds=5, steps=400, side=28),
 }
-OTHER = Size(samples=20_000, audited=1000, batch=1000, rounds=5, epochs=20, side=32)
+OTHER = Size(samples=20_000, audited=1000, batch=1000, rounds=5, steps=1500, side=32)
 """Of all other data sets: for a GPU."""
 
 
@@ -75,7 +75,7 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--target-precision", type=float, default=TARGET_PRECISION)
     made.add_argument("--folds", type=positive, default=3, help="of the cross-entropy model that is cleanlab's own")
     made.add_argument("--preset", choices=tuple(PRESETS), default="small")
-    made.add_argument("--epochs", type=positive)
+    made.add_argument("--steps", type=positive, help="of each training")
     made.add_argument("--side", type=positive, help="of the square images")
     made.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror pictures (default: by data set)")
     made.add_argument("--out", type=Path, help="where to, without ending (default: benchmarks/results/review_DATASET)")
@@ -109,7 +109,7 @@ class Plan:
             "target_precision": self.setup.target_precision,
             "folds": self.setup.folds,
             "preset": config.preset,
-            "epochs": size.epochs,
+            "steps": size.steps,
             "side": size.side,
             "horizontal_flip": config.horizontal_flip,
             "device": resolve_device(config.device).type,
@@ -119,14 +119,13 @@ class Plan:
 def plan_from(options: argparse.Namespace) -> Plan:
     """Read the data and settle every choice; `DataError` for one that cannot be."""
     usual = SIZES.get(options.dataset, OTHER)
-    names = ("samples", "audited", "batch", "rounds", "epochs", "side")
+    names = ("samples", "audited", "batch", "rounds", "steps", "side")
     size = Size(**{name: getattr(options, name) or getattr(usual, name) for name in names})
     unknown = [name for name in options.policies or () if name not in POLICIES]
     if unknown:
         raise DataError(f"no policy is called {unknown[0]!r}; there are {', '.join(POLICIES)}")
     config = TrainConfig(
         preset=options.preset,
-        epochs=size.epochs,
         image_size=size.side,
         horizontal_flip=options.flip if options.flip is not None else options.dataset not in HANDED,
         device=str(resolve_device(options.device)),
@@ -141,7 +140,11 @@ def plan_from(options: argparse.Namespace) -> Plan:
         size=size,
         reviewer_error=options.reviewer_error,
         setup=Setup(
-            config=config, holdout=options.holdout, target_precision=options.target_precision, folds=options.folds
+            config=config,
+            steps=size.steps,
+            holdout=options.holdout,
+            target_precision=options.target_precision,
+            folds=options.folds,
         ),
     )
 

@@ -58,12 +58,21 @@ class Setup:
     """How the models are trained: the same for every policy."""
 
     config: TrainConfig
+    """Its epochs are put in for each training."""
+    steps: int
+    """Of each training, whatever is left to train on: what is decided leaves the bulk from round to round, and a model
+    that only knew fewer steps each time would be worse each time."""
     holdout: float
     """Share of the random audits kept from training."""
     target_precision: float
     """What is promised of automatic relabels."""
     folds: int
     """Of cleanlab's own model."""
+
+    def trained_on(self, count: int, seed: int) -> TrainConfig:
+        """For a bulk of `count` samples."""
+        epochs = max(1, round(self.steps * self.config.settings().noisy_batch / max(1, count)))
+        return replace(self.config, epochs=epochs, seed=seed)
 
 
 class Looks:
@@ -98,11 +107,13 @@ def _key(kind: Kind, ledger: Ledger) -> str:
 def look_fasten(pool: Pool, ledger: Ledger, setup: Setup) -> Look:
     """`fasten_model.fit` on what is open and what is decided, `fasten_model.score` of what is open."""
     noisy, clean = ledger.noisy(pool), ledger.clean(pool)
-    config = replace(setup.config, seed=pool.seed)
+    config = setup.trained_on(len(noisy), pool.seed)
     fitted = fit(
         noisy, clean, pool.classes, config, holdout=setup.holdout, target_precision=setup.target_precision
     )  # fmt: skip
-    scores = score(fitted.model, noisy.images, noisy.labels, target_precision=setup.target_precision)
+    scores = score(
+        fitted.model, noisy.images, noisy.labels, target_precision=setup.target_precision, with_features=True
+    )  # fmt: skip
     labels = torch.where(ledger.open, pool.given, ledger.decided)
     guess = labels.clone()
     guess[ledger.open] = scores.guess
@@ -125,7 +136,6 @@ def look_folds(pool: Pool, ledger: Ledger, setup: Setup) -> Look:
     The folds are of all N samples with the labels as they are now, with as many of each label in every fold as can be.
     """
     labels = torch.where(ledger.open, pool.given, ledger.decided)
-    config = replace(setup.config, seed=pool.seed)
     order = torch.randperm(len(pool), generator=generator(pool.seed, "review", "folds"))
     order = order[labels[order].argsort(stable=True)]
     fold = torch.empty_like(labels)
@@ -133,6 +143,7 @@ def look_folds(pool: Pool, ledger: Ledger, setup: Setup) -> Look:
     p = torch.zeros(len(pool), len(pool.classes))
     for number in range(setup.folds):
         held = fold == number
+        config = setup.trained_on(int((~held).sum()), pool.seed)
         network = train_plain(pool.images[~held], labels[~held], len(pool.classes), config)
         p[held] = beliefs_of(network, pool.images[held])
     guess = torch.where(ledger.open, p.argmax(dim=1), labels)

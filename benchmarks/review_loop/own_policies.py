@@ -20,7 +20,8 @@ def compose_questions(
     """
 
     def choose(pool: Pool, ledger: Ledger, look: Look, most: int, number: int) -> list[Question]:
-        assert look.fitted is not None
+        assert look.scores is not None
+        assert look.scores.features is not None
         defaults = {name: Settings.model_fields[name].default for name in ("audit_share", "check_share", "class_floor")}
         if audit_share is not None:
             defaults["audit_share"] = audit_share
@@ -36,7 +37,7 @@ def compose_questions(
             mode=mode,
             overlap=1,
             classes=pool.classes,
-            features=None,
+            features=look.scores.features.numpy(),
             key=_key,
             references={},
             run_key=f"round {number}",
