@@ -33,9 +33,9 @@ class AskedQuestion(Protocol):
     @property
     def sample_id(self) -> str: ...
     @property
-    def asked_by_run(self) -> str | None: ...
+    def asked_by_run(self) -> str: ...
     @property
-    def annotations(self) -> int: ...
+    def untouched(self) -> bool: ...
 
 
 class ReviewDoor(Protocol):
@@ -63,7 +63,7 @@ class Undone:
     withdrawn: int
     """Questions that nobody had answered, now taken back."""
     answered: int
-    """Questions of the run that people have answered: their answers stay."""
+    """Questions of the run that people have answered, skipped or begun: they stay."""
     aliases: dict[str, str]
     """Alias of the registered model → the version it points at now; empty where none pointed at the run's."""
 
@@ -140,7 +140,7 @@ def _withdraw(
     """
     with workspace.one_writer():
         mine = [question for question in door.asked(review) if question.asked_by_run == run.run_key]
-        unanswered = {question.task_id: question for question in mine if not question.annotations}
+        unanswered = {question.task_id: question for question in mine if question.untouched}
         if dry_run or not unanswered:
             return len(unanswered), len(mine) - len(unanswered)
         door.delete_tasks(review.project_id, list(unanswered))

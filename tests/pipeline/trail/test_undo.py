@@ -34,6 +34,10 @@ class Question:
     annotations: int = 0
 
     @property
+    def untouched(self) -> bool:
+        return not self.annotations
+
+    @property
     def push_key(self) -> str:
         return f"key-{self.task_id}"
 
