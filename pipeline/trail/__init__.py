@@ -13,7 +13,7 @@ that died may be run again from any point.
 
 from pipeline.trail.asked import append_asked, asked_rows
 from pipeline.trail.machine import MachineRun, append_machine, machine_rows, machine_runs
-from pipeline.trail.people import append_people, people_rows
+from pipeline.trail.people import append_people, keep_people, people_rows
 from pipeline.trail.reverted import mark_reverted, mark_withdrawn, reverted, reverted_rows, withdrawn_rows
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "append_machine",
     "append_people",
     "asked_rows",
+    "keep_people",
     "machine_rows",
     "machine_runs",
     "mark_reverted",

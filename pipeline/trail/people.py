@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
 from pipeline.schema import LABELS
-from pipeline.snapshot import Snapshot, open_snapshot
+from pipeline.snapshot import Snapshot, latest_snapshot, open_snapshot
 from pipeline.trail.files import folder, one_writer, read_rows, write_rows
 from pipeline.trail.schema import PEOPLE
-from pipeline.workspace import Workspace
+from pipeline.workspace import Workspace, write_whole
 
 _CONTENT = (
     "sample_id", "annotator", "origin", "answer", "label", "ground_truth", "was_cancelled", "lead_time_s", "updated_at",
@@ -38,20 +38,44 @@ CREATE TABLE answer (
 """
 
 
+def keep_people(workspace: Workspace, at: datetime) -> int:
+    """Keep what people have said up to the latest snapshot; → how many rows that is.
+
+    Call it before each pull and after it. Before, so that an answer which the last pull saw is kept although its
+    process died and the answer was deleted since.
+    """
+    latest = latest_snapshot(workspace.folder)
+    return 0 if latest is None else append_people(workspace, latest, at)
+
+
 def append_people(workspace: Workspace, snapshot: Snapshot, at: datetime) -> int:
     """Keep what differs between the trail's state and `snapshot`; → how many rows that is.
 
-    Snapshots between the last one that was kept and this one are caught up with first, in their order: a process that
-    died between a pull and this call loses nothing. Rows are looked up in a file of SQLite's, not in memory.
+    Snapshots between the one that was kept last and this one are caught up with first, in their order. What is known
+    is looked up in a file of SQLite's, not in memory.
     """
     with one_writer(workspace):
-        return sum(_append(workspace, one, at) for one in [*_not_kept(workspace, snapshot), snapshot])
+        last = _kept(workspace)
+        if snapshot.snapshot_id == last:
+            return 0
+        missed = _between(last, snapshot) if last is not None or not _files(workspace) else []
+        return sum(_append(workspace, one, at) for one in [*missed, snapshot])
 
 
-def _not_kept(workspace: Workspace, snapshot: Snapshot) -> list[Snapshot]:
-    """The ancestors of `snapshot` since the last one whose people were kept, the oldest first; none if that is none."""
-    files = _files(workspace)
-    last = files[-1].stem.partition("-")[2] if files else None
+def _kept(workspace: Workspace) -> str | None:
+    """The snapshot whose answers the trail holds as they are."""
+    try:
+        return str(json.loads(_kept_path(workspace).read_bytes()))
+    except (OSError, ValueError):  # unknown: the next snapshot is compared with all that is kept
+        return None
+
+
+def _kept_path(workspace: Workspace) -> Path:
+    return folder(workspace, "people") / "kept.json"
+
+
+def _between(last: str | None, snapshot: Snapshot) -> list[Snapshot]:
+    """The ancestors of `snapshot` since `last` (None: all), the oldest first; none where `last` is no ancestor."""
     line: list[Snapshot] = []
     passed = {snapshot.snapshot_id}
     parent = snapshot.manifest.parent
@@ -60,11 +84,10 @@ def _not_kept(workspace: Workspace, snapshot: Snapshot) -> list[Snapshot]:
         try:
             ancestor = open_snapshot(snapshot.path.parent / parent)
         except DataError:  # removed, or of another release
-            parent = None
             break
         line.append(ancestor)
         parent = ancestor.manifest.parent
-    return line[::-1] if parent == last and snapshot.snapshot_id != last else []
+    return line[::-1] if parent == last or last is None else []
 
 
 def _append(workspace: Workspace, snapshot: Snapshot, at: datetime) -> int:
@@ -87,7 +110,9 @@ def _append(workspace: Workspace, snapshot: Snapshot, at: datetime) -> int:
             (row | seen | {"withdrawn_at": at} for row in _gone(known, workspace)),
         )
         first = next(rows, None)
-        return 0 if first is None else write_rows(path, PEOPLE, chain([first], rows))
+        count = 0 if first is None else write_rows(path, PEOPLE, chain([first], rows))
+    write_whole(_kept_path(workspace), json.dumps(snapshot.snapshot_id).encode())
+    return count
 
 
 def _new(known: sqlite3.Connection, snapshot: Snapshot) -> Iterator[dict[str, Any]]:

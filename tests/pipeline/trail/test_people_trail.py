@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.trail import append_people, people, people_rows
+from pipeline.trail import append_people, keep_people, people, people_rows
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -126,3 +126,26 @@ def test_a_damaged_file_is_named(workspace: Workspace, make_snapshot: Make) -> N
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(DataError, match=f"{file.name} is damaged: restore it"):
         list(people_rows(workspace))
+
+
+def test_an_answer_that_only_an_unkept_pull_saw_is_kept_before_the_next_one(
+    workspace: Workspace, make_snapshot: Make
+) -> None:
+    def pull(*said: Mapping[str, Any]) -> None:
+        make_snapshot(workspace.folder, labels=said, noisy={"a": "dark"})
+
+    assert keep_people(workspace, NOON) == 0
+    pull(vote("a", "dark"))
+    assert keep_people(workspace, NOON) == 1
+    pull(vote("a", "dark"), vote("b", "grey", 2))  # and its process dies
+    assert keep_people(workspace, LATER) == 1
+    pull(vote("a", "dark"))
+    assert keep_people(workspace, LATER) == 1
+    assert kept(workspace, "sample_id", "withdrawn_at") == [("a", None), ("b", None), ("b", LATER)]
+
+
+def test_without_knowing_what_was_kept_last_nothing_is_kept_twice(workspace: Workspace, make_snapshot: Make) -> None:
+    for labels in ([vote("a", "dark")], [vote("a", "dark"), vote("b", "grey", 2)]):
+        append_people(workspace, make_snapshot(workspace.folder, labels=labels, noisy={"a": "dark"}), NOON)
+    (workspace.folder / "trail" / "people" / "kept.json").unlink()
+    assert keep_people(workspace, LATER) == 0
