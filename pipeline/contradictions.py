@@ -1,0 +1,65 @@
+"""Which decisions of people the model contradicts most: what a second person should look at, when asked for."""
+
+import pyarrow as pa
+import torch
+
+from fasten_model.labelled import LabelledImages
+from fasten_model.model import Model
+from fasten_model.posterior import posterior
+
+PERSON_RIGHT = 0.95
+"""How often a person's decision is right, before the model is heard."""
+
+CONTRADICTIONS = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("image_url", pa.string()),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("provenance", pa.string(), nullable=False),
+        pa.field("auditor", pa.string(), nullable=False),
+        pa.field("model_label", pa.string(), nullable=False),
+        pa.field("probability", pa.float64(), nullable=False),
+        pa.field("error_probability", pa.float64(), nullable=False),
+        pa.field("model_version", pa.string(), nullable=False),
+    ]
+)
+"""One row per decided sample. `label` is the decision; `model_label` the class with the largest posterior, which is
+its `probability`; `error_probability` that the decision is wrong."""
+
+
+def contradictions(
+    model: Model, clean: LabelledImages, rows: pa.Table, *, model_version: str, person_right: float = PERSON_RIGHT
+) -> pa.Table:
+    """What the model says of every decision in `clean`, the most contradicted first (columns: `CONTRADICTIONS`).
+
+    Image and annotators' label give q as for any noisy sample, and the decision is one more opinion, right with
+    probability a = `person_right` and otherwise any other class: it is wrong with probability
+    1 − a·q[label] / (a·q[label] + (1−a)/(K−1)·(1 − q[label])). The model has mostly been trained on these very
+    decisions and so contradicts fewer of them than it should: what comes first is worth a look, what comes last is not
+    confirmed.
+
+    rows: the snapshot's clean samples (`pipeline.schema.CLEAN`), for what `clean` does not know of them.
+    """
+    table = rows.select(["sample_id", "image_url", "provenance", "auditor"])
+    known = {row["sample_id"]: row for row in table.to_pylist()}
+    p = model.predict_probabilities(clean.images).double()
+    q = posterior(p, model.transition.to(p), clean.given_labels, model.evidence)  # [N, K]
+    decided = q.gather(1, clean.labels[:, None]).squeeze(1)
+    mistaken = (1 - person_right) / (len(model.classes) - 1) * (1 - decided)
+    wrong = mistaken / (mistaken + person_right * decided).clamp(min=torch.finfo(p.dtype).tiny)
+    probability, guess = q.max(dim=1) if len(q) else (q.new_empty(0), clean.labels)
+    found = [
+        {
+            **known[sample_id],
+            "label": model.classes[label],
+            "model_label": model.classes[best],
+            "probability": share,
+            "error_probability": doubt,
+            "model_version": model_version,
+        }
+        for sample_id, label, best, share, doubt in zip(
+            clean.sample_ids, clean.labels.tolist(), guess.tolist(), probability.tolist(), wrong.tolist(), strict=True
+        )
+    ]
+    found.sort(key=lambda row: (-row["error_probability"], row["sample_id"]))
+    return pa.Table.from_pylist(found, schema=CONTRADICTIONS)
