@@ -15,7 +15,7 @@ from pipeline.triage.pace import Pace, pace_of
 from pipeline.triage.plan import Plan, compose
 from pipeline.triage.queue_order import choose_queue
 from pipeline.triage.reasons import reason
-from pipeline.triage.rechecks import contradicted_audits, recheck_tasks
+from pipeline.triage.rechecks import contradicted, recheck_tasks
 
 __all__ = [
     "Budget",
@@ -26,7 +26,7 @@ __all__ = [
     "candidates_of",
     "choose_queue",
     "compose",
-    "contradicted_audits",
+    "contradicted",
     "count_decisions",
     "disputes_of",
     "pace_of",

@@ -118,16 +118,12 @@ def compose(
         taken = {each.push_key for each in drawn[kind]}
         pool = [each for each in pool if each.push_key not in taken]
 
-    random = [*drawn["audit"], *drawn["check"]]
-    shown = AlreadyShown([each.image_sha256 for each in candidates], features)
+    random, doubtful = [*drawn["audit"], *drawn["check"]], worth_asking(pool, mode)
+    shown = AlreadyShown([*random, *doubtful], features)
     for each in random:
-        shown.choose(each.row)
-    best, near_duplicates = choose(
-        worth_asking(pool, mode),
-        room.places("targeted"),
-        needs=floors(classes, class_floor, batch, random),
-        shown=shown,
-    )
+        shown.choose(each)
+    needs = floors(classes, class_floor, batch, random)
+    best, near_duplicates = choose(doubtful, room.places("targeted"), needs=needs, shown=shown)
 
     def questions(kind: AskedAs, about: Iterable[Open]) -> list[ReviewTask]:
         return [_question(kind, each, mode=mode, references=references, run_key=run_key) for each in about]

@@ -22,11 +22,12 @@ def recheck_tasks(
 ) -> tuple[ReviewTask, ...]:
     """Questions about the `n` reviewed decisions that the model contradicts most, those never rechecked before.
 
-    Audited decisions are not among them: the model may not choose which of its own measures are measured again
-    (`contradicted_audits` lists them for the auditor).
+    Audited decisions are not among them: the model may not choose which of its own measures are measured again. Their
+    auditor may (`contradicted` lists them).
     """
     known = frozenset(asked)
-    chosen = [row for row in _strongest_first(rows, "review") if key(row["sample_id"], "recheck") not in known][:n]
+    reviewed = (row for row in contradicted(rows) if row["provenance"] == "review")
+    chosen = [row for row in reviewed if key(row["sample_id"], "recheck") not in known][:n]
     return tuple(
         ReviewTask(
             push_key=key(row["sample_id"], "recheck"),
@@ -47,11 +48,7 @@ def recheck_tasks(
     )
 
 
-def contradicted_audits(rows: Iterable[Contradiction]) -> list[Contradiction]:
-    """Audited decisions that the model contradicts, the most strongly contradicted first: for an auditor to read."""
-    return _strongest_first(rows, "audit")
-
-
-def _strongest_first(rows: Iterable[Contradiction], provenance: str) -> list[Contradiction]:
-    found = [row for row in rows if row["provenance"] == provenance and row["model_label"] != row["label"]]
+def contradicted(rows: Iterable[Contradiction]) -> list[Contradiction]:
+    """Decisions that the model contradicts, audits too, the most strongly contradicted first: for people to read."""
+    found = [row for row in rows if row["model_label"] != row["label"]]
     return sorted(found, key=lambda row: (-row["probability"], row["sample_id"]))

@@ -48,10 +48,10 @@ def choose(
     wanting = Counter(needs)
 
     def take(each: Open) -> None:
-        if shown.resembles(each.row):
+        if shown.resembles(each):
             resembling.add(each.push_key)
             return
-        shown.choose(each.row)
+        shown.choose(each)
         chosen[each.push_key] = each
         for name in _between(each.candidate):
             wanting[name] -= 1
