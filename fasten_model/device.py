@@ -6,9 +6,13 @@ from fasten_model.errors import DataError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a GPU, else the CPU; any other name is torch's. `DataError` if it is not there."""
+    """`auto` is CUDA where there is a GPU, else the CPU; any other name is torch's. `DataError` if it is not there.
+
+    The device is named as a tensor on it names it, `cuda` with the number of the current one: `cuda` and `cuda:0` are
+    not equal, and what lies on the one would be copied to the other.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -18,9 +22,9 @@ def resolve_device(name: str) -> torch.device:
             f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} GPUs; use auto or cpu"
         )
     try:
-        usable = device.type != "meta" and torch.empty(0, device=device).numel() == 0
+        there = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, ImportError):  # torch knows the name, but has no such device here
-        usable = False
-    if not usable:
+        there = None
+    if there is None or there.type == "meta":
         raise DataError(f"device {name!r} is not available on this machine; use auto, cpu or cuda")
-    return device
+    return there
