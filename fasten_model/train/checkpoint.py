@@ -76,7 +76,7 @@ class CheckpointFolder:
     def __init__(self, config: CheckpointConfig, training: Description) -> None:
         self.path = config.folder
         self._every = config.every_seconds
-        self._refuse_other = config.refuse_other
+        self.refuse_other = config.refuse_other
         self._training = json.loads(json.dumps(training, ensure_ascii=False))
         self._written = time.monotonic()
         _make_writable(self.path)
@@ -126,7 +126,7 @@ class CheckpointFolder:
         try:
             return self._read()
         except DataError as error:
-            if self._refuse_other:
+            if self.refuse_other:
                 raise
             _log.warning("training starts anew: %s", error)
             return None

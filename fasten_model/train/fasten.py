@@ -71,7 +71,6 @@ def train(
     process = this_process()
     loop = Loop(config, training_set.num_classes, trunk=trunk, process=process)
     step = FastenStep(loop, training_set, config)
-    method = config.switches()
     history = loop.run(
         step,
         noisy_images=training_set.noisy_images,
@@ -84,9 +83,10 @@ def train(
         else open_checkpoint(checkpoint, config, training_set, loop.network.trunk_name, process),
         stop=stop,
     )
-    of_corrected = method.noisy_head_labels == "corrected" and not method.counts_bulk
     transition = (
-        _final_transition(loop.scoring_network(), training_set) if of_corrected else step.estimate.shared().cpu()
+        _final_transition(loop.scoring_network(), training_set)
+        if config.switches().of_corrected
+        else step.estimate.shared().cpu()
     )
     return Trained(
         network=loop.trained_network(),

@@ -31,7 +31,7 @@ class FastenStep(TrainingStep):
         self._loop, self._method, self._seed = loop, config.switches(), config.seed
         method, device, own = self._method, loop.device, loop.process.own
         told_apart = method.tells_apart and data.all_votes().shape[1] > 1
-        pairs = data.pair_counts() if told_apart else data.pair_counts().sum(dim=0, keepdim=True)
+        pairs = data.pair_counts() if told_apart else data.majority_pair_counts()
         count, clean_count = len(data.noisy_labels), len(data.clean_labels)
         bulk = method.counts_bulk
         samples, batch = (count, loop.settings.noisy_batch) if bulk else (clean_count, loop.settings.clean_batch)
@@ -46,7 +46,7 @@ class FastenStep(TrainingStep):
         self._votes = own(data.all_votes() if told_apart else data.noisy_labels[:, None]).to(device)  # [N, R]
         self._original = own(data.noisy_labels).to(device)  # ȳ*, never written to
         self._labels = self._original.clone()  # ȳ: the correction written at the sample's previous visit
-        self._sure = torch.zeros_like(self._labels, dtype=torch.bool)  # q was at ρ there, for whichever label
+        self._sure = torch.zeros_like(self._labels, dtype=torch.bool)  # p or q was at ρ there, for whichever label
         self._clean_labels = own(data.clean_labels).to(device)
         self._held_out = (data.held_out_images, data.held_out_labels) if method.calibrated else (None, None)
         self._temperature = torch.ones((), device=device)
@@ -82,7 +82,7 @@ class FastenStep(TrainingStep):
         started = batch.step >= method.correction_start * batch.steps
         forward = self._noisy_loss(clean_logits, evidence, batch, started)
         clean_loss = self._clean_loss(clean_logits_d, p, clean, batch.noisy.size) * trains
-        noisy = cross_entropy(noisy_logits, self._noisy_targets(batch.noisy.index))
+        noisy = cross_entropy(noisy_logits, self._noisy_targets(batch.noisy.index, evidence, started))
         self._correct(batch.noisy.index, p, evidence, started)
         return self._total(forward, clean_loss, noisy, batch.noisy.size, clean.size)
 
@@ -122,20 +122,23 @@ class FastenStep(TrainingStep):
 
     def _evidence(self, index: Tensor) -> Tensor:
         """log p(what is said of each noisy sample | y = i), [B,K]."""
-        if self._method.correction == "confidence":  # one label, the corrected one, under the T̂ of corrected labels
-            return self.estimate.log_evidence(self._labels[index][:, None])
-        return self.estimate.log_evidence(self._votes[index])
+        # T̂ of corrected labels tells what those say, T̂ of the original ones what the annotators said.
+        said = self._labels[index][:, None] if self._method.of_corrected else self._votes[index]
+        return self.estimate.log_evidence(said)
 
     def _noisy_loss(self, clean_logits: Tensor, evidence: Tensor, batch: Batch, started: bool) -> Tensor:
         """The clean head's loss over the noisy batch, [B]."""
         index = batch.noisy.index
+        # A label that was corrected under a T̂ of the original ones is taken to be the true one.
+        trusts = self._method.correction in ("posterior", "confidence") and not self._method.of_corrected
         if self._method.loss == "resample":
             weights = resampling_weights(clean_logits, evidence, self._labels[index])
+            weights = torch.where(self._sure[index], 1.0, weights) if trusts else weights
             return cross_entropy(clean_logits, self._labels[index]) * self._draws(weights, batch)
         loss = evidence_loss(clean_logits, evidence)
         if not started:
             return loss
-        if self._method.correction == "posterior":
+        if trusts:
             return torch.where(self._sure[index], cross_entropy(clean_logits, self._labels[index]), loss)
         if self._averages:
             mean = self._average[index]  # [B, K]
@@ -163,26 +166,27 @@ class FastenStep(TrainingStep):
             clean_logits = clean_logits.float() + self._clean_prior.log() - self._bulk_prior.log()
         return cross_entropy(clean_logits, self._clean_labels[clean.index])
 
-    def _noisy_targets(self, index: Tensor) -> Tensor:
-        return (self._labels if self._method.noisy_head_labels == "corrected" else self._original)[index]
+    def _noisy_targets(self, index: Tensor, evidence: Tensor, started: bool) -> Tensor:
+        """What the noisy head learns of a noisy batch, int64 [B]."""
+        if self._method.noisy_head_labels == "original":
+            return self._original[index]
+        if not self._averages:
+            return self._labels[index]
+        return self._argmax_of_average(index, evidence) if started else self._original[index]
 
     def _correct(self, index: Tensor, p: Tensor, evidence: Tensor, started: bool) -> None:
         """Write what the next visit of these samples learns from."""
         method, original = self._method, self._original[index]
         if method.correction == "none":
             return
-        if method.correction == "confidence":
-            if started:
-                self._labels[index] = correct_labels(p, original, method.rho)
-            return
-        q = _posterior(p, evidence)
+        believed = p if method.correction in ("confidence", "ensemble") else _posterior(p, evidence)
         if self._averages:
-            kept, new = self._average[index], q if method.correction == "average" else p
+            kept, new = self._average[index], believed
             share = torch.where(kept.sum(dim=1, keepdim=True) > 0, method.average_momentum, 0.0)
             self._average[index] = share * kept + (1 - share) * new
         elif started:
-            self._labels[index] = correct_labels(q, original, method.rho)
-            self._sure[index] = q.max(dim=1).values >= method.rho
+            self._labels[index] = correct_labels(believed, original, method.rho)
+            self._sure[index] = believed.amax(dim=1) >= method.rho
 
     def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor, size: int, clean_size: int) -> StepLosses:
         """mean(forward ‖ clean) + λ·mean(noisy), or the two of the clean head by `clean_loss_weight`."""
@@ -203,12 +207,17 @@ class FastenStep(TrainingStep):
         return self._loop.process.gather(self._believed(), self._count).cpu()
 
     def _believed(self) -> Tensor:
+        """What each noisy label has been corrected to, int64 [N]."""
         if not self._averages:
             return self._labels
-        mean = self._average
-        if self._method.correction == "ensemble":
-            mean = _posterior(mean, self.estimate.log_evidence(self._votes))
-        return torch.where(self._average.sum(dim=1) > 0, mean.argmax(dim=1), self._original)
+        every = slice(None)
+        return self._argmax_of_average(every, self.estimate.log_evidence(self._votes))
+
+    def _argmax_of_average(self, index: Tensor | slice, evidence: Tensor) -> Tensor:
+        """The label that the running average of these samples comes to, int64 [B]; the original before any visit."""
+        mean = self._average[index]
+        best = (mean if self._method.correction == "average" else _posterior(mean, evidence)).argmax(dim=1)
+        return torch.where(mean.sum(dim=1) > 0, best, self._original[index])
 
     def state(self) -> dict[str, Tensor]:
         gather = self._loop.process.gather
@@ -223,6 +232,12 @@ class FastenStep(TrainingStep):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         own, device = self._loop.process.own, self._loop.device
+        expected = {name: value.shape for name, value in self.state().items()}
+        for name in sorted(expected.keys() | state.keys()):
+            if name not in state or state[name].shape != expected.get(name):
+                found = list(state[name].shape) if name in state else "missing"
+                wanted = list(expected[name]) if name in expected else "none"
+                raise ValueError(f"{name} is {found}, this step has {wanted}")
         self.estimate.counts = state["transition_counts"].to(device)
         self._labels = own(state["labels"]).to(device)
         self._sure = own(state["sure"]).to(device).bool()

@@ -20,7 +20,7 @@ from fasten_model.train.checkpoint import CheckpointFolder
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.metrics import EpochMetrics, Observer, OnEpoch, epoch_metrics, log_epoch
 from fasten_model.train.optimizer import build_optimizer, learning_rate
-from fasten_model.train.plan import CleanPlan, Indices, noisy_epoch, own_share, steps_per_epoch
+from fasten_model.train.plan import CleanGroup, CleanPlan, Indices, noisy_epoch, own_share, steps_per_epoch
 from fasten_model.train.process import ALONE, Process, SharedError
 from fasten_model.train.replica import replica
 from fasten_model.train.resume import Keeper, TrainingState
@@ -91,6 +91,9 @@ class Loop:
 
     def _through(self, module: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor) -> tuple[Tensor, Tensor]:
         images = images.contiguous(memory_format=torch.channels_last)
+        if self.config.compile:
+            # Noisy and clean batches, the smaller ones of an epoch and held-out samples: one graph for all sizes.
+            torch._dynamo.maybe_mark_dynamic(images, 0)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._on_gpu):
             clean_logits, noisy_logits = module(images)
         return clean_logits, noisy_logits
@@ -116,7 +119,7 @@ class Loop:
         *,
         noisy_images: Tensor | Images,
         clean_images: Tensor | Images | None = None,
-        clean_groups: Sequence[tuple[Tensor, int]] | None = None,
+        clean_groups: Sequence[CleanGroup] | None = None,
         on_epoch: OnEpoch | None = None,
         observer: Observer | None = None,
         checkpoint: CheckpointFolder | None = None,
@@ -219,7 +222,7 @@ class _Feeds:
         loop: Loop,
         noisy_images: Tensor | Images,
         clean_images: Tensor | Images | None,
-        clean_groups: Sequence[tuple[Tensor, int]] | None,
+        clean_groups: Sequence[CleanGroup] | None,
     ) -> None:
         self._settings, self._seed, self._process = loop.settings, loop.config.seed, loop.process
         self._device, self._count = loop.device, len(noisy_images)
@@ -227,7 +230,7 @@ class _Feeds:
         self._clean: Feed | None = None
         if clean_images is not None:
             self._clean = Feed(self._process.own_images(clean_images), self._device)
-            groups = clean_groups or [(torch.arange(len(clean_images)), self._settings.clean_batch)]
+            groups = clean_groups or [CleanGroup(torch.arange(len(clean_images)), self._settings.clean_batch)]
             self._plan = CleanPlan(groups, seed=self._seed)
 
     def rest_of_epoch(self, epoch: int, start: int, batches: int, epochs: int) -> Iterator[Batch]:

@@ -25,7 +25,8 @@ class Method:
     smoothing: float = 1e-3
     """δ of `smooth_transition`."""
     clean_sampling: Literal["shuffled", "balanced"] = "shuffled"
-    """Clean batches as the clean set is, or with as many of each class where the batch allows it (reference)."""
+    """Clean batches as the clean set is, or with as many samples of each class (reference): where the batch is no
+    multiple of the classes, those with one sample more take turns."""
     prior_correction: bool = False
     """Train the clean head on clean batches with the bulk's class frequencies (logit adjustment, Menon et al. 2021)."""
 
@@ -38,26 +39,30 @@ class Method:
     """α: samples that the prior row of T̂ is worth, where sums are decayed."""
     evaluation_features: bool = False
     """Estimate T̂ from clean samples in evaluation mode: not augmented, BatchNorm's running statistics. Takes one more
-    forward."""
+    forward. Where clean batches estimate it."""
     folds: int = 1
     """Clean folds that take turns, an epoch each: one estimates T̂ while the others train. 1: all do
-    both (reference)."""
+    both (reference). More where clean batches estimate it."""
     pairs: bool = True
-    """Join T̂ with direct counts of the audited samples whose bulk label is known."""
+    """Join T̂ with direct counts of the audited samples whose bulk label is known: the label as it was given, so that a
+    T̂ of corrected labels becomes a mixture of two."""
     pair_weight: float = 1.0
     """Samples that each pair counts for, against those that `pooled_strength` says the estimate is worth."""
     pooled_strength: float = 30.0
     """Samples that a row of the estimate is worth beside the pairs."""
     annotators: bool = True
-    """Where votes are known, T̂ comes from the bulk, and corrections do not go by `confidence` (they leave one label a
-    sample): a T̂ for each annotator, shrunk to the shared one, and the likelihoods multiplied."""
+    """Where votes are known, T̂ comes from the bulk, and the loss is `forward` (`resample` weighs one label a sample): a
+    T̂ for each annotator, shrunk to the shared one, and the likelihoods multiplied. Else the majority's label counts."""
     annotator_strength: float = 50.0
     """Samples that a row of the shared T̂ is worth beside an annotator's own."""
 
     loss: Literal["forward", "resample"] = "forward"
-    """−log (T̂ᵀp)[ȳ], or cross-entropy over a batch that is drawn again with weights p[ȳ]/(T̂ᵀp)[ȳ] (RENT, ICLR 2024)."""
+    """−log (T̂ᵀp)[ȳ], or cross-entropy over a batch that is drawn again with weights p[ȳ]/(T̂ᵀp)[ȳ] (RENT, ICLR 2024).
+    ȳ is the label that T̂ is of. A corrected label under a T̂ of the original ones is taken to be right: cross-entropy,
+    weight 1."""
     noisy_head_labels: Literal["original", "corrected"] = "original"
-    """What θ̄ learns: then T̂ of the clean-batch estimators belongs to these labels."""
+    """What θ̄ learns: then T̂ of the clean-batch estimators belongs to these labels. Corrected ones are then corrected
+    by `confidence`: the others need a T̂ of the original labels."""
     correction: Correction = "posterior"
     """Labels trained on: argmax p at ρ (reference), argmax of q at ρ, the running average of q, the q of p's running
     average (`ensemble`), or always the original."""
@@ -96,6 +101,29 @@ class Method:
             raise DataError(f"smoothing must be above 0 and at most 1, got {self.smoothing}")
         if self.folds < 1:
             raise DataError(f"folds must be at least 1, got {self.folds}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """`DataError` for switches of which one would do nothing, or something else than it says, beside another."""
+        if self.counts_bulk:
+            for name, off in (("folds", 1), ("evaluation_features", False)):
+                if getattr(self, name) != off:
+                    raise DataError(
+                        f"{name} {getattr(self, name)} is about clean batches that estimate T̂, and estimator "
+                        f"{self.estimator} counts the bulk: leave {name} at {off}, or set estimator to clean_decayed"
+                    )
+        soft = self.correction in ("average", "ensemble")
+        if soft and self.loss == "resample":
+            raise DataError(
+                f"loss resample draws samples with one label each, and correction {self.correction} keeps a share of "
+                "every class: choose loss forward, or correction posterior, confidence or none"
+            )
+        if self.of_corrected and (soft or self.correction == "posterior"):
+            raise DataError(
+                f"correction {self.correction} asks T̂ about the original labels, and estimator {self.estimator} with "
+                "noisy_head_labels corrected is of the corrected ones: set noisy_head_labels to original, or estimator "
+                "to bulk_posterior"
+            )
 
     @property
     def counts_bulk(self) -> bool:
@@ -103,9 +131,14 @@ class Method:
         return self.estimator in ("bulk", "bulk_posterior")
 
     @property
+    def of_corrected(self) -> bool:
+        """Whether T̂ is of the labels as corrected (reference): p(corrected | true), not p(original | true)."""
+        return self.noisy_head_labels == "corrected" and not self.counts_bulk
+
+    @property
     def tells_apart(self) -> bool:
         """Whether annotators whose votes are known have a T̂ each."""
-        return self.annotators and self.counts_bulk and self.correction != "confidence"
+        return self.annotators and self.counts_bulk and self.loss == "forward"
 
 
 PAPER = Method(

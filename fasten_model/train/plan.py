@@ -6,6 +6,7 @@ batch.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,25 +29,38 @@ def noisy_epoch(count: int, batch: int, *, seed: int, epoch: int) -> Indices:
     return list(order.tensor_split(steps_per_epoch(count, batch)))
 
 
+class CleanGroup(NamedTuple):
+    """Clean samples that are drawn from together."""
+
+    samples: Tensor
+    """int64: their numbers."""
+    size: int
+    """How many each batch has of this group, or of the `groups` that share them."""
+    groups: int = 1
+    """K: then each batch has ⌊size/K⌋ of this one, or one more."""
+    place: int = 0
+    """0 to K − 1, another for each of them. Σ_k ⌊(x + k)/K⌋ = x (Hermite's identity): together they have `size`."""
+
+    def drawn(self, step: int) -> int:
+        """How many samples the batches before `step` have."""
+        return (step * self.size + self.place) // self.groups
+
+
 class CleanPlan:
-    """Endless clean batches of exactly `batch` samples, each group visited evenly.
+    """Endless clean batches; each group is passed through again and again, shuffled anew each time."""
 
-    groups: (numbers of the samples int64, how many of them in each batch). A group is passed through again and again,
-    shuffled anew each time.
-    """
-
-    def __init__(self, groups: Sequence[tuple[Tensor, int]], *, seed: int) -> None:
-        self._groups = [(samples, share) for samples, share in groups if share > 0]
+    def __init__(self, groups: Sequence[CleanGroup], *, seed: int) -> None:
+        self._groups = [group for group in groups if group.size > 0]
         self._seed = seed
         self._passes: dict[tuple[int, int], Tensor] = {}
 
     def batch(self, step: int) -> Tensor:
         """int64 [D]: the clean samples of `step`."""
         chosen = []
-        for number, (samples, share) in enumerate(self._groups):
-            first, last = step * share, (step + 1) * share
+        for number, group in enumerate(self._groups):
+            first, last = group.drawn(step), group.drawn(step + 1)
             while first < last:
-                turn, start = divmod(first, len(samples))
+                turn, start = divmod(first, len(group.samples))
                 taken = self._pass(number, turn)[start : start + last - first]
                 chosen.append(taken)
                 first += len(taken)
@@ -54,41 +68,51 @@ class CleanPlan:
 
     def _pass(self, number: int, turn: int) -> Tensor:
         if (number, turn) not in self._passes:
-            samples = self._groups[number][0]
+            samples = self._groups[number].samples
             order = torch.randperm(len(samples), generator=generator(self._seed, "clean order", number, turn))
             self._passes = {key: kept for key, kept in self._passes.items() if key[0] != number or key[1] == turn - 1}
             self._passes[number, turn] = samples[order]
         return self._passes[number, turn]
 
 
-def clean_groups(labels: Tensor, estimates: Tensor, batch: int, *, balanced: bool) -> list[tuple[Tensor, int]]:
-    """The groups of a `CleanPlan` of `batch` samples.
+def clean_groups(labels: Tensor, estimates: Tensor, batch: int, *, balanced: bool) -> list[CleanGroup]:
+    """The groups of a `CleanPlan` of exactly `batch` samples.
 
     At least half of a batch was audited at random where there is anything else: T̂ is estimated from these alone, and
-    drawn from all clean samples together a growing pile of reviews would crowd them out. `balanced`: the same number
-    of each class, where `batch` allows that; only if every class has its own. labels int64 [C]: y. estimates bool [C].
+    drawn from all clean samples together a growing pile of reviews would crowd them out. `balanced`: as many of each
+    class, among those audited at random and among the others. labels int64 [C]: y. estimates bool [C].
     """
     labels, estimates = labels.cpu(), estimates.cpu()
     audited, reviewed = estimates.nonzero().flatten(), (~estimates).nonzero().flatten()
+    share = batch
     if len(audited) and len(reviewed):
         share = min(batch - 1, max(math.ceil(batch / 2), round(batch * len(audited) / len(estimates))))
-        return [(audited, share), (reviewed, batch - share)]
-    classes = torch.unique(labels)
-    if balanced and batch % len(classes) == 0:
-        return [((labels == label).nonzero().flatten(), batch // len(classes)) for label in classes.tolist()]
-    return [(torch.arange(len(labels)), batch)]
+    elif len(reviewed):
+        share = 0
+    groups = []
+    for samples, size in ((audited, share), (reviewed, batch - share)):
+        if size > 0:
+            groups += _by_class(samples, labels, size) if balanced else [CleanGroup(samples, size)]
+    return groups
 
 
-def clean_frequencies(groups: Sequence[tuple[Tensor, int]], labels: Tensor, num_classes: int) -> Tensor:
+def _by_class(samples: Tensor, labels: Tensor, size: int) -> list[CleanGroup]:
+    """`size` of `samples` in each batch, and as many of each of their classes."""
+    of = labels[samples]
+    classes = torch.unique(of).tolist()
+    return [CleanGroup(samples[of == label], size, len(classes), place) for place, label in enumerate(classes)]
+
+
+def clean_frequencies(groups: Sequence[CleanGroup], labels: Tensor, num_classes: int) -> Tensor:
     """Share of each class among the samples that the plan of `groups` draws, sums to 1: [K].
 
     As though one sample of each class were drawn besides, so that none is 0. labels int64 [C]: y.
     """
-    batch = sum(share for _, share in groups)
+    batch = sum(group.size / group.groups for group in groups)
     drawn = torch.ones(num_classes)
-    for samples, share in groups:
-        counts = torch.bincount(labels.cpu()[samples], minlength=num_classes)
-        drawn += counts * (share / batch * len(labels) / len(samples))
+    for group in groups:
+        counts = torch.bincount(labels.cpu()[group.samples], minlength=num_classes)
+        drawn += counts * (group.size / group.groups / batch * len(labels) / len(group.samples))
     return drawn / drawn.sum()
 
 

@@ -65,7 +65,7 @@ class TrainingState:
             self._step.load_state(parts.get("step", {}))
         except (RuntimeError, LookupError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"the checkpoint does not fit this network ({reason}); remove its folder") from error
+            raise DataError(f"the checkpoint does not fit this training ({reason}); remove its folder") from error
 
 
 def _laid_out(values: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
@@ -86,6 +86,7 @@ class Keeper:
         self._state, self._process, self._folder = state, process, folder
         self._kept = process.any(folder is not None)[0]
         self._every_step = process.any(folder is not None and folder.every_step)[0]
+        self._refuses = process.any(folder is not None and folder.refuse_other)[0]
         self._stop = stop
         self._asked: Callable[[], bool] = lambda: False
         self._context = ExitStack()
@@ -102,10 +103,20 @@ class Keeper:
 
     def start(self) -> Progress:
         """Where to begin: at a checkpoint, whose tensors are put back, or at the first step."""
+        anew = Progress(step=0, seconds=0.0, history=(), losses=torch.zeros(4), tensors={})
         saved = self._process.first(self._folder.read if self._folder is not None else lambda: None)
         if saved is None:
-            return Progress(step=0, seconds=0.0, history=(), losses=torch.zeros(4), tensors={})
-        self._state.restore(saved.tensors)
+            return anew
+        untouched = {name: value.clone() for name, value in self._state.gather().items()}
+        try:
+            self._state.restore(saved.tensors)
+        except DataError as error:  # in every process: all were given the same tensors
+            if self._refuses:
+                raise
+            if self._folder is not None:
+                _log.warning("training starts anew: %s", error)
+            self._state.restore(untouched)  # part of the other's may have been put in
+            return anew
         if self._folder is None:  # the sums so far are the first process's
             return replace(saved, losses=torch.zeros(4))
         _log.info("going on after step %d, from the checkpoint in %s", saved.step, self._folder.path)

@@ -92,6 +92,22 @@ class TrainingSet:
             counts.index_put_(place, torch.ones(len(place[0])), accumulate=True)
         return counts
 
+    def majority_pair_counts(self) -> Tensor:
+        """[1,K,K]: of the samples audited at random, how many of class i the majority of the annotators had called j.
+
+        Of classes that got equally many votes each takes an equal share of the sample.
+        """
+        counts = torch.zeros(self.num_classes, self.num_classes)
+        if self.clean_votes is not None:
+            votes = self.clean_votes[self.clean_estimates].cpu()  # [P, R]
+            said = (votes >= 0).float()
+            tally = torch.zeros(len(votes), self.num_classes).scatter_add_(1, votes.clamp(min=0), said)  # [P, K]
+            most = tally.amax(dim=1, keepdim=True)
+            chosen = ((tally == most) & (most > 0)).float()
+            shares = chosen / chosen.sum(dim=1, keepdim=True).clamp(min=1)
+            counts.index_add_(0, self.clean_labels[self.clean_estimates].cpu(), shares)
+        return counts[None]
+
     def classes_without_estimate(self) -> tuple[int, ...]:
         """Classes with no sample audited at random: nothing but the prior tells their row of T̂."""
         counts = torch.bincount(self.clean_labels[self.clean_estimates].cpu(), minlength=self.num_classes)

@@ -121,7 +121,8 @@ def test_the_annotator_who_is_right_is_believed(toy: "Toy", monkeypatch: pytest.
 
 @pytest.mark.parametrize(("features", "looks"), [(False, 1.0), (True, 4 / 3)])
 def test_the_clean_batch_is_what_it_costs(toy: "Toy", features: bool, looks: float) -> None:
-    config = replace(toy.config, epochs=1, clean_batch=6, method=replace(OURS, evaluation_features=features))
+    method = replace(OURS, estimator="clean_decayed", evaluation_features=features)
+    config = replace(toy.config, epochs=1, clean_batch=6, method=method)
     assert fasten.run_uncalibrated(toy.problem, config).passes == pytest.approx(1 + looks * 6 * 8 / 240)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: a training that was killed ends as one that was not, to the bit; no file on the disk is half of one."""
 
+import hashlib
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -336,9 +338,65 @@ def test_a_checkpoint_that_does_not_fit_the_network_is_one_line(tmp_path: Path) 
     wide, narrow = Dropping(), Dropping()
     narrow.layer = nn.Linear(3 * SIDE * SIDE, 4)
     train(samples(), CONFIG, trunk=wide, checkpoint=every_step(tmp_path))
-    with pytest.raises(DataError, match="does not fit this network") as caught:
+    with pytest.raises(DataError, match="does not fit this training") as caught:
         train(samples(), CONFIG, trunk=narrow, checkpoint=every_step(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def cut(folder: Path) -> None:
+    """The tensors end in the midst, and their hash is that of what is left."""
+    path = next(folder.glob("*.safetensors"))
+    content = path.read_bytes()[:-100]
+    path.write_bytes(content)
+    edit_json(folder, tensors_sha256=hashlib.sha256(content).hexdigest())
+
+
+def retensor(folder: Path, **changes: Tensor | None) -> None:
+    """The same checkpoint with other tensors, as another version may have written them; None: without."""
+    path = next(folder.glob("*.safetensors"))
+    tensors = {**safetensors.torch.load(path.read_bytes()), **changes}
+    content = safetensors.torch.save({name: value for name, value in tensors.items() if value is not None})
+    path.write_bytes(content)
+    edit_json(folder, tensors_sha256=hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        cut,
+        lambda folder: next(folder.glob("*.safetensors")).write_bytes(b""),
+        lambda folder: (folder / JSON_FILE).write_bytes((folder / JSON_FILE).read_bytes()[:200]),
+        lambda folder: edit_json(folder, format=99),
+        lambda folder: edit_json(folder, training={"seed": 7}),
+        lambda folder: retensor(folder, **{"network/clean_head.weight": torch.zeros(CLASSES, 7)}),
+        lambda folder: retensor(folder, **{"network/noisy_head.bias": None}),
+        lambda folder: retensor(folder, **{"network/another.weight": torch.zeros(3)}),
+        lambda folder: retensor(folder, **{"optimizer.99/exp_avg": torch.zeros(3)}),
+        lambda folder: retensor(folder, **{"step/labels": None}),
+        lambda folder: retensor(folder, **{"step/transition_counts": torch.zeros(5, 5, 5)}),
+        lambda folder: retensor(folder, **{"step/another": torch.zeros(5)}),
+    ],
+    ids=["cut", "empty", "half the JSON", "version", "config", "width", "missing", "more", "optimizer", "step: missing",
+         "step: shape", "step: more"],
+)  # fmt: skip
+@pytest.mark.parametrize("refuse_other", [False, True])
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_told_and_stops_only_who_wants_it_to(
+    unfit: Callable[[Path], Any], refuse_other: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of it is left in the training that starts anew, however late it was found out."""
+    with pytest.raises(Killed):
+        train(samples(), CONFIG, checkpoint=every_step(tmp_path), stop=killed_after(4))
+    unfit(tmp_path)
+    checkpoint = replace(every_step(tmp_path), refuse_other=refuse_other)
+    if refuse_other:
+        with pytest.raises(DataError, match="checkpoint") as caught:
+            train(samples(), CONFIG, checkpoint=checkpoint)
+        assert "\n" not in str(caught.value)
+        return
+    anew = train(samples(), CONFIG, checkpoint=checkpoint)
+    assert "training starts anew: " in caplog.text
+    assert outcome(anew) == outcome(train(samples(), CONFIG))
+    assert json.loads((tmp_path / JSON_FILE).read_text())["step"] == STEPS, "replaced"
 
 
 def test_a_training_that_diverges_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:

@@ -40,6 +40,33 @@ def test_a_senseless_switch_is_refused_in_one_line_by_name(changes: dict[str, An
 
 
 @pytest.mark.parametrize(
+    ("base", "changes", "way_out"),
+    [
+        (OURS, {"folds": 2}, "leave folds at 1, or set estimator to clean_decayed"),
+        (OURS, {"evaluation_features": True}, "leave evaluation_features at False, or set estimator to clean_decayed"),
+        (
+            OURS,
+            {"estimator": "bulk", "folds": 3},
+            "folds 3 is about clean batches that estimate T̂, and ",
+        ),
+        (OURS, {"loss": "resample", "correction": "average"}, "choose loss forward, or correction posterior, "),
+        (OURS, {"loss": "resample", "correction": "ensemble"}, "choose loss forward, or correction posterior, "),
+        *(
+            (PAPER, {"correction": correction}, "set noisy_head_labels to original, or estimator to bulk_posterior")
+            for correction in ("posterior", "average", "ensemble")
+        ),
+    ],
+    ids=str,
+)
+def test_a_switch_that_would_do_nothing_beside_another_is_refused_with_what_to_change(
+    base: Method, changes: dict[str, Any], way_out: str
+) -> None:
+    with pytest.raises(DataError, match=way_out) as caught:
+        replace(base, **changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "changes",
     [{"rho": 0.0}, {"rho": 2.0}, {"noisy_loss_weight": 0.0}, {"pair_weight": 0.0}, {"smoothing": 1.0},
      {"clean_loss_weight": 0.0}, {"clean_loss_weight": 1.0}, {"correction_start": 1.0}, {"ema": 1.0}],

@@ -17,7 +17,7 @@ from fasten_model.presets import PRESETS
 from fasten_model.train import OURS, PAPER, EpochMetrics, Method, TrainConfig, TrainingSet, train, train_cross_entropy
 from fasten_model.train.averaging import AveragedWeights
 from fasten_model.train.optimizer import learning_rate
-from fasten_model.train.plan import CleanPlan, clean_frequencies, clean_groups, noisy_epoch
+from fasten_model.train.plan import noisy_epoch
 from fasten_model.transition import estimate_transition, identity_transition
 
 CONFIG = TrainConfig(epochs=2, noisy_batch=16, clean_batch=6, image_size=8, device="cpu")
@@ -79,6 +79,12 @@ HINTS = get_type_hints(Method)
 CHOICES = {name: (False, True) if hint is bool else get_args(hint) for name, hint in HINTS.items()}
 SWITCHES = {field.name: NUMBERS.get(field.name, CHOICES[field.name]) for field in fields(Method)}
 """Values of every field: each of a choice's, some of a number's."""
+BESIDE: dict[str, dict[str, Any]] = {
+    "folds": {"estimator": "clean_decayed"},
+    "evaluation_features": {"estimator": "clean_decayed"},
+    "correction": {"noisy_head_labels": "original"},
+}
+"""What another switch has to be for all values of one to mean something."""
 
 
 def test_every_number_has_values_to_be_tried_with() -> None:
@@ -90,7 +96,7 @@ def test_every_value_of_a_switch_trains_both_from_ours_and_from_the_references(n
     data = with_annotators()
     for base in (OURS, PAPER):
         for value in SWITCHES[name]:
-            change: dict[str, Any] = {name: value}
+            change: dict[str, Any] = {**BESIDE.get(name, {}), name: value}
             trained = train(data, replace(CONFIG, method=replace(base, **change)))
             losses = [(m.loss, m.forward_loss, m.clean_loss, m.noisy_loss) for m in trained.history]
             assert torch.tensor(losses).isfinite().all()
@@ -123,7 +129,7 @@ def test_training_leaves_the_callers_random_state_tensors_and_trunk_alone() -> N
 
 def test_rho_above_one_leaves_every_label_and_rho_zero_trains_on_what_the_model_says() -> None:
     data = squares()
-    for method in (PAPER, replace(PAPER, correction="posterior")):
+    for method in (PAPER, replace(PAPER, correction="posterior", noisy_head_labels="original")):
         never, always = (train(data, replace(CONFIG, method=replace(method, rho=rho))) for rho in (1.01, 0.0))
         assert torch.equal(never.corrected_labels, data.noisy_labels)
         assert all(metrics.corrected == 0 for metrics in never.history)
@@ -243,7 +249,13 @@ def test_progress_reaches_the_caller_the_observer_and_the_log(caplog: pytest.Log
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"loss": "resample"}, {"correction": "average"}, {"estimator": "bulk_posterior"}, {"ema": 0.9}],
+    [
+        {},
+        {"loss": "resample"},
+        {"correction": "average", "noisy_head_labels": "original"},
+        {"estimator": "bulk_posterior"},
+        {"ema": 0.9},
+    ],
     ids=str,
 )
 def test_divergence_is_one_clear_line(change: dict[str, Any]) -> None:
@@ -293,50 +305,6 @@ def test_every_epoch_visits_every_sample_once_in_batches_of_one_size() -> None:
         assert [len(batch) for batch in batches] == [7, 7, 6]
         assert torch.cat(batches).sort().values.tolist() == list(range(20))
     assert not torch.equal(noisy_epoch(20, 8, seed=0, epoch=0)[0], noisy_epoch(20, 8, seed=0, epoch=1)[0])
-
-
-def test_clean_batches_are_full_visit_every_sample_evenly_and_can_begin_at_any_step() -> None:
-    groups = clean_groups(torch.arange(4), torch.ones(4, dtype=torch.bool), 6, balanced=False)
-    plan = CleanPlan(groups, seed=3)
-    drawn = [plan.batch(step) for step in range(4)]
-    assert torch.bincount(torch.cat(drawn)).tolist() == [6, 6, 6, 6]
-    assert torch.equal(CleanPlan(groups, seed=3).batch(2), drawn[2])
-
-
-def test_reviews_never_crowd_the_audited_samples_out_of_a_clean_batch() -> None:
-    estimates = torch.tensor([True] * 5 + [False] * 200)
-    groups = clean_groups(torch.zeros(205).long(), estimates, 8, balanced=False)
-    plan = CleanPlan(groups, seed=0)
-    batches = [plan.batch(step) for step in range(20)]
-    assert all(len(batch) == 8 and int(estimates[batch].sum()) == 4 for batch in batches)
-    assert len(set(torch.cat(batches).tolist())) == 5 + 80, "every one of both is taken in turn"
-
-
-def test_a_few_reviews_take_only_their_share_of_a_clean_batch() -> None:
-    estimates = torch.tensor([True] * 75 + [False] * 25)
-    plan = CleanPlan(clean_groups(torch.zeros(100).long(), estimates, 8, balanced=True), seed=0)
-    assert int(estimates[plan.batch(0)].sum()) == 6
-    one = clean_groups(torch.zeros(100).long(), torch.arange(100) > 0, 8, balanced=False)
-    assert [share for _, share in one] == [7, 1], "a single review is not left out"
-
-
-def test_balanced_clean_batches_hold_as_many_of_each_class_where_that_can_be() -> None:
-    labels, estimates = torch.tensor([0] * 90 + [1] * 6 + [2] * 4), torch.ones(100, dtype=torch.bool)
-    plan = CleanPlan(clean_groups(labels, estimates, 6, balanced=True), seed=0)
-    assert all(torch.bincount(labels[plan.batch(step)]).tolist() == [2, 2, 2] for step in range(10))
-    assert len(clean_groups(labels, estimates, 7, balanced=True)) == 1, "seven are not divided by three"
-
-
-def test_clean_frequencies_are_those_of_what_is_drawn() -> None:
-    labels, estimates = torch.tensor([0] * 90 + [1] * 6 + [2] * 4), torch.ones(100, dtype=torch.bool)
-    plain, balanced = (
-        clean_frequencies(clean_groups(labels, estimates, 6, balanced=balanced), labels, 3)
-        for balanced in (False, True)
-    )
-    torch.testing.assert_close(plain, torch.tensor([91.0, 7, 5]) / 103)
-    torch.testing.assert_close(balanced, torch.full((3,), 1 / 3))
-    reviewed = clean_frequencies(clean_groups(labels, labels == 1, 6, balanced=False), labels, 4)
-    torch.testing.assert_close(reviewed, torch.tensor([1 + 50 * 90 / 94, 51, 1 + 50 * 4 / 94, 1]) / 104)
 
 
 def test_schedules_follow_their_description() -> None:

@@ -1,5 +1,6 @@
 """What a training set refuses, and the counts it gives."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -108,8 +109,24 @@ def test_pairs_are_counted_by_annotator_truth_and_answer_among_the_randomly_audi
     assert torch.equal(data.pair_counts(), expected)
 
 
+def test_pairs_of_the_majority_have_one_label_a_sample_and_a_tie_is_shared() -> None:
+    clean_votes = torch.tensor([[1, 1, 2], [1, 2, -1], [-1, -1, -1], [0, 1, 2], [2, -1, -1], [0, 0, 0]])
+    data = training_set(
+        clean=6,
+        votes=torch.zeros(20, 3).long(),
+        clean_votes=clean_votes,
+        clean_labels=torch.tensor([0, 0, 0, 1, 2, 2]),
+        clean_estimates=torch.tensor([True] * 5 + [False]),
+    )
+    expected = torch.tensor([[0, 1.5, 0.5], [1 / 3, 1 / 3, 1 / 3], [0, 0, 1]])
+    torch.testing.assert_close(data.majority_pair_counts(), expected[None])
+    one = replace(data, votes=None, clean_votes=clean_votes[:, :1])
+    assert torch.equal(one.majority_pair_counts(), one.pair_counts())
+
+
 def test_without_votes_of_the_audited_there_are_no_pairs() -> None:
     assert torch.equal(training_set().pair_counts(), torch.zeros(1, 3, 3))
+    assert torch.equal(training_set().majority_pair_counts(), torch.zeros(1, 3, 3))
     votes = torch.zeros(20, 2).long()
     assert torch.equal(training_set(votes=votes).pair_counts(), torch.zeros(2, 3, 3))
 

@@ -1,0 +1,93 @@
+"""FastenStep's losses: what each is a mean over, and which weights it moves."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fasten_model.loss import cross_entropy
+from fasten_model.train import Method
+from fasten_model.train.batch import Batch
+from tests.fasten_model.train.one_step import PLAIN, Run, random_set
+
+
+def test_the_total_is_the_mean_over_both_batches_and_lambda_times_the_noisy_heads() -> None:
+    data = random_set()
+    noisy, clean = list(range(6)), [1, 2, 3, 9]
+    for weight, share in ((None, 4 / 10), (0.25, 0.25), (0.0, 0.0), (1.0, 1.0)):
+        method = replace(PLAIN, noisy_loss_weight=0.7, clean_loss_weight=weight)
+        losses = Run.of(data, method).once(noisy, clean)
+        expected = (1 - share) * losses.forward + share * losses.clean + 0.7 * losses.noisy
+        torch.testing.assert_close(losses.total.detach(), expected)
+
+
+def test_each_loss_moves_the_head_it_belongs_to() -> None:
+    data = random_set()
+    noisy, clean = list(range(6)), [1, 2, 3, 9]
+    run = Run.of(data, replace(PLAIN, noisy_loss_weight=0.0))
+    found = run.gradients(run.once(noisy, clean))
+    assert found["noisy_head.weight"].abs().max() == 0
+    assert found["clean_head.weight"].abs().max() > 0, "T̂ is a constant, so the noisy head hears nothing through it"
+    run = Run.of(data, replace(PLAIN, noisy_loss_weight=1.0))
+    both = run.gradients(run.once(noisy, clean))
+    assert both["noisy_head.weight"].abs().max() > 0
+    torch.testing.assert_close(both["clean_head.weight"], found["clean_head.weight"])
+    assert not torch.allclose(both["trunk.1.weight"], found["trunk.1.weight"]), "the noisy head's loss moves the trunk"
+
+
+def test_one_pass_over_both_batches_differs_from_two_by_batch_norm_alone() -> None:
+    data = random_set()
+    for batch_norm in (False, True):
+        totals = [
+            Run.of(data, replace(PLAIN, forwards=forwards), batch_norm=batch_norm).once([0, 1, 2], [4, 5]).total.item()
+            for forwards in ("separate", "joint")
+        ]
+        assert (totals[0] == pytest.approx(totals[1], rel=1e-5)) is not batch_norm
+
+
+def test_resampling_is_cross_entropy_over_a_batch_drawn_by_the_weights() -> None:
+    data = random_set(votes=None, clean_votes=None)
+    run = Run.of(data, replace(PLAIN, loss="resample"))
+    index = list(range(6))
+    each = cross_entropy(run.logits(run.noisy[index])[0], data.noisy_labels[index])
+    seen = {round(run.once(index, [1, 2, 3], step=step).forward.item(), 5) for step in range(6)}
+    assert len(seen) > 1, "another draw in each step"
+    assert all(each.min() - 1e-4 <= loss <= each.max() + 1e-4 for loss in seen)
+    again = Run.of(data, replace(PLAIN, loss="resample"))
+    first = again.once(index, [1, 2, 3]).forward
+    assert torch.equal(first, Run.of(data, replace(PLAIN, loss="resample")).once(index, [1, 2, 3]).forward)
+
+
+def test_resampling_leaves_labels_that_p_rules_out_undrawn() -> None:
+    data = random_set(votes=None, clean_votes=None, noisy_labels=torch.tensor([0, 1] * 9))
+    run = Run.of(data, replace(PLAIN, loss="resample"))
+    with torch.no_grad():
+        run.loop.network.clean_head.weight.zero_()
+        run.loop.network.clean_head.bias.copy_(torch.tensor([30.0, 0.0, 0.0]))
+    assert run.once(list(range(6)), [1, 2, 3]).forward.item() == pytest.approx(0, abs=1e-4)
+
+
+def test_resampling_draws_a_corrected_sample_as_often_as_an_average_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E over ȳ of p[ȳ]/(T̂ᵀp)[ȳ] is 1: a label that is taken to be right weighs that, whatever it was corrected from."""
+    data = random_set(votes=None, clean_votes=None, noisy_labels=torch.tensor([0, 1, 2] * 6))
+    run = Run.of(data, Method(loss="resample", rho=0.999, correction_start=0.0))
+    drawn_by: list[Tensor] = []
+
+    def noted(weights: Tensor, _: Batch) -> Tensor:
+        drawn_by.append(weights)
+        return torch.ones_like(weights)
+
+    monkeypatch.setattr(run.step, "_draws", noted)
+    index = list(range(6))
+    for bias in (30.0, 0.0, 0.0):  # sure of class 1; then of nothing, on labels as the last visit left them
+        with torch.no_grad():
+            run.loop.network.clean_head.weight.zero_()
+            run.loop.network.clean_head.bias.copy_(torch.tensor([0.0, bias, 0.0]))
+        transition = run.step.estimate.each()[0]
+        run.once(index, [1, 2, 3])
+    assert drawn_by[1].tolist() == [1.0] * 6, "corrected at the visit before"
+    p = torch.full((3,), 1 / 3)
+    original = data.noisy_labels[index]
+    expected = p[original] / (transition.t() @ p)[original]
+    torch.testing.assert_close(drawn_by[2], expected)
