@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fasten_model.calibrate import fit_evidence, fit_temperature
+from fasten_model.calibrate import fit_evidence_of, fit_temperature
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
+from fasten_model.label_noise import LabelNoise, estimate_label_noise, given_of, given_of_audited, told_apart
 from fasten_model.labelled import UNKNOWN, LabelledImages
 from fasten_model.model import Model
-from fasten_model.posterior import posterior, soft_count_transition
 from fasten_model.predict_sharded import predict_sharded
 from fasten_model.relabel import CERTAINTY, NEVER, TARGET_PRECISION, RhoChoice, choose_rho, judge_rho, suggestions
 from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train
@@ -123,6 +123,8 @@ def fit(
     holdout: share of the randomly audited samples kept from training. target_precision: share of the relabels that must
     be right, certainty: probability that they are (`choose_rho`). rho: fixes ρ instead; `Fitted.choice` then says what
     to expect of it.
+    Where several annotators are told apart (`LabelledImages.votes`), each has a T of its own, and every vote counts: in
+    training, in the posterior, and so in γ and ρ.
     trunk: a module that maps images [B,3,S,S] to features [B,D]; a copy is trained in place of the one in `config`.
     observer, checkpoint, stop: as for `fasten_model.train.train`.
 
@@ -145,6 +147,7 @@ def fit(
     config = replace(config, image_size=side)
     check_trainable(noisy, clean, classes)
     num_classes = len(classes)
+    annotators = told_apart(noisy)
     held = holdout_mask(clean, holdout, num_classes)
     taught, kept = clean.at(~held), clean.at(held)
     trained = train(
@@ -154,7 +157,8 @@ def fit(
             clean_images=taught.images,
             clean_labels=taught.labels,
             clean_estimates=taught.estimates,
-            clean_votes=taught.given_labels[:, None],
+            votes=noisy.votes_of(annotators) if annotators else None,
+            clean_votes=taught.votes_of(annotators) if annotators else taught.given_labels[:, None],
             num_classes=num_classes,
             held_out_images=kept.images if len(kept) else None,
             held_out_labels=kept.labels if len(kept) else None,
@@ -180,8 +184,8 @@ def fit(
     temperature = fit_temperature(held_logits, kept.labels) if len(kept) else 1.0
     bulk = torch.softmax(predict_sharded(model.network, noisy.images)[0] / temperature, dim=1)
     held = torch.softmax(held_logits / temperature, dim=1)
-    transition, evidence, choice = _judge_labels(
-        bulk, noisy.labels, held, kept, taught, target_precision=target_precision, certainty=certainty, rho=rho
+    noise, evidence, choice = _judge_labels(
+        bulk, noisy, held, kept, taught, target_precision=target_precision, certainty=certainty, rho=rho
     )
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     predicted = held_logits.argmax(dim=1)
@@ -191,10 +195,12 @@ def fit(
         model=replace(
             model,
             temperature=temperature,
-            transition=transition,
+            transition=noise.transition,
             evidence=evidence,
             rho=choice.rho,
             rho_per_class=choice.per_class,
+            annotators=noise.annotators,
+            annotator_transitions=noise.matrices,
             metadata={"relabels": choice.sentence()},
         ),
         history=trained.history,
@@ -208,7 +214,7 @@ def fit(
 
 def _judge_labels(
     bulk: Tensor,
-    given_labels: Tensor,
+    noisy: LabelledImages,
     held: Tensor,
     kept: LabelledImages,
     taught: LabelledImages,
@@ -216,28 +222,21 @@ def _judge_labels(
     target_precision: float,
     certainty: float,
     rho: float | None,
-) -> tuple[Tensor, float, RhoChoice]:
-    """(T of the original labels [K,K], γ, ρ), from calibrated p of the bulk [N,K] and of the held-out samples [P,K].
+) -> tuple[LabelNoise, float, RhoChoice]:
+    """(T of the original labels, γ, ρ), from calibrated p of the bulk [N,K] and of the held-out samples [P,K].
 
     T knows every pair. The held-out pairs are judged under a T that does not know them, or they would vouch for
     themselves.
     """
-    num_classes = bulk.shape[1]
-
-    def transition(known: list[LabelledImages]) -> Tensor:
-        drawn = [samples.at(samples.estimates & (samples.given_labels >= 0)) for samples in known]
-        pairs = torch.cat([torch.stack([samples.labels, samples.given_labels], dim=1) for samples in drawn])
-        return soft_count_transition(bulk, given_labels, num_classes, pairs=pairs)
-
-    every, without = transition([taught, kept]), transition([taught])
+    every, without = estimate_label_noise(bulk, noisy, [taught, kept]), estimate_label_noise(bulk, noisy, [taught])
     paired = kept.given_labels >= 0
-    p, given, true = held[paired], kept.given_labels[paired], kept.labels[paired]
-    evidence = fit_evidence(p, without, given, true)
-    tried = suggestions(posterior(p, without, given, evidence), given, true)
-    doubted = suggestions(posterior(bulk, every, given_labels, evidence), given_labels)
+    p, true, said = held[paired], kept.labels[paired], given_of_audited(kept).at(paired)
+    evidence = fit_evidence_of(p, without.log_likelihood(said), true)
+    tried = suggestions(without.posterior(p, said, evidence), said.labels, true)
+    doubted = suggestions(every.posterior(bulk, given_of(noisy), evidence), noisy.labels)
     if rho is not None:
         return every, evidence, judge_rho(rho, doubted, tried, certainty=certainty)
-    chosen = choose_rho(doubted, tried, target_precision, certainty=certainty, num_classes=num_classes)
+    chosen = choose_rho(doubted, tried, target_precision, certainty=certainty, num_classes=bulk.shape[1])
     return every, evidence, chosen
 
 
@@ -251,6 +250,7 @@ def summary(fitted: Fitted) -> dict[str, Any]:
         "relabels": {**asdict(fitted.choice), "sentence": fitted.choice.sentence()},
         "confusion": fitted.confusion.tolist(),
         "transition": fitted.model.transition.double().tolist(),
+        "annotators": list(fitted.model.annotators),
         "training_transition": fitted.training_transition.double().tolist(),
         "history": [asdict(metrics) for metrics in fitted.history],
     }

@@ -54,7 +54,9 @@ class LabelNoise:
         if self.matrices is None or given.votes is None:
             return None
         places = {name: place for place, name in enumerate(self.annotators)}
-        return self.matrices[[places.get(name, places[OTHERS]) for name in given.annotators]]
+        anybody = places.get(OTHERS, len(self.annotators))
+        every = torch.cat([self.matrices, self.transition[None].to(self.matrices)])
+        return every[[places.get(name, anybody) for name in given.annotators]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +69,11 @@ class Given:
     """R names."""
     votes: Tensor | None = None
     """int64 [N,R]: −1 where an annotator said nothing; None: known by their one label only."""
+
+    def at(self, mask: Tensor) -> "Given":
+        """The samples where `mask` [N] is true."""
+        votes = None if self.votes is None else self.votes[mask]
+        return Given(labels=self.labels[mask], annotators=self.annotators, votes=votes)
 
 
 def given_of(noisy: LabelledImages) -> Given:

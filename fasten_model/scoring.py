@@ -14,6 +14,7 @@ Shapes: N samples, K classes, S image side.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,8 +24,8 @@ from torch import Tensor
 from fasten_model.errors import DataError
 from fasten_model.features import predict_with_features
 from fasten_model.images.source import Images
+from fasten_model.label_noise import Given, LabelNoise
 from fasten_model.model import Model
-from fasten_model.posterior import posterior
 from fasten_model.relabel import TARGET_PRECISION
 
 Decision = Literal["keep", "relabel", "low_confidence"]
@@ -112,20 +113,26 @@ def score(
     *,
     rho: float | None = None,
     target_precision: float = TARGET_PRECISION,
+    annotators: Sequence[str] = (),
+    votes: Tensor | None = None,
     with_features: bool = False,
 ) -> Scores:
     """Judge given labels by their images.
 
     images: uint8 [N,3,S,S]. given_labels int64 [N]: indices into the model's classes. rho: the model's own unless
     given. target_precision: how sure q must be of a given label for nobody to be asked.
+    annotators, votes: R names and what each said, int64 [N,R], −1 where nothing: they count instead of the given label
+    where the model tells annotators apart; someone it does not know is taken for an average one.
     with_features: keep what the trunk sees of each image, too; it is computed anyway.
 
-    Raises `DataError` where labels and images do not fit each other or the model, or ρ is no number from 0.
+    Raises `DataError` where labels, votes and images do not fit each other or the model, or ρ is no number from 0.
     """
     if len(images) != len(given_labels):
         raise DataError(f"{len(given_labels)} labels for {len(images)} images: score one label an image")
     if ((given_labels < 0) | (given_labels >= len(model.classes))).any():
         raise DataError(f"a given label lies outside the model's {len(model.classes)} classes")
+    if votes is not None and votes.shape != (len(images), len(annotators)):
+        raise DataError(f"votes must be [{len(images)}, {len(annotators)}], got {list(votes.shape)}")
     if rho is not None and not 0 <= rho < math.inf:
         raise DataError(f"rho must be 0 or above, got {rho}")
     features = None
@@ -134,7 +141,8 @@ def score(
     else:
         logits = model.predict_logits(images)
     p = torch.softmax(logits / model.temperature, dim=1).double()
-    q = posterior(p, model.transition.to(p), given_labels.to(p.device), model.evidence)
+    noise = LabelNoise(transition=model.transition, annotators=model.annotators, matrices=model.annotator_transitions)
+    q = noise.posterior(p, Given(labels=given_labels.cpu(), annotators=tuple(annotators), votes=votes), model.evidence)
     thresholds = torch.tensor(model.thresholds if rho is None else rho, dtype=torch.float64)
     return replace(decide(p, q, given_labels, rho=thresholds, target_precision=target_precision), features=features)
 

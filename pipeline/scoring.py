@@ -50,7 +50,14 @@ def score(
     """
     names = model.classes
     found = score_labels(
-        model, noisy.images, noisy.labels, rho=rho, target_precision=target_precision, with_features=True
+        model,
+        noisy.images,
+        noisy.labels,
+        rho=rho,
+        target_precision=target_precision,
+        annotators=noisy.annotators,
+        votes=noisy.votes,
+        with_features=True,
     )
     assert found.features is not None
     table = pa.table(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fasten_model.labelled import UNKNOWN
@@ -64,15 +65,15 @@ def vote_table(votes: pa.ChunkedArray, columns: Sequence[str], classes: Sequence
     return torch.from_numpy(table)
 
 
-def _flat(votes: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array, pa.Array]:
+def _flat(votes: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array, pa.Array]:
     """(row, annotator, label) of each vote, in order of the rows."""
     lists = votes.combine_chunks()
     structs = pc.list_flatten(lists)
-    rows = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    rows = np.asarray(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), dtype=np.int64)
     return rows, structs.field("annotator"), structs.field("label")
 
 
-def _places(values: pa.Array, among: list[str]) -> np.ndarray:
+def _places(values: pa.Array, among: list[str]) -> NDArray[np.int64]:
     """int64: the place of each value in `among`, −1 where it is none of them."""
     found = pc.fill_null(pc.index_in(values, pa.array(among, pa.string())), -1)
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fasten_model import fitting
+from fasten_model import label_noise
 from fasten_model.fitting import check_trainable, fit, holdout_mask, is_held_out, summary
 from fasten_model.labelled import LabelledImages
 from fasten_model.posterior import soft_count_transition
@@ -190,7 +190,7 @@ def test_held_out_pairs_do_not_vouch_for_themselves(monkeypatch: pytest.MonkeyPa
         counted.append(len(pairs))
         return soft_count_transition(p, given_labels, num_classes, pairs=pairs)
 
-    monkeypatch.setattr(fitting, "soft_count_transition", spy)
+    monkeypatch.setattr(label_noise, "soft_count_transition", spy)
     noisy = flipped(images([i % 2 for i in range(96)]), every=4)
     fitted = fit(noisy, audited(40, wrong_every=4), CLASSES, QUICK, holdout=0.25)
     assert sorted(counted) == [40 - fitted.held_out, 40]
