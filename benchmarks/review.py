@@ -28,7 +28,7 @@ from benchmarks.rows_file import RowsFile, read_file
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.presets import PRESETS
-from fasten_model.relabel import TARGET_PRECISION
+from fasten_model.relabel import CERTAINTY, TARGET_PRECISION
 from fasten_model.train import TrainConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,8 +48,8 @@ class Size:
 
 
 SIZES = {
-    "digits": Size(samples=1198, audited=200, batch=110, rounds=4, steps=250, side=16),
-    "fashion-mnist": Size(samples=4000, audited=400, batch=400, rounds=5, steps=400, side=28),
+    "digits": Size(samples=1198, audited=200, batch=110, rounds=4, steps=200, side=16),
+    "fashion-mnist": Size(samples=3000, audited=400, batch=375, rounds=4, steps=300, side=16),
 }
 OTHER = Size(samples=20_000, audited=1000, batch=1000, rounds=5, steps=1500, side=32)
 """Of all other data sets: for a GPU."""
@@ -70,9 +70,10 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--batch", type=positive, help="questions of a round")
     made.add_argument("--rounds", type=positive)
     made.add_argument("--reviewer-error", type=float, default=0.03, help="probability that an answer is wrong")
-    made.add_argument("--holdout", type=float, default=0.5,
-                      help="share of the audits kept to calibrate and to promise by")  # fmt: skip
+    made.add_argument("--holdout", type=float, default=0.75,
+                      help="share of the audits kept to calibrate and to promise by; the product's is 0.25")  # fmt: skip
     made.add_argument("--target-precision", type=float, default=TARGET_PRECISION)
+    made.add_argument("--certainty", type=float, default=CERTAINTY, help="of that promise")
     made.add_argument("--folds", type=positive, default=3, help="of the cross-entropy model that is cleanlab's own")
     made.add_argument("--preset", choices=tuple(PRESETS), default="small")
     made.add_argument("--steps", type=positive, help="of each training")
@@ -107,6 +108,7 @@ class Plan:
             "reviewer_error": self.reviewer_error,
             "holdout": self.setup.holdout,
             "target_precision": self.setup.target_precision,
+            "certainty": self.setup.certainty,
             "folds": self.setup.folds,
             "preset": config.preset,
             "steps": size.steps,
@@ -144,6 +146,7 @@ def plan_from(options: argparse.Namespace) -> Plan:
             steps=size.steps,
             holdout=options.holdout,
             target_precision=options.target_precision,
+            certainty=options.certainty,
             folds=options.folds,
         ),
     )

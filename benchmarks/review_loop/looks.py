@@ -65,7 +65,9 @@ class Setup:
     holdout: float
     """Share of the random audits kept from training."""
     target_precision: float
-    """What is promised of automatic relabels."""
+    """What is promised of automatic relabels, …"""
+    certainty: float
+    """… and how surely."""
     folds: int
     """Of cleanlab's own model."""
 
@@ -109,8 +111,14 @@ def look_fasten(pool: Pool, ledger: Ledger, setup: Setup) -> Look:
     noisy, clean = ledger.noisy(pool), ledger.clean(pool)
     config = setup.trained_on(len(noisy), pool.seed)
     fitted = fit(
-        noisy, clean, pool.classes, config, holdout=setup.holdout, target_precision=setup.target_precision
-    )  # fmt: skip
+        noisy,
+        clean,
+        pool.classes,
+        config,
+        holdout=setup.holdout,
+        target_precision=setup.target_precision,
+        certainty=setup.certainty,
+    )
     scores = score(
         fitted.model, noisy.images, noisy.labels, target_precision=setup.target_precision, with_features=True
     )  # fmt: skip
