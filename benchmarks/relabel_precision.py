@@ -2,10 +2,10 @@
 
     python -m benchmarks.relabel_precision --cifar10n DIR
 
-Each cell trains one small model a seed. Its held-out pairs are then drawn many times from samples that it never saw, as
-many as `fasten train` would hold out, and every rule chooses from them alone which labels of the bulk to change. The
-truth of the bulk is known here, so that each choice can be judged. A draw keeps the promise where at least 95 % of the
-changes are right, or nothing is changed.
+Each cell trains one small model a seed. Its held-out pairs are then drawn many times from samples that it never saw:
+as many as `fasten train` would hold out, and more, as after a larger audit. Every rule chooses from them alone which
+labels of the bulk to change. The truth of the bulk is known here, so that each choice can be judged. A draw keeps the
+promise where at least 95 % of the changes are right, or nothing is changed.
 """
 
 import statistics
@@ -31,6 +31,8 @@ from fasten_model.train.seeds import generator
 HOLDOUT = 0.25
 RESERVE = 3000
 ROUNDS = (0, 1, 2, 20)
+MORE_PAIRS = (400, 1000)
+"""Held-out pairs of larger audits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +49,7 @@ class Cell:
 
 
 CELLS = (
-    Cell(dataset="digits", noise="asym:0.4", noisy=1000, audited=200),
+    Cell(dataset="digits", noise="asym:0.4", noisy=500, audited=200),
     Cell(dataset="fashion-mnist", noise="asym:0.4", noisy=3000, audited=400),
     Cell(dataset="fashion-mnist", noise="instance:0.4", noisy=3000, audited=400),
     Cell(dataset="fashion-mnist", noise="sym:0.6", noisy=3000, audited=400),
@@ -99,26 +101,27 @@ class Tally:
     right: int
     coverage: float
     """Mean share of the bulk that was changed."""
+    used: float
+    """Share of the draws that changed anything."""
     kept: float
     """Share of the draws that kept the promise."""
 
     def __str__(self) -> str:
         precision = f"{100 * self.right / self.changed:.1f}" if self.changed else "–"
-        return f"{precision} · {100 * self.coverage:.1f} · {100 * self.kept:.0f}"
+        return f"{precision} · {100 * self.coverage:.1f} · {100 * self.used:.0f} · {100 * self.kept:.1f}"
 
 
-def draws(judged: Judged, audited: int, count: int, *, fit_gamma: bool) -> list[Evidence]:
+def draws(judged: Judged, held_out: int, count: int, *, fit_gamma: bool) -> list[Evidence]:
     """The evidence of so many sets of held-out pairs."""
-    held_out = round(audited * HOLDOUT)
     chance = generator(0, "held-out pairs")
     rows = [torch.randperm(len(judged.reserve_true), generator=chance)[:held_out] for _ in range(count)]
     return [gather(judged, held, fit_gamma=fit_gamma) for held in rows]
 
 
-def tallies(models: Sequence[Judged], audited: int, count: int) -> dict[str, Tally]:
+def tallies(models: Sequence[Judged], held_out: int, count: int) -> dict[str, Tally]:
     """Every rule on the same draws."""
     evidence = {
-        gamma: [e for m in models for e in draws(m, audited, count, fit_gamma=gamma)] for gamma in (True, False)
+        gamma: [e for m in models for e in draws(m, held_out, count, fit_gamma=gamma)] for gamma in (True, False)
     }
     found = {}
     for name, (rule, gamma) in RULES.items():
@@ -127,6 +130,7 @@ def tallies(models: Sequence[Judged], audited: int, count: int) -> dict[str, Tal
             changed=sum(changed for changed, _, _ in results),
             right=sum(right for _, right, _ in results),
             coverage=statistics.mean(changed / total for changed, _, total in results),
+            used=statistics.mean(changed > 0 for changed, _, _ in results),
             kept=statistics.mean(right >= TARGET * changed for changed, right, _ in results),
         )
     return found
@@ -168,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train, draw, choose, and print both tables."""
     command = parser("benchmarks.relabel_precision", __doc__)
     command.add_argument("--seeds", type=positive, default=2, help="models a cell")
-    command.add_argument("--draws", type=positive, default=20, help="sets of held-out pairs a model")
+    command.add_argument("--draws", type=positive, default=50, help="sets of held-out pairs a model")
     command.add_argument("--only", default="", help="cells whose name contains this")
     command.add_argument("--fashion-mnist", type=Path, help="folder of the idx files; Debian's unless given")
     command.add_argument("--cifar10n", type=Path, help="folder of train.parquet and test.parquet; else left out")
@@ -178,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_threads(options.threads)
     print(machine_line(), flush=True)
     roots = {"digits": None, "fashion-mnist": options.fashion_mnist, "cifar10n": options.cifar10n}
-    table: dict[str, dict[str, Tally]] = {}
+    tables: dict[str, dict[str, dict[str, Tally]]] = {}
     errors: dict[str, list[str]] = {}
     sources: dict[str, Source] = {}
     for cell in (c for c in CELLS if options.only in str(c) and (c.dataset != "cifar10n" or options.cifar10n)):
@@ -190,24 +194,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 limit = 12_000 if cell.dataset != "digits" else None
                 sources[cell.dataset] = load_source(cell.dataset, root=roots[cell.dataset], size=size, limit=limit)
             models.append(stored(cell, sources[cell.dataset], config, options.models))
-        table[str(cell)] = tallies(models, cell.audited, options.draws)
+        least = min(len(judged.reserve_true) for judged in models)
+        for pairs in (None, *MORE_PAIRS):
+            held_out = round(cell.audited * HOLDOUT) if pairs is None else pairs
+            if held_out < least:
+                title = "pairs as `fasten train` holds them out" if pairs is None else f"{pairs:,} pairs"
+                tables.setdefault(title, {})[str(cell)] = tallies(models, held_out, options.draws)
         errors[str(cell)] = transition_errors(models)
         print(f"{cell}: done", flush=True)
-    print_tables(table, errors, seeds=options.seeds, count=options.draws)
+    print_tables(tables, errors, seeds=options.seeds, count=options.draws)
     return 0
 
 
-def print_tables(table: dict[str, dict[str, Tally]], errors: dict[str, list[str]], *, seeds: int, count: int) -> None:
-    """Markdown: rules by cells, and errors of T by cells."""
+def print_tables(
+    tables: dict[str, dict[str, dict[str, Tally]]], errors: dict[str, list[str]], *, seeds: int, count: int
+) -> None:
+    """Markdown: rules by cells for each number of pairs, and errors of T by cells."""
     print(
-        f"\nPrecision of the changes % · share of labels changed % · share of draws that keep the promise of "
-        f"{100 * TARGET:g} %; {seeds} models × {count} draws\n"
+        f"\nPrecision of the changes % · share of labels changed % · share of draws that change anything % · share of "
+        f"draws that keep the promise of {100 * TARGET:g} %; {seeds} models × {count} draws"
     )
-    cells = list(table)
-    print("| rule | " + " | ".join(cells) + " |")
-    print("|---|" + "---|" * len(cells))
-    for rule in RULES:
-        print(f"| {rule} | " + " | ".join(str(table[cell][rule]) for cell in cells) + " |")
+    for title, table in tables.items():
+        cells = list(table)
+        print(f"\n{title}:\n")
+        print("| rule | " + " | ".join(cells) + " |")
+        print("|---|" + "---|" * len(cells))
+        for rule in RULES:
+            print(f"| {rule} | " + " | ".join(str(table[cell][rule]) for cell in cells) + " |")
     print("\nT of the original labels: mean absolute error (mean diagonal − true one), by rounds\n")
     print("| cell | " + " | ".join(str(rounds) for rounds in ROUNDS) + " |")
     print("|---|" + "---|" * len(ROUNDS))

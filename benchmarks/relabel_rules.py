@@ -110,16 +110,17 @@ def recalibrated(*, doubt: float = 0.1, least_pairs: int = 5) -> Rule:
     """
 
     def rule(evidence: Evidence) -> float:
-        confidence, best = evidence.bulk.confidence, NEVER
+        surest = evidence.bulk.confidence.sort(descending=True).values
         offset, slope, weight = possible(evidence.pairs.confidence, evidence.pairs.right)
-        for rho in confidence.quantile(torch.linspace(0, 1, 100).double()).tolist() if len(confidence) else []:
-            let_through = log_odds(confidence[confidence >= rho])
-            precision = torch.sigmoid(offset[:, None] + slope[:, None] * let_through).mean(dim=1)
-            ordered, order = precision.sort()
-            promised = float(ordered[(weight[order].cumsum(dim=0) < doubt).sum().clamp(max=len(ordered) - 1)])
-            if promised >= TARGET and int((evidence.pairs.confidence >= rho).sum()) >= least_pairs:
-                best = min(best, rho)
-        return best
+        right = torch.sigmoid(offset[:, None] + slope[:, None] * log_odds(surest))  # [M, n]
+        places = torch.linspace(0, len(surest) - 1, min(100, len(surest))).long()
+        precision = (right.cumsum(dim=1) / torch.arange(1, len(surest) + 1))[:, places]
+        ordered, order = precision.sort(dim=0)
+        place = (weight[order].cumsum(dim=0) < doubt).sum(dim=0).clamp(max=len(weight) - 1)
+        promised = ordered.gather(0, place[None]).squeeze(0)
+        seen = (evidence.pairs.confidence[:, None] >= surest[places]).sum(dim=0)
+        fits = ((promised >= TARGET) & (seen >= least_pairs)).nonzero().flatten()
+        return float(surest[places[fits[-1]]]) if len(fits) else NEVER
 
     return rule
 

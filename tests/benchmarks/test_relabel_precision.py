@@ -24,13 +24,15 @@ def judged(*, over_confident: float, seed: int = 0, count: int = 3000) -> Judged
     )  # fmt: skip
 
 
+OURS = "**Learn then Test (ours)**"
+
+
 @pytest.mark.parametrize("over_confident", [0.5, 1.0, 3.0])
 def test_a_model_whose_errors_are_independent_of_the_image_is_used_and_keeps_the_promise(over_confident: float) -> None:
-    found = relabel_precision.tallies([judged(over_confident=over_confident)], 400, 5)
-    ours = found["**recalibrated q (ours)**"]
+    ours = relabel_precision.tallies([judged(over_confident=over_confident)], 400, 5)[OURS]
     assert ours.coverage > 0.25
     assert ours.right >= TARGET * ours.changed
-    assert ours.kept == 1.0
+    assert ours.kept == ours.used == 1.0
 
 
 def test_each_rule_decides_on_the_evidence_alone() -> None:
@@ -43,7 +45,9 @@ def test_each_rule_decides_on_the_evidence_alone() -> None:
     evidence = gather(model, held, fit_gamma=True)
     assert outcome(NEVER, evidence) == (0, 0)
     assert outcome(0.0, evidence)[0] == len(evidence.bulk.confidence)
-    assert RULES["pairs alone: Beta(1, 1)"][0](evidence) == NEVER, "a hundred pairs have too few relabels for that"
+    of_one_class = torch.tensor([0.0, NEVER, NEVER, NEVER]).double()
+    assert outcome(of_one_class, evidence)[0] == int((evidence.bulk.suggested == 0).sum())
+    assert outcome(RULES[OURS][0](evidence), evidence) == (0, 0), "a hundred pairs have too few relabels for that"
 
 
 def test_a_run_prints_every_rule_and_keeps_what_the_models_say(
@@ -55,6 +59,8 @@ def test_a_run_prints_every_rule_and_keeps_what_the_models_say(
     first = capsys.readouterr().out
     rows = [line for line in first.splitlines() if line.startswith("| ")]
     assert [row.split("|")[1].strip() for row in rows[1 : 1 + len(RULES)]] == list(RULES)
+    assert "pairs as `fasten train` holds them out:" in first
+    assert "400 pairs:" in first
     [kept] = tmp_path.iterdir()
     changed = kept.stat().st_mtime_ns
     assert relabel_precision.main(arguments) == 0

@@ -106,12 +106,11 @@ def of_a_model(truth: Truth, count: int, seed: int, *, num_classes: int = 1) -> 
     return suggested(confidence, right, of=3 * count, classes=torch.randint(num_classes, (count,), generator=generator))
 
 
-@pytest.mark.parametrize("pairs", [50, 200, 700])
+@pytest.mark.parametrize(("pairs", "draws"), [(60, 300), (200, 200), (600, 100)])
 @pytest.mark.parametrize("truth", TRUTHS.values(), ids=TRUTHS)
-def test_the_promise_is_broken_as_seldom_as_it_says(truth: Truth, pairs: int) -> None:
+def test_the_promise_is_broken_as_seldom_as_it_says(truth: Truth, pairs: int, draws: int) -> None:
     """Over draws of the pairs; judged by the probability that a relabel is right, not by how the bulk's turn out."""
-    draws = 120_000 // (pairs + 100)
-    bulk = of_a_model(truth, 2000, 1)
+    bulk = of_a_model(truth, 1000, 1)
     broken, changed = 0, 0
     for seed in range(draws):
         found = choose_rho(bulk, of_a_model(truth, pairs, 100 + seed), 0.95, certainty=0.9)
@@ -119,7 +118,7 @@ def test_the_promise_is_broken_as_seldom_as_it_says(truth: Truth, pairs: int) ->
         changed += len(let_through) > 0
         broken += bool(len(let_through)) and float(truth(let_through).mean()) < 0.95
     assert broken / draws <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / draws)
-    if truth is CALIBRATED and pairs == 700:
+    if truth is CALIBRATED and pairs == 600:
         assert changed > 0.9 * draws, "a rule that never relabels would keep its promise, too"
 
 
