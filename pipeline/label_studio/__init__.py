@@ -1,11 +1,14 @@
 """The one door to Label Studio: plain records in, plain records out.
 
 `connection` authenticates and turns answers into errors, `parsing` reads untrusted JSON, `accounts` signs people up,
-`pages` reads tasks, `door` is what the rest of the project calls.
+`pages` reads tasks; `projects`, `tasks` and `people` hold the calls that `door` makes one class of, which is what the
+rest of the project uses.
 """
 
 from pipeline.label_studio.connection import LabelStudioConfig
-from pipeline.label_studio.door import LabelStudio, MissingProjectError, ServerInfo, User
-from pipeline.label_studio.parsing import OnBad
+from pipeline.label_studio.door import LabelStudio, ServerInfo
+from pipeline.label_studio.parsing import Asked, OnBad
+from pipeline.label_studio.people import User
+from pipeline.label_studio.projects import MissingProjectError
 
-__all__ = ["LabelStudio", "LabelStudioConfig", "MissingProjectError", "OnBad", "ServerInfo", "User"]
+__all__ = ["Asked", "LabelStudio", "LabelStudioConfig", "MissingProjectError", "OnBad", "ServerInfo", "User"]

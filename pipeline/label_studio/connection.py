@@ -125,6 +125,18 @@ class Connection:
         """
         return self._request("POST", path, what=what, params=params, **body)
 
+    def patch(self, path: str, *, what: str, **body: Any) -> Any:
+        """The decoded JSON of one PATCH, sent once; raises as `post`."""
+        return self._request("PATCH", path, what=what, **body)
+
+    def delete(self, path: str, *, what: str) -> None:
+        """One DELETE; what is gone already is no error."""
+        headers = self.authorization()
+        with self.answers(what):
+            response = self._http.request("DELETE", path, headers=headers)
+            if not response.is_success and response.status_code != 404:
+                raise self._refused(response.status_code, response.headers, _body(response), what)
+
     def _request(self, method: str, path: str, *, what: str, **kwargs: Any) -> Any:
         headers = self.authorization()
         with self.answers(what):

@@ -34,9 +34,28 @@ def unanswered() -> list[Filter]:
     return [_number("total_annotations", "equal", 0)]
 
 
+def untouched() -> list[Filter]:
+    """Filters, all of which hold for a task that nobody has answered, skipped or begun to answer."""
+    return [*unanswered(), _number("cancelled_annotations", "equal", 0), _drafted(exists=False)]
+
+
+def drafted() -> Filter:
+    """Filter: somebody has begun to answer the task, and not submitted it yet."""
+    return _drafted(exists=True)
+
+
+def _drafted(*, exists: bool) -> Filter:
+    return {"filter": "filter:tasks:draft_exists", "operator": "equal", "type": "Boolean", "value": exists}
+
+
 def data_in(field: str, values: Sequence[str]) -> Filter:
     """Filter: `data[field]` is one of `values`."""
     return {"filter": f"filter:tasks:data.{field}", "operator": "in_list", "type": "List", "value": list(values)}
+
+
+def ids_in(ids: Sequence[int]) -> Filter:
+    """Filter: the task's id is one of `ids`."""
+    return {"filter": "filter:tasks:id", "operator": "in_list", "type": "List", "value": list(ids)}
 
 
 def groups_that_fit(values: Iterable[str], limit: int = QUERY_BYTES) -> Iterator[list[str]]:

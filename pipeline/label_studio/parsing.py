@@ -1,9 +1,10 @@
 """What Label Studio sends, turned into plain records; nothing in it is trusted to have the right shape."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.records import (
     NOT_SURE,
@@ -11,17 +12,63 @@ from pipeline.records import (
     VERDICT_CONTROL,
     Annotation,
     AnswerKind,
+    AskedAs,
     LabelControl,
     Project,
     Task,
 )
 
+_LONGEST_OF_OURS = 100
 OnBad = Callable[[str, str], None]
 """Called with a short reason, fit to be counted by, and where it was."""
 
 
 class MalformedError(ValueError):
     """One task or annotation that cannot be read; its text is the reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """One task of a review project: which question it is, and how far it has come."""
+
+    task_id: int
+    push_key: str
+    """Empty for a task that is none of ours."""
+    sample_id: str
+    asked_as: AskedAs | None
+    """None of questions from before the kinds had names."""
+    asked_by_run: str
+    """Empty where unknown."""
+    answers: int
+    skipped: int
+    drafted: bool
+    """Whether somebody has begun an answer without submitting it."""
+    finished: bool
+    """Whether it has as many answers as it waits for; nobody is served it any more."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody has said or begun to say anything."""
+        return not (self.answers or self.skipped or self.drafted)
+
+
+def parse_asked(raw: Any, project: Project, drafted: Collection[int], on_bad: OnBad) -> Asked | None:
+    """One question, with `drafted` the ids of tasks that have drafts; None where the task cannot be read."""
+    task = parse_task(raw, project, on_bad)
+    if task is None:
+        return None
+    kind = task.data.get("asked_as")
+    return Asked(
+        task_id=task.task_id,
+        push_key=_short_text(task.data.get("push_key")),
+        sample_id=task.sample_id,
+        asked_as=next((known for known in get_args(AskedAs) if known == kind), None),
+        asked_by_run=_short_text(task.data.get("asked_by_run")),
+        answers=_count(raw.get("total_annotations")),
+        skipped=_count(raw.get("cancelled_annotations")),
+        drafted=task.task_id in drafted,
+        finished=raw.get("is_labeled") is True,
+    )
 
 
 def parse_task(raw: Any, project: Project, on_bad: OnBad) -> Task | None:
@@ -91,6 +138,15 @@ def _choices(region: Mapping[str, Any]) -> list[str]:
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise MalformedError("annotation with malformed choices")
     return choices
+
+
+def _short_text(value: Any) -> str:
+    """What we write there ourselves is short; anything else is nothing of ours."""
+    return value if isinstance(value, str) and len(value) <= _LONGEST_OF_OURS else ""
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _is_id(value: Any) -> bool:

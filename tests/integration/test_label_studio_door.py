@@ -75,6 +75,7 @@ def questions(priorities: Sequence[float]) -> list[ReviewTask]:
             confidence=0.9,
             reason="<script>alert(1)</script>",
             priority=priority,
+            rank=1 - priority,
             model_version="1",
         )
         for priority in priorities
