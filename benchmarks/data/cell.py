@@ -76,7 +76,7 @@ def draw_cell(
     candidates = _without(rows.noisy, torch.cat([clean_rows, validation_rows]))
     noisy_rows = _bulk(source, candidates.flip(0), noisy, imbalance)
 
-    given = apply_noise(noise, source, noisy_rows, seed)
+    given, clean_given = (apply_noise(noise, source, drawn, seed) for drawn in (noisy_rows, clean_rows))
     truth = source.train_labels[noisy_rows]
     return Cell(
         problem=Problem(
@@ -84,8 +84,9 @@ def draw_cell(
             noisy_labels=given.labels,
             clean_images=source.train_images[clean_rows],
             clean_labels=source.train_labels[clean_rows],
-            clean_given=apply_noise(noise, source, clean_rows, seed).labels,
+            clean_given=clean_given.labels,
             votes=given.votes,
+            clean_votes=clean_given.votes,
             num_classes=source.num_classes,
         ),
         truth=truth,

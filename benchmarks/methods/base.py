@@ -29,6 +29,8 @@ class Problem:
     """int64 [C]: the label that the audited sample had before its audit; −1 where it had none."""
     votes: Tensor | None = None
     """int64 [N,R]: each annotator's answer, −1 where there is none; None: there is one label a sample."""
+    clean_votes: Tensor | None = None
+    """int64 [C,R]: what they had said of the audited samples; None: not known."""
     num_classes: int
 
 

@@ -49,14 +49,15 @@ HOLDOUT = 0.2
 
 def run(problem: Problem, config: TrainConfig, observer: Observer | None = None) -> Outcome:
     """Ours as the product runs it, `fasten_model.fit` and `score`: a fifth of the clean set is held out and calibrates;
-    beliefs are its posterior q. Where annotators are told apart: `run_uncalibrated`, `fit` knows one label a sample."""
-    if problem.votes is not None:
+    beliefs are its posterior q. Where annotators are told apart, but not on the clean set: `run_uncalibrated`."""
+    if problem.votes is not None and problem.clean_votes is None:
         return run_uncalibrated(problem, config, observer)
     method = config.method or OURS
     classes = [str(label) for label in range(problem.num_classes)]
+    noisy = _labelled("noisy", problem.noisy_images, problem.noisy_labels, problem.noisy_labels, problem.votes)
     fitted = fit(
-        _labelled("noisy", problem.noisy_images, problem.noisy_labels, problem.noisy_labels),
-        _labelled("clean", problem.clean_images, problem.clean_labels, problem.clean_given),
+        noisy,
+        _labelled("clean", problem.clean_images, problem.clean_labels, problem.clean_given, problem.clean_votes),
         classes,
         replace(config, method=method),
         holdout=HOLDOUT,
@@ -64,20 +65,23 @@ def run(problem: Problem, config: TrainConfig, observer: Observer | None = None)
     )
     return Outcome(
         network=fitted.model.network.to(resolve_device(config.device)),
-        beliefs=score(fitted.model, problem.noisy_images, problem.noisy_labels).posterior.float(),
+        beliefs=score(
+            fitted.model, noisy.images, noisy.labels, annotators=noisy.annotators, votes=noisy.votes
+        ).posterior.float(),
         transition=fitted.model.transition,
         passes=_passes(problem, config, method),
     )
 
 
-def _labelled(name: str, images: Tensor, labels: Tensor, given: Tensor) -> LabelledImages:
+def _labelled(name: str, images: Tensor, labels: Tensor, given: Tensor, votes: Tensor | None) -> LabelledImages:
     """The samples as if they had come from a file; all audited ones were drawn at random."""
-    return LabelledImages(
-        sample_ids=tuple(f"{name} {number}" for number in range(len(labels))),
-        images=images,
-        labels=labels,
+    return LabelledImages.from_tensors(
+        images,
+        labels,
+        sample_ids=[f"{name} {number}" for number in range(len(labels))],
         given_labels=given,
-        estimates=torch.ones(len(labels), dtype=torch.bool),
+        annotators=() if votes is None else [f"annotator {number}" for number in range(votes.shape[1])],
+        votes=votes,
     )
 
 

@@ -143,3 +143,11 @@ def test_drawing_digits_takes_less_than_a_second() -> None:
     started = time.process_time()
     draw_cell(digits, parse_noise("instance:0.4"), noisy=900, clean=100, validation=100, seed=1)
     assert time.process_time() - started < 1
+
+
+def test_the_clean_set_knows_who_had_said_what_of_it(source: Source) -> None:
+    problem = draw(source, parse_noise("annotators:2")).problem
+    assert problem.clean_votes is not None
+    assert problem.clean_votes.shape == (len(problem.clean_labels), 2)
+    assert (problem.clean_votes == problem.clean_given[:, None]).any(dim=1).all()
+    assert draw(source, parse_noise("sym:0.4")).problem.clean_votes is None
