@@ -13,7 +13,6 @@ from pipeline.triage.budget import Budget
 from pipeline.triage.candidates import Candidate, Dispute, candidates_of, disputes_of
 from pipeline.triage.pace import Pace, pace_of
 from pipeline.triage.plan import Plan, compose
-from pipeline.triage.queue_order import choose_queue
 from pipeline.triage.reasons import reason
 from pipeline.triage.rechecks import contradicted, recheck_tasks
 
@@ -24,7 +23,6 @@ __all__ = [
     "Pace",
     "Plan",
     "candidates_of",
-    "choose_queue",
     "compose",
     "contradicted",
     "count_decisions",

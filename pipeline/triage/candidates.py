@@ -1,7 +1,7 @@
 """What a question can be about: a scored label, or a sample that people could not agree on."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pyarrow as pa
 
@@ -108,11 +108,13 @@ def candidates_of(scores: pa.Table, noisy: pa.Table) -> list[Candidate]:
         )
     }
     found = []
-    for row in scores.drop_columns(["posterior", "suggested_label", "given_label_probability"]).to_pylist():
-        image = images.get(row["sample_id"])
-        if image is None:
-            raise DataError(f"sample {row['sample_id']!r} has scores but is not in the snapshot: score it again")
-        found.append(Candidate(image_url=image[0], image_sha256=image[1], **row))
+    columns = [field.name for field in fields(Candidate) if field.name in scores.column_names]
+    for batch in scores.select(columns).to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            image = images.get(row["sample_id"])
+            if image is None:
+                raise DataError(f"sample {row['sample_id']!r} has scores but is not in the snapshot: score it again")
+            found.append(Candidate(image_url=image[0], image_sha256=image[1], **row))
     return found
 
 

@@ -1,6 +1,6 @@
 """How long an answer takes, by why it is asked, from the reviewers' own lead times."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import get_args
@@ -16,40 +16,63 @@ DEFAULT_S = 4.0
 AWAY_S = 600.0
 """Longer lead times say that somebody was at lunch, not how hard the question was."""
 SHRINKAGE = 20
-"""Answers for which a kind's own median counts as much as everybody's."""
+"""Answers for which a median of their own counts as much as the one of all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """Expected seconds per answer."""
+    """Expected seconds per answer, above 0."""
 
     seconds: Mapping[AskedAs, float] = field(default_factory=dict)
     """Of every kind of question; what is missing takes `DEFAULT_S`."""
+    confirming: float | None = None
+    """Of a targeted question whose suggestion is right, so that one key does; as every targeted one unless given."""
+    correcting: float | None = None
+    """Of a targeted question whose suggestion is wrong; as every targeted one unless given."""
 
     def of(self, kind: AskedAs) -> float:
-        """Seconds that one person needs for one answer of this kind; above 0."""
+        """Seconds that one person needs for one answer of this kind."""
         return self.seconds.get(kind, DEFAULT_S)
+
+    def of_targeted(self, probability: float) -> float:
+        """The same for a targeted question whose suggestion is right with this probability."""
+        confirming = self.of("targeted") if self.confirming is None else self.confirming
+        correcting = self.of("targeted") if self.correcting is None else self.correcting
+        return probability * confirming + (1 - probability) * correcting
+
+    @property
+    def quickest_targeted(self) -> float:
+        """Seconds of the targeted question that takes least."""
+        return min(self.of_targeted(0.0), self.of_targeted(1.0))
 
 
 def pace_of(answers: Answers) -> Pace:
     """The pace of the reviewers' answers so far.
 
-    A kind's seconds are (n·its median + m·everybody's median) / (n + m), with its n answers and m = `SHRINKAGE`;
-    everybody's median is drawn to `DEFAULT_S` in the same way. Medians, since lead times are skewed: a tab left open
-    counts as one answer, not as ten minutes. What took no time or more than `AWAY_S` is left out.
+    The seconds of a kind are (n·its median + m·the median of all) / (n + m), with its n answers and m = `SHRINKAGE`;
+    the median of all is drawn to `DEFAULT_S` in the same way, those of confirmed and corrected suggestions to the one
+    of targeted questions. Medians, since lead times are skewed: a tab left open counts as one answer, not as ten
+    minutes. What took no time or more than `AWAY_S` is left out.
     """
-    rows = review_answers(answers, ["lead_time_s", "asked_as"])
+    rows = review_answers(answers, ["lead_time_s", "asked_as", "label", "suggestion"])
     rows = rows.filter((pc.field("lead_time_s") > 0) & (pc.field("lead_time_s") <= AWAY_S))
-    taken: dict[AskedAs, list[float]] = {kind: [] for kind in KINDS}
-    everything: list[float] = rows["lead_time_s"].to_pylist()
-    for kind, seconds in zip(rows["asked_as"].to_pylist(), everything, strict=True):
-        if kind in taken:
-            taken[kind].append(seconds)
-    overall = _shrunk(everything, DEFAULT_S)
-    return Pace(seconds={kind: _shrunk(own, overall) for kind, own in taken.items()})
+    taken = [(row["lead_time_s"], row["asked_as"], row["suggestion"], row["label"]) for row in rows.to_pylist()]
+    overall = _shrunk((seconds for seconds, *_ in taken), DEFAULT_S)
+    by_kind = {kind: _shrunk((seconds for seconds, of, *_ in taken if of == kind), overall) for kind in KINDS}
+    suggested = [
+        (seconds, label == suggestion)
+        for seconds, kind, suggestion, label in taken
+        if kind == "targeted" and suggestion is not None
+    ]
+    return Pace(
+        seconds=by_kind,
+        confirming=_shrunk((seconds for seconds, same in suggested if same), by_kind["targeted"]),
+        correcting=_shrunk((seconds for seconds, same in suggested if not same), by_kind["targeted"]),
+    )
 
 
-def _shrunk(seconds: list[float], prior: float) -> float:
-    if not seconds:
+def _shrunk(seconds: Iterable[float], prior: float) -> float:
+    known = list(seconds)
+    if not known:
         return prior
-    return (len(seconds) * median(seconds) + SHRINKAGE * prior) / (len(seconds) + SHRINKAGE)
+    return (len(known) * median(known) + SHRINKAGE * prior) / (len(known) + SHRINKAGE)

@@ -25,7 +25,7 @@ from pipeline.triage.pace import KINDS, Pace
 from pipeline.triage.random_draw import due, first
 from pipeline.triage.reasons import RANDOM, reason
 from pipeline.triage.serving_order import ranked
-from pipeline.triage.targeted import choose, floors, worth_asking
+from pipeline.triage.targeted import choose, floors, worth, worth_asking
 from pipeline.triage.tie_breaks import tie_breaks
 
 Key = Callable[[str, str], str]
@@ -54,15 +54,18 @@ class Plan:
         *,
         pace: Pace | None = None,
         overlap: int = 1,
+        minutes: float | None = None,
         near_duplicates: int = 0,
     ) -> "Plan":
-        """A batch of these questions, by rank."""
+        """A batch of these questions, by rank; `minutes` from the pace, where they are not known."""
         served = tuple(sorted(tasks, key=lambda task: (task.rank, task.push_key)))
         counted = Counter(task.asked_as for task in served)
-        pace = pace or Pace()
+        if minutes is None:
+            pace = pace or Pace()
+            minutes = sum(pace.of(kind) * count for kind, count in sorted(counted.items())) * overlap / 60
         return cls(
             tasks=served,
-            minutes=sum(pace.of(kind) * count for kind, count in sorted(counted.items())) * overlap / 60,
+            minutes=minutes,
             expected_corrections=sum(task.priority for task in served),
             counts={kind: counted[kind] for kind in KINDS},
             near_duplicates=near_duplicates,
@@ -100,36 +103,42 @@ def compose(
     if features is not None and len(features) != len(candidates):
         raise DataError(f"{len(features)} rows of features for {len(candidates)} scored samples: score them again")
 
-    settling = []
-    for task in tie_breaks(disputes, asked=known, overlap=overlap, key=key, run_key=run_key):
-        if room.places(task.asked_as):
-            room.take(task.asked_as)
-            settling.append(task)
+    settling = [
+        task
+        for task in tie_breaks(disputes, asked=known, overlap=overlap, key=key, run_key=run_key)
+        if room.take(pace.of(task.asked_as))
+    ]
 
     shares: dict[AskedAs, float] = {"audit": audit_share, "check": min(check_share, 1 - audit_share)}
     if mode == "suggest":
         del shares["check"]
-    batch = room.places_of_mix(shares)
+    batch = room.most(shares)
     drawn: dict[AskedAs, list[Open]] = {"audit": [], "check": []}
     for kind, share in shares.items():
         wanted = due(share, before=len(known), batch=len(settling) + batch)
-        drawn[kind] = _at_random(kind, pool, room.places(kind, wanted))
-        room.take(kind, len(drawn[kind]))
+        drawn[kind] = [each for each in _at_random(kind, pool, wanted) if room.take(pace.of(kind))]
         taken = {each.push_key for each in drawn[kind]}
         pool = [each for each in pool if each.push_key not in taken]
 
-    random, doubtful = [*drawn["audit"], *drawn["check"]], worth_asking(pool, mode)
+    random, doubtful = [*drawn["audit"], *drawn["check"]], worth_asking(pool, mode, pace)
     shown = AlreadyShown([*random, *doubtful], features)
     for each in random:
         shown.choose(each)
     needs = floors(classes, class_floor, batch, random)
-    best, near_duplicates = choose(doubtful, room.places("targeted"), needs=needs, shown=shown)
+    best, near_duplicates = choose(doubtful, room, needs=needs, shown=shown)
 
     def questions(kind: AskedAs, about: Iterable[Open]) -> list[ReviewTask]:
         return [_question(kind, each, mode=mode, references=references, run_key=run_key) for each in about]
 
-    tasks = ranked(settling, questions("targeted", best), *(questions(kind, each) for kind, each in drawn.items()))
-    return Plan.of(tasks, pace=pace, overlap=overlap, near_duplicates=near_duplicates)
+    tasks = ranked(
+        settling,
+        [
+            (task, worth(each.candidate, mode, pace))
+            for task, each in zip(questions("targeted", best), best, strict=True)
+        ],
+        *(questions(kind, about) for kind, about in drawn.items()),
+    )
+    return Plan.of(tasks, minutes=room.spent / 60, near_duplicates=near_duplicates)
 
 
 def _never_asked(

@@ -22,11 +22,11 @@ def recheck_tasks(
 ) -> tuple[ReviewTask, ...]:
     """Questions about the `n` reviewed decisions that the model contradicts most, those never rechecked before.
 
-    Audited decisions are not among them: the model may not choose which of its own measures are measured again. Their
-    auditor may (`contradicted` lists them).
+    Those whose image has no address cannot be shown. Audited decisions are not among them: the model may not choose
+    which of its own measures are measured again. Their auditor may (`contradicted` lists them).
     """
     known = frozenset(asked)
-    reviewed = (row for row in contradicted(rows) if row["provenance"] == "review")
+    reviewed = (row for row in contradicted(rows) if row["provenance"] == "review" and row["image_url"])
     chosen = [row for row in reviewed if key(row["sample_id"], "recheck") not in known][:n]
     return tuple(
         ReviewTask(

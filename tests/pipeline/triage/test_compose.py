@@ -21,7 +21,9 @@ from pipeline.triage.targeted import MOST_FOR_FLOORS, NEGLIGIBLE
 
 CLASSES = ("3", "5", "8")
 MODES = st.sampled_from(["suggest", "auto"])
-SLOW_TO_SETTLE = Pace(seconds={"audit": 5.0, "check": 6.0, "targeted": 4.0, "tie_break": 9.0})
+SLOW_TO_SETTLE = Pace(
+    seconds={"audit": 5.0, "check": 6.0, "targeted": 4.0, "tie_break": 9.0}, confirming=2.0, correcting=7.0
+)
 
 
 def key(sample_id: str, question: str) -> str:
@@ -103,10 +105,13 @@ def test_no_batch_exceeds_its_budget_repeats_a_question_or_asks_of_one_sample_tw
     asked = {key(f"s{number:05}", "") for number in known} | {key("d0", "tie_break/2")}
     plan = composed(candidates, map(dispute, range(stuck)), asked=asked, pace=SLOW_TO_SETTLE, **changes)
     budget = changes["budget"]
-    assert len(plan.tasks) <= budget.reviews
+    assert len(plan.tasks) * changes["overlap"] <= budget.reviews
     assert plan.minutes <= (float("inf") if budget.minutes is None else budget.minutes + 1e-9)
-    seconds = sum(SLOW_TO_SETTLE.of(task.asked_as) for task in plan.tasks) * changes["overlap"]
-    assert plan.minutes == pytest.approx(seconds / 60)
+    seconds = sum(
+        SLOW_TO_SETTLE.of_targeted(task.confidence) if task.asked_as == "targeted" else SLOW_TO_SETTLE.of(task.asked_as)
+        for task in plan.tasks
+    )
+    assert plan.minutes == pytest.approx(seconds * changes["overlap"] / 60)
     assert not asked & {task.push_key for task in plan.tasks}
     assert len({task.sample_id for task in plan.tasks}) == len(plan.tasks) == sum(plan.counts.values())
     ranks = [task.rank for task in plan.tasks]
@@ -180,6 +185,13 @@ def test_the_targeted_questions_are_the_best_ones_and_kept_labels_are_none() -> 
     assert composed(candidates, audit_share=0.0).counts["targeted"] == 4
 
 
+def test_of_two_doubts_the_one_that_a_key_confirms_comes_first_where_that_is_quicker() -> None:
+    unsure = replace(scored([0.80])[0], sample_id="unsure", model_label_probability=0.4)
+    sure = replace(scored([0.75])[0], sample_id="sure", model_label_probability=0.75)
+    for pace, best in ((Pace(), "unsure"), (Pace(confirming=1.5, correcting=6.0), "sure")):
+        assert composed([unsure, sure], audit_share=0.0, pace=pace).tasks[0].sample_id == best
+
+
 def test_what_the_machine_changes_by_itself_is_asked_last_and_what_is_next_to_certain_never() -> None:
     candidates = scored([0.97, 0.6, 0.9, 0.999, 0.3])
     plan = composed(candidates, mode="auto", audit_share=0.0, check_share=0.0)
@@ -238,6 +250,7 @@ def test_minutes_bind_as_well_as_reviews_and_overlap_costs() -> None:
     candidates = scored([0.6] * 200)
     assert len(composed(candidates, budget=Budget(reviews=100, minutes=2.0)).tasks) == 30
     assert len(composed(candidates, budget=Budget(reviews=100, minutes=2.0), overlap=3).tasks) == 10
+    assert len(composed(candidates, budget=Budget(reviews=100), overlap=3).tasks) == 33
     assert composed(candidates, budget=Budget(reviews=100, minutes=2.0)).minutes == pytest.approx(2.0)
     assert composed(candidates, budget=Budget(reviews=100, minutes=0.0)).tasks == ()
 

@@ -13,8 +13,13 @@ from pipeline.triage import Pace, pace_of
 from pipeline.triage.pace import DEFAULT_S, SHRINKAGE
 
 
-def labels(*answers: tuple[str | None, float | None], origin: str = "review", cancelled: bool = False) -> pa.Table:
-    """An answer for each (asked as, lead time)."""
+def labels(
+    *answers: tuple[str | None, float | None],
+    origin: str = "review",
+    cancelled: bool = False,
+    suggestion: str | None = None,
+) -> pa.Table:
+    """An answer, always “3”, for each (asked as, lead time)."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     rows = [
         {
@@ -32,6 +37,7 @@ def labels(*answers: tuple[str | None, float | None], origin: str = "review", ca
             "updated_at": now,
             "origin": origin,
             "asked_as": kind,
+            "suggestion": suggestion,
         }
         for number, (kind, seconds) in enumerate(answers)
     ]
@@ -66,6 +72,16 @@ def test_only_finished_reviews_count() -> None:
 def test_an_answer_to_a_question_of_unknown_kind_counts_for_everybody() -> None:
     pace = pace_of(labels(*[(None, 10.0)] * 1000))
     assert pace.of("audit") == pace.of("targeted") == pytest.approx(10.0, abs=0.2)
+
+
+def test_confirming_a_suggestion_and_correcting_it_take_their_own_time() -> None:
+    confirmed = labels(*[("targeted", 1.0)] * 2000, suggestion="3")
+    corrected = labels(*[("targeted", 7.0)] * 1000, suggestion="8")
+    pace = pace_of(pa.concat_tables([confirmed, corrected]))
+    assert pace.of_targeted(1.0) == pytest.approx(1.0, abs=0.05)
+    assert pace.of_targeted(0.5) == pytest.approx(4.0, abs=0.15)
+    assert pace.quickest_targeted == pace.of_targeted(1.0)
+    assert Pace(seconds={"targeted": 3.0}).of_targeted(0.2) == pytest.approx(3.0)
 
 
 def test_the_file_says_what_its_rows_say(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipeline.triage import Plan, contradicted, recheck_tasks
+from pipeline.triage.pace import DEFAULT_S
 
 
 def contradiction(name: str, probability: float, provenance: str = "review", **changes: Any) -> dict[str, Any]:
@@ -17,6 +18,7 @@ def key(sample_id: str, question: str) -> str:
 ROWS = [
     contradiction("weak", 0.6),
     contradiction("strong", 0.99, model_version="fasten/2"),
+    contradiction("no image", 0.97, image_url=None),
     contradiction("audited", 0.995, "audit"),
     contradiction("agreed", 0.9, model_label="3"),
     contradiction("middle", 0.8),
@@ -29,8 +31,15 @@ def test_the_most_contradicted_reviews_are_asked_again_and_audits_are_only_liste
     first = tasks[0]
     assert (first.asked_as, first.current_label, first.model_label, first.confidence) == ("recheck", "3", "8", 0.99)
     assert (first.references, first.run_key, first.model_version) == (("/8.png",), "run", "fasten/2")
-    assert [row["sample_id"] for row in contradicted(ROWS)] == ["audited", "strong", "middle", "weak"]
+    assert [row["sample_id"] for row in contradicted(ROWS)] == [
+        "audited",
+        "strong",
+        "no image",
+        "middle",
+        "weak",
+    ]
     assert Plan.of(tasks).tasks == tasks
+    assert Plan.of(tasks, overlap=3).minutes == 2 * 3 * DEFAULT_S / 60
     assert Plan.of(tasks).counts["recheck"] == 2
 
 
