@@ -131,6 +131,10 @@ class ProjectCalls:
         logger.info("created project %r (id %s) in Label Studio", title, raw["id"])
         return self._project(raw, control)
 
+    def label_config(self, project: Project) -> str:
+        """The XML of the project's screen, as it is now."""
+        return str(self._settings(project.project_id)["label_config"])
+
     def update_label_config(self, project: Project, label_config: str, *, control: str | None = None) -> Project:
         """Give the project another screen; nothing is sent where it has that one already.
 
@@ -143,8 +147,8 @@ class ProjectCalls:
             lost = [f"control {project.control.name!r}"]
         if lost:
             raise ConfigError(
-                f"the new screen of project {project.project_id} {project.title!r} lacks {', '.join(lost)}, which people "
-                "may have answered with; keep it, or start another review project (FASTEN_REVIEW_PROJECT)"
+                f"the new screen of project {project.project_id} {project.title!r} lacks {', '.join(lost)}, which "
+                "people may have answered with; keep it, or start another review project (FASTEN_REVIEW_PROJECT)"
             )
         raw = self._settings(project.project_id)
         if raw["label_config"] != label_config:

@@ -245,6 +245,7 @@ def test_the_screen_of_a_project_can_change_while_people_answer(
     state = door.project_state(review)
     wider = review_config(CLASSES, width_px=640)
     assert door.update_label_config(review, wider) == review
+    assert door.label_config(review) == wider, "kept to the letter, so that the same screen is known again"
     assert door.update_label_config(review, wider) == review
     assert door.project_state(review) == state
     assert serve(review, people[1:2], 1) == ["0 s1"]
