@@ -154,8 +154,8 @@ def payload_of(task: ReviewTask, project: Project) -> dict[str, Any]:
             "priority": round(task.priority, 6),
             "model_version": task.model_version,
         }
-        value = {"choices": [task.model_label]}
-        result = [{"from_name": control.name, "to_name": control.to_name, "type": "choices", "value": value}]
+        chosen = {"choices": [task.model_label]}
+        result = [{"from_name": control.name, "to_name": control.to_name, "type": "choices", "value": chosen}]
     prediction = {"model_version": QUEUE_MODEL_VERSION, "score": task.rank, "result": result}
     return {"data": data, "predictions": [prediction]}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.label_studio.parsing import parse_task
+from pipeline.label_studio.parsing import Asked, parse_asked, parse_task
 from pipeline.records import NOT_SURE, UNUSABLE, VERDICT_CONTROL, LabelControl, Project, Task
 
 CONTROL = LabelControl(name="label", to_name="image", image_field="image", classes=("cat", "dog"))
@@ -125,6 +125,25 @@ def test_a_malformed_task_is_counted_and_left_out(raw: Any) -> None:
     assert reasons == ["malformed task: project 7"]
 
 
+def parse_question(data: Any, **more: Any) -> Asked | None:
+    return parse_asked({"id": 11, "data": data, **more}, PROJECT, {11}, lambda *_: None)
+
+
+def test_a_question_is_read_whole() -> None:
+    data = {"push_key": "a1", "sample_id": "s1", "asked_as": "audit", "asked_by_run": "r1"}
+    assert parse_question(data, total_annotations=2, cancelled_annotations=1, is_labeled=True) == Asked(
+        task_id=11,
+        push_key="a1",
+        sample_id="s1",
+        asked_as="audit",
+        asked_by_run="r1",
+        answers=2,
+        skipped=1,
+        drafted=True,
+        finished=True,
+    )
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -142,3 +161,13 @@ def test_any_value_in_any_field_is_read_or_counted(field: str, value: Any) -> No
 def test_any_region_is_read_or_counted(region: Any) -> None:
     task, reasons = parse_one(annotation(region))
     assert len(task.annotations) + len(reasons) == 1
+
+
+@given(st.sampled_from(["push_key", "asked_as", "asked_by_run"]), json_values, json_values)
+def test_any_value_in_a_question_is_read_as_something_or_nothing(field: str, value: Any, count: Any) -> None:
+    found = parse_question({"asked_as": "audit", field: value}, total_annotations=count, is_labeled=count)
+    assert found is not None
+    assert found.answers >= 0
+    assert isinstance(found.push_key, str)
+    assert isinstance(found.asked_by_run, str)
+    assert found.asked_as in (None, "audit")
