@@ -122,7 +122,7 @@ def _round(settings: Settings, *, force: bool) -> State[Any]:
         return Completed(name="Skipped", message=pulled.nothing_new)
     trained = _value(train(settings, pulled, prefect_run_id=flow_run.id, return_state=True))
     scores = _value(score(settings, pulled, trained, return_state=True))
-    queue = _value(triage(pulled, scores, return_state=True))
+    queue = _value(triage(settings, found, pulled, scores, return_state=True))
     pushed = _value(push(settings, found, queue, return_state=True))
     page = flow_run_url(settings.prefect_api_url, str(flow_run.id)) if settings.prefect_api_url else ""
     summary = _value(report(settings, pulled, trained, scores, pushed, prefect_url=page, return_state=True))

@@ -1,11 +1,17 @@
 """Which decisions of people the model contradicts most: what a second person should look at, when asked for."""
 
+import os
+from pathlib import Path
+from typing import Any
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
 from fasten_model.posterior import posterior
+from pipeline.errors import DataError
 
 PERSON_RIGHT = 0.95
 """How often a person's decision is right, before the model is heard."""
@@ -25,6 +31,9 @@ CONTRADICTIONS = pa.schema(
 )
 """One row per decided sample. `label` is the decision; `model_label` the class with the largest posterior, which is
 its `probability`; `error_probability` that the decision is wrong."""
+
+
+FILE = "contradictions.parquet"
 
 
 def contradictions(
@@ -63,3 +72,25 @@ def contradictions(
     ]
     found.sort(key=lambda row: (-row["error_probability"], row["sample_id"]))
     return pa.Table.from_pylist(found, schema=CONTRADICTIONS)
+
+
+def write_contradictions(table: pa.Table, scores_path: Path) -> None:
+    """Write them beside the scores, whole or not at all."""
+    staged = scores_path.with_name(f".{FILE}.{os.getpid()}")
+    try:
+        pq.write_table(table, staged, compression="zstd")
+        staged.replace(scores_path.with_name(FILE))
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def read_contradictions(scores_path: Path) -> list[dict[str, Any]]:
+    """The rows beside these scores; none where there is no such file, as in runs of earlier versions."""
+    path = scores_path.with_name(FILE)
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path, schema=CONTRADICTIONS).to_pylist()
+    except FileNotFoundError:
+        return []
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}): score again") from None
+    return rows

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.records import AskedAs, Mode
+
 _Z95 = 1.959963984540054
 
 
@@ -30,15 +32,32 @@ class RoundReport:
     expected_wrong: float
     """Sum of the error probabilities of the noisy samples."""
     decisions: Mapping[str, int]
+    mode: Mode
     relabels: str
-    """From which ρ on labels are changed without asking, and how many of those are expected to be right, and why."""
+    """From which ρ on labels count as relabeled, how many of those are right, and the evidence for it."""
+    checks: int
+    """Labels changed without asking that people were asked about at random, without being told."""
+    checks_right: int
+    """Of those, how many people labelled as the machine had."""
     temperature: float
     held_out: int
     accuracy: float | None
     queue_added: int
     queue_waiting: int
     """Tasks waiting for reviewers now."""
+    planned: Mapping[AskedAs, int]
+    """The questions of this round by why they are asked."""
+    minutes: float
+    """What they take of people's time, by their own pace."""
+    corrections: float
+    """Labels that the answers are expected to set right."""
+    undecided: Mapping[str, int]
+    """Samples that people looked at without a decision, by why."""
+    contradicted: int
+    """Decisions of people that the model contradicts."""
     model_version: str
+    people: str = ""
+    """Who confuses what: a section of Markdown."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Name → URL."""
 
@@ -89,8 +108,12 @@ def markdown(report: RoundReport) -> str:
         f"| Model accuracy | {accuracy} |",
         f"| Decisions | {decided.get('keep', 0)} keep, {decided.get('relabel', 0)} relabel, "
         f"{decided.get('low_confidence', 0)} low confidence |",
-        f"| Automatic correction | {escape(report.relabels)} |",
+        f"| Mode | {_MODES[report.mode]} |",
+        f"| Relabels | the model {escape(report.relabels)} |",
+        *_checks(report),
         f"| Queue “{escape(report.review_project)}” | {report.queue_added} added, {report.queue_waiting} waiting |",
+        f"| Questions of this round | {_planned(report)} |",
+        *_stuck(report),
         f"| Labels decided by people | {report.audited} audited at random, {report.reviewed} reviewed |",
         f"| Confidence temperature | {report.temperature:.2f} |",
         f"| Model | {escape(report.model_version)} |",
@@ -104,7 +127,48 @@ def markdown(report: RoundReport) -> str:
     ]
     if links:
         lines += ["", " · ".join(links)]
+    if report.people:
+        lines += ["", report.people.strip()]
     return "\n".join(lines) + "\n"
+
+
+_MODES: Mapping[Mode, str] = {
+    "suggest": "suggest: only people change labels",
+    "auto": "auto: relabels are applied in the corrected data set",
+}
+_KINDS: Mapping[AskedAs, str] = {
+    "tie_break": "tie-breaks",
+    "audit": "drawn at random",
+    "check": "checks of applied relabels",
+    "targeted": "where the model doubts",
+    "recheck": "rechecks",
+}
+
+
+def _planned(report: RoundReport) -> str:
+    asked = [f"{report.planned[kind]} {name}" for kind, name in _KINDS.items() if report.planned.get(kind)]
+    if not asked:
+        return "none"
+    return f"{', '.join(asked)}; about {report.minutes:.0f} minutes, {report.corrections:.0f} labels set right"
+
+
+def _checks(report: RoundReport) -> list[str]:
+    if not report.checks:
+        return []
+    low, high = wilson_interval(report.checks_right, report.checks)
+    share = f"{report.checks_right / report.checks:.1%} (95 % interval {low:.1%}–{high:.1%})"
+    return [f"| Applied relabels checked | {report.checks_right} of {report.checks} right: {share} |"]
+
+
+def _stuck(report: RoundReport) -> list[str]:
+    states = {"disputed": "disputed", "not_sure": "not sure of", "unusable": "unusable"}
+    said = [f"{count} {states.get(state, state)}" for state, count in sorted(report.undecided.items()) if count]
+    lines = [f"| Looked at without a decision | {escape(', '.join(said))} |"] if said else []
+    if report.contradicted:
+        lines.append(
+            f"| Decisions that the model contradicts | {report.contradicted}: `fasten triage --recheck` lists them |"
+        )
+    return lines
 
 
 def escape(text: str) -> str:

@@ -1,7 +1,8 @@
 """`fasten retrain | pull | triage | push | report`: the loop, whole and step by step."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -84,12 +85,25 @@ def triage(
         Path | None, typer.Option(metavar="FILE", help="A scores.parquet; else that of the last round.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many of the most doubtful to list.")] = 10,
+    recheck: Annotated[
+        int,
+        typer.Option("--recheck", min=0, metavar="N", help="List N decisions of people that the model contradicts."),
+    ] = 0,
     labels: Labels = None,
 ) -> None:
-    """Show what the scores say, and the most doubtful labels."""
-    from pipeline import loop, scoring
-    from pipeline.triage import count_decisions
+    """Show what the scores say, and the most doubtful labels.
 
+    With `--recheck` decisions of people instead, the most strongly contradicted first: `fasten push --recheck` asks a
+    second person about the reviewed ones, audits are for their auditor to mend.
+    """
+    from pipeline import loop, scoring
+    from pipeline.contradictions import read_contradictions
+    from pipeline.triage import contradicted, count_decisions
+
+    if recheck:
+        folder = scores.parent if scores else loop.last_run(_settings(labels, None, None))
+        _list_contradicted(contradicted(read_contradictions(folder / "scores.parquet"))[:recheck])
+        return
     path = scores or loop.last_run(_settings(labels, None, None)) / "scores.parquet"
     found = scoring.read_scores(path)
     for decision, count in count_decisions(scoring.decisions_of(found)).items():
@@ -108,21 +122,49 @@ def triage(
         out.print(table)
 
 
+def _list_contradicted(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        say("the model contradicts no decision")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("SAMPLE", "DECIDED", "BY", "AS", "MODEL SAYS", "WITH P"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        names = ("sample_id", "label", "auditor", "provenance", "model_label")
+        table.add_row(*(_plain(row[name]) for name in names), f"{row['probability']:.0%}")
+    out.print(table)
+
+
 def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be added.")] = False,
+    reviews: Reviews = None,
+    minutes: Minutes = None,
+    recheck: Annotated[
+        int,
+        typer.Option("--recheck", min=0, metavar="N", help="Ask again about N decisions that the model contradicts."),
+    ] = 0,
     labels: Labels = None,
     review: Review = None,
 ) -> None:
-    """Put the last round's doubtful labels into the reviewers' queue.
+    """Fill the reviewers' queue from the last round's scores, as far as the budget goes.
 
-    What waits there already is not added again, and what a person has decided is not asked again.
+    What waits there already is not added again, and what a person has decided is not asked again, unless `--recheck`
+    asks a second person about it.
     """
     from pipeline import loop
 
-    settings = _settings(labels, None, review)
-    pushed = loop.push_queue(settings, loop.survey(settings), loop.last_run(settings) / "queue.json", dry_run=dry_run)
+    settings = load_settings(labels_project=labels, review_project=review, queue_size=reviews, review_minutes=minutes)
+    found = loop.survey(settings)
+    pulled, scores = loop.last_round(settings, found)
+    plan = loop.triage_scores(settings, found, pulled, scores, recheck=recheck)
+    pushed = loop.push_queue(settings, found, plan, dry_run=dry_run)
     verb = "would be added" if dry_run else "added"
     say(f"{pushed.added:,} {verb} to “{pushed.title}”, {pushed.waiting:,} waiting")
+    for kind, count in pushed.counts.items():
+        if count:
+            say(f"  {kind.replace('_', '-'):10} {count:,}")
+    if pushed.added:
+        say(f"about {pushed.minutes:.0f} minutes of work, {pushed.corrections:.0f} labels set right")
     if pushed.url:
         say(pushed.url)
 

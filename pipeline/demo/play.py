@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -20,6 +21,7 @@ from fasten_model.model import Model, load_model
 from fasten_model.predict import predict_logits
 from fasten_model.train import train_cross_entropy
 from pipeline import loop, orchestrator, scoring
+from pipeline.corrected import corrected_labels
 from pipeline.demo.enter import Entered, Titles, email_of, enter_dataset
 from pipeline.demo.records import DemoDataset
 from pipeline.demo.review import Reviewed, review_queue
@@ -32,7 +34,6 @@ from pipeline.settings import DEMO_ENV, Settings, load_settings
 from pipeline.snapshot import Snapshot, latest_snapshot
 from pipeline.tracking import Tracking
 from pipeline.training_data import load_clean, load_noisy
-from pipeline.triage import count_decisions
 from pipeline.workspace import Workspace, write_whole
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def play(settings: Settings, dataset: DemoDataset, *, reviews: int, seed: int = 
         reviewed = None
         if rows:
             with phase(f"{REVIEWERS} reviewers take up to {reviews} tasks of the queue"):
-                reviewed = _let_people_review(settings, dataset, review_title, reviews, seed=seed + len(rows))
+                reviewed = _let_people_review(settings, dataset, entered, review_title, reviews, seed=seed + len(rows))
         with phase(f"round {len(rows) + 1}: prefect deployment run {orchestrator.DEPLOYMENT}"):
             outcome = _retrain(api_url, entered, review_title)
         with phase("comparing with the truth, and with plain cross-entropy on the same data"), _quiet_training():
@@ -146,9 +147,11 @@ def _retrain(api_url: str, entered: Entered, review_title: str) -> orchestrator.
 
 
 def _let_people_review(
-    settings: Settings, dataset: DemoDataset, review_title: str, count: int, *, seed: int
+    settings: Settings, dataset: DemoDataset, entered: Entered, review_title: str, count: int, *, seed: int
 ) -> Reviewed:
     assert settings.label_studio_password is not None
+    snapshot = latest_snapshot(Workspace.of(settings, entered.labels.project_id).folder)
+    assert snapshot is not None
     with LabelStudio(settings.label_studio) as door:
         project = door.find_project(review_title, control=REVIEW_CONTROL)
         people = [
@@ -161,6 +164,7 @@ def _let_people_review(
             doors,
             project,
             dataset.truths,
+            _given(snapshot),
             count=count,
             accuracy=REVIEWER_ACCURACY,
             rng=np.random.default_rng(seed),
@@ -180,14 +184,11 @@ def _judge(
     assert snapshot is not None
     run = workspace.run_folder(completed.run_key)
     scores = scoring.read_scores(run / "scores.parquet")
-    clean = pq.read_table(snapshot.clean_path, columns=["sample_id", "label", "given_label"]).to_pylist()
-    before = {row["sample_id"]: row["given_label"] for row in clean if row["given_label"] is not None}
-    before |= dict(zip(scores["sample_id"].to_pylist(), scores["given_label"].to_pylist(), strict=True))
-    after = dict(zip(scores["sample_id"].to_pylist(), scores["suggested_label"].to_pylist(), strict=True))
-    after |= {row["sample_id"]: row["label"] for row in clean}
-    after = {sample_id: label for sample_id, label in after.items() if sample_id in before}
+    before = _given(snapshot)
+    handed_out = corrected_labels(workspace, snapshot, mode=settings.mode)
+    after = {sample: label for sample, label in _by_sample(handed_out, "label").items() if sample in before}
+    taken = after | _by_sample(scores, "model_label")
     wrong_before, wrong_after = wrong_labels(dataset.truths, before), wrong_labels(dataset.truths, after)
-    decisions = count_decisions(scoring.decisions_of(scores))
     with LabelStudio(settings.label_studio) as door:
         review = loop.find_review_project(settings, door, entered.labels)
         waiting = door.unanswered(review) if review is not None else 0
@@ -198,15 +199,28 @@ def _judge(
         labels=wrong_before.total,
         wrong_before=wrong_before.count,
         wrong_after=wrong_after.count,
+        wrong_if_taken=wrong_labels(dataset.truths, taken).count,
         accuracy=_accuracy(fasten, dataset),
         plain_accuracy=_accuracy(_plain(settings, snapshot, workspace, fasten), dataset),
-        relabeled=decisions["relabel"],
-        low_confidence=decisions["low_confidence"],
         waiting=waiting,
         shown=reviewed.asked if reviewed else 0,
         shown_wrong=reviewed.really_wrong if reviewed else 0,
     )
     return row, finished.url if finished else ""
+
+
+def _given(snapshot: Snapshot) -> dict[str, str]:
+    """What the annotators had said of each sample, decided ones included."""
+    given = _by_sample(pq.read_table(snapshot.noisy_path), "label")
+    given |= _by_sample(pq.read_table(snapshot.clean_path), "given_label")
+    given |= _by_sample(pq.read_table(snapshot.undecided_path), "label")
+    return given
+
+
+def _by_sample(table: pa.Table, column: str) -> dict[str, str]:
+    """`sample_id` → the column's value, where there is one."""
+    both = zip(table["sample_id"].to_pylist(), table[column].to_pylist(), strict=True)
+    return {sample_id: value for sample_id, value in both if value is not None}
 
 
 def _plain(settings: Settings, snapshot: Snapshot, workspace: Workspace, like: Model) -> Model:

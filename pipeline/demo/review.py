@@ -39,7 +39,7 @@ class Reviewed:
     asked: int
     """Tasks that the queue served and that were answered."""
     really_wrong: int
-    """Of those, how many showed a label that is not the truth: what the reviewers' attention was worth."""
+    """Of those, how many were labelled wrong: what the reviewers' attention was worth."""
     suggestion_right: int
     """Of those, how many pre-selected the truth."""
     answered_right: int
@@ -53,6 +53,7 @@ def review_queue(
     reviewers: Sequence[ReviewDoor],
     project: Project,
     truths: Mapping[str, str],
+    given: Mapping[str, str],
     *,
     count: int,
     accuracy: float = REVIEWER_ACCURACY,
@@ -60,8 +61,8 @@ def review_queue(
 ) -> Reviewed:
     """The `reviewers` in turn answer up to `count` tasks, each the one that the queue serves them next.
 
-    `truths` (`sample_id` → truth) only decide what a person would see in the image. Ends early when the queue has
-    nothing left for a reviewer whose turn it is.
+    `truths` (`sample_id` → truth) only decide what a person would see in the image; `given` are the annotators' labels,
+    which some questions do not show. Ends early when the queue has nothing left for a reviewer whose turn it is.
     """
     asked = really_wrong = suggestion_right = answered_right = unknown = 0
     seconds = 0.0
@@ -79,12 +80,12 @@ def review_queue(
             answer = simulated_reviewer(truth, project.control.classes, accuracy, rng=rng)
             reviewer.submit(project, task, label=answer, lead_time_s=lead_time_s)
             answered_right += answer == truth
-            really_wrong += task.data.get("current_label") != truth
+            really_wrong += given[task.sample_id] != truth
             suggestion_right += task.data.get("model_label") == truth
         asked += 1
         seconds += lead_time_s
         if asked % _LOG_EVERY == 0:
-            logger.info("reviewed %s tasks, %s of them showed a wrong label", f"{asked:,}", f"{really_wrong:,}")
+            logger.info("reviewed %s tasks, %s of them labelled wrong", f"{asked:,}", f"{really_wrong:,}")
     return Reviewed(
         asked=asked,
         really_wrong=really_wrong,

@@ -52,13 +52,13 @@ class RoundRow:
     wrong_before: int
     """Wrong labels as the annotators left them (majority of the votes)."""
     wrong_after: int
-    """Wrong labels in the corrected data set, reviews and audits included."""
+    """Wrong labels in the corrected data set: people's decisions, and in mode `auto` the machine's."""
+    wrong_if_taken: int
+    """Wrong labels if every suggestion of the model were taken, whatever its confidence."""
     accuracy: float | None
     """The model's, on the held-out images, 0–1; None where nothing is held out."""
     plain_accuracy: float | None
     """The same of plain cross-entropy, trained on the same data; None where it was not trained."""
-    relabeled: int
-    low_confidence: int
     waiting: int
     """Tasks in the queue that nobody has answered when the round ends."""
     shown: int = 0
@@ -72,8 +72,8 @@ def scoreboard(rows: Sequence[RoundRow], *, title: str = "Round by round, told b
     """One row per round, readable on a terminal of 80 columns."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in (
-        "#", "wrong\nbefore", "wrong\nafter", "held\nout", "plain\nCE", "re-\nlabeled",
-        "low\nconf.", "waiting", "wrong of\nshown", "time",
+        "#", "wrong\nbefore", "wrong\nafter", "all\ntaken", "held\nout", "plain\nCE",
+        "wait-\ning", "wrong of\nasked", "time",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for row in rows:
@@ -81,18 +81,17 @@ def scoreboard(rows: Sequence[RoundRow], *, title: str = "Round by round, told b
             str(row.round_number),
             _share(row.wrong_before, row.labels),
             _share(row.wrong_after, row.labels),
+            _share(row.wrong_if_taken, row.labels),
             _percent(row.accuracy),
             _percent(row.plain_accuracy),
-            f"{row.relabeled:,}",
-            f"{row.low_confidence:,}",
             f"{row.waiting:,}",
             f"{row.shown_wrong}/{row.shown}" if row.shown else "–",
             f"{row.seconds:.0f} s",
         )
     if rows and rows[-1].labels:
         table.caption = (
-            f"wrong before, after: of {rows[-1].labels:,} labels whose truth is known · held out, plain CE: accuracy "
-            "of FasTEN and of plain cross-entropy on images the loop never saw"
+            f"wrong before, after, if all suggestions were taken: of {rows[-1].labels:,} labels whose truth is known · "
+            "held out, plain CE: accuracy of FasTEN and of plain cross-entropy on images the loop never saw"
         )
         table.caption_justify = "left"
     return table

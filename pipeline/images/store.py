@@ -140,6 +140,12 @@ class ImageStore:
                         )
                         yield from self._read_group(file, part, row_group, {str(sha) for (sha,) in found})
 
+    def longer_sides(self) -> list[int]:
+        """The longer side of each image of the first part, in pixels."""
+        first = self.parts()[:1]
+        sizes = [pq.read_table(part, columns=["width", "height"]).to_pylist() for part in first]
+        return [max(size["width"], size["height"]) for part in sizes for size in part]
+
     def parts(self) -> tuple[Path, ...]:
         """The files that hold the bytes, oldest first."""
         return tuple(sorted(self._folder.glob("part-*.parquet")))

@@ -6,7 +6,7 @@ written whole or not at all: a round that died is run again and takes up its own
 """
 
 from pipeline.loop.model import TrainedModel, score_labels, train_model
-from pipeline.loop.outcome import Summary, last_report, last_run, report_run
+from pipeline.loop.outcome import Summary, last_report, last_round, last_run, report_run
 from pipeline.loop.queueing import Pushed, push_queue, queue_url, triage_scores
 from pipeline.loop.survey import Found, Pulled, find_projects, find_review_project, pull_labels, review_title, survey
 
@@ -19,6 +19,7 @@ __all__ = [
     "find_projects",
     "find_review_project",
     "last_report",
+    "last_round",
     "last_run",
     "pull_labels",
     "push_queue",

@@ -14,9 +14,12 @@ from fasten_model.fitting import fit, summary
 from fasten_model.images.parquet import decode_image
 from fasten_model.model import load_model, save_model
 from fasten_model.presets import find_preset
+from fasten_model.relabel import NEVER
 from fasten_model.train import EpochMetrics
 from fasten_model.train.checkpoint import CheckpointConfig, remove_checkpoint
-from pipeline import scoring
+from pipeline import scoring, trail
+from pipeline.checks import checked
+from pipeline.contradictions import contradictions, write_contradictions
 from pipeline.errors import DataError, ServiceUnavailable
 from pipeline.images import ImageStore
 from pipeline.loop.survey import Pulled
@@ -53,6 +56,8 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
     key = run_key(pulled.snapshot_id, settings)
     folder = workspace.run_folder(key)
     tracking = Tracking(settings.tracking)
+    if key in trail.reverted(workspace):
+        raise DataError(f"run {key} was reverted and is not repeated: new labels or another FASTEN_SEED make a new run")
     finished = tracking.find_finished(key)
     if finished is not None and finished.model is not None and (folder / "fitted.json").exists():
         logger.info("run %s is already trained and logged: %s", key, finished.url)
@@ -186,6 +191,21 @@ def _example_image(workspace: Workspace, snapshot: Snapshot, size: int) -> bytes
     raise DataError("no audited image can be decoded: look at the images of the audited tasks")
 
 
+def promise_broken(settings: Settings, workspace: Workspace, snapshot: Snapshot) -> bool:
+    """Whether people have found so many applied relabels wrong that no more are applied; never of a ρ set by hand."""
+    if settings.mode != "auto" or settings.rho is not None:
+        return False
+    checks = checked(workspace, snapshot)
+    broken = checks.contradict(settings.target_precision, settings.certainty)
+    if broken:
+        logger.warning(
+            "of %d applied relabels that people checked %d were right: nothing is changed without asking",
+            checks.answered,
+            checks.right,
+        )
+    return broken
+
+
 def score_labels(settings: Settings, pulled: Pulled, trained: TrainedModel) -> Path:
     """Score every noisy sample of the snapshot; the path of `scores.parquet`."""
     path = trained.folder / "scores.parquet"
@@ -194,13 +214,17 @@ def score_labels(settings: Settings, pulled: Pulled, trained: TrainedModel) -> P
     workspace = Workspace.of(settings, pulled.labels.project_id)
     with ImageStore(workspace.folder) as store:
         noisy = load_noisy(snapshot, store, size=model.image_size, cache=workspace.decoded)
+        clean = load_clean(snapshot, store, size=model.image_size, cache=workspace.decoded)
     scored = scoring.score(
         model,
         noisy,
+        rho=NEVER if promise_broken(settings, workspace, snapshot) else None,
         target_precision=settings.target_precision,
         model_version=trained.model_version,
         mode=settings.mode,
     )
+    decided = pq.read_table(snapshot.clean_path)
+    write_contradictions(contradictions(model, clean, decided, model_version=trained.model_version), path)
     scoring.write_features(scored.features, scoring.features_path(path))
     scoring.write_scores(scored.table, path)
     logger.info("scored %d labels: %s", len(noisy), count_decisions(scoring.decisions_of(scored.table)))

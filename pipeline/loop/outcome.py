@@ -2,22 +2,31 @@
 
 import json
 import logging
+from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline import scoring
+from pipeline import scoring, trail
+from pipeline.checks import checked
+from pipeline.contradictions import read_contradictions
 from pipeline.errors import DataError, ServiceError
 from pipeline.label_studio import LabelStudio
-from pipeline.loop.model import TrainedModel, read_fitted
+from pipeline.loop.model import TrainedModel, promise_broken, read_fitted
 from pipeline.loop.queueing import Pushed
-from pipeline.loop.survey import Pulled, find_projects
+from pipeline.loop.survey import Found, Pulled, find_projects
+from pipeline.people import markdown as markdown_of_people
+from pipeline.people import people_of
+from pipeline.people import summary as summary_of_people
+from pipeline.records import Project
 from pipeline.report import RoundReport, headline, markdown
 from pipeline.settings import Settings
 from pipeline.snapshot import open_snapshot
+from pipeline.snapshot.folder import snapshot_folder
 from pipeline.tracking import Tracking
-from pipeline.triage import count_decisions
+from pipeline.triage import contradicted, count_decisions
 from pipeline.workspace import Completed, Workspace, config_digest, write_whole
 
 logger = logging.getLogger(__name__)
@@ -46,6 +55,10 @@ def report_run(
     clean = pq.read_table(snapshot.clean_path, columns=["label", "given_label", "provenance"]).to_pylist()
     pairs = [row for row in clean if row["provenance"] == "audit" and row["given_label"] is not None]
     fitted = read_fitted(trained.folder)
+    people = people_of(snapshot, scores)
+    workspace = Workspace.of(settings, pulled.labels.project_id)
+    checks = checked(workspace, snapshot)
+    undecided = Counter(pq.read_table(snapshot.undecided_path, columns=["state"])["state"].to_pylist())
     report = RoundReport(
         labels_project=pulled.labels.title,
         review_project=pushed.title,
@@ -58,13 +71,24 @@ def report_run(
         pairs_wrong=sum(row["given_label"] != row["label"] for row in pairs),
         expected_wrong=sum(scores["error_probability"].to_pylist()),
         decisions=count_decisions(scoring.decisions_of(scores)),
-        relabels=fitted["relabels"]["sentence"],
+        mode=settings.mode,
+        relabels="relabels nothing: too many of the applied relabels that people checked were wrong"
+        if promise_broken(settings, workspace, snapshot)
+        else fitted["relabels"]["sentence"],
+        checks=checks.answered,
+        checks_right=checks.right,
         temperature=fitted["temperature"],
         held_out=trained.held_out,
         accuracy=trained.accuracy,
         queue_added=pushed.added,
         queue_waiting=pushed.waiting,
+        planned=pushed.counts,
+        minutes=pushed.minutes,
+        corrections=pushed.corrections,
+        undecided=undecided,
+        contradicted=len(contradicted(read_contradictions(scores_path))),
         model_version=trained.model_version,
+        people=markdown_of_people(people),
         links={
             "Queue": pushed.url,
             "MLflow run": trained.mlflow_url,
@@ -73,12 +97,23 @@ def report_run(
     )
     summary = Summary(headline=headline(report), markdown=markdown(report))
     write_whole(trained.folder / "report.json", json.dumps(asdict(report)).encode())
+    write_whole(trained.folder / "people.json", json.dumps(summary_of_people(people)).encode())
     write_whole(trained.folder / "report.md", summary.markdown.encode())
     try:
         Tracking(settings.tracking).log_report(trained.mlflow_run_id, summary.markdown)
     except ServiceError as error:  # the round is done; a page in MLflow is not worth doing it again
         logger.warning("the report is not in MLflow: %s", error)
-    Workspace.of(settings, pulled.labels.project_id).remember(
+    trail.append_machine(
+        workspace,
+        trained.run_key,
+        snapshot,
+        scores,
+        fitted,
+        mode=settings.mode,
+        mlflow_run_id=trained.mlflow_run_id,
+        at=datetime.now(UTC),
+    )
+    workspace.remember(
         Completed(
             fingerprint=pulled.fingerprint,
             snapshot_id=pulled.snapshot_id,
@@ -94,11 +129,28 @@ def last_run(settings: Settings) -> Path:
     """The folder of the last completed round of the labels project."""
     with LabelStudio(settings.label_studio) as door:
         labels, _, _ = find_projects(settings, door)
+    return _last(settings, labels)[1]
+
+
+def last_round(settings: Settings, found: Found) -> tuple[Pulled, Path]:
+    """What the last completed round pulled, and its `scores.parquet`."""
+    completed, folder = _last(settings, found.labels)
+    pulled = Pulled(
+        labels=found.labels,
+        snapshot=snapshot_folder(Workspace.of(settings, found.labels.project_id).folder, completed.snapshot_id),
+        snapshot_id=completed.snapshot_id,
+        fingerprint=completed.fingerprint,
+        nothing_new="",
+    )
+    return pulled, folder / "scores.parquet"
+
+
+def _last(settings: Settings, labels: Project) -> tuple[Completed, Path]:
     workspace = Workspace.of(settings, labels.project_id)
     completed = workspace.completed()
     if completed is None:
         raise DataError(f"no round of “{labels.title}” has been completed yet: run `fasten retrain`")
-    return workspace.run_folder(completed.run_key)
+    return completed, workspace.run_folder(completed.run_key)
 
 
 def last_report(settings: Settings) -> str:

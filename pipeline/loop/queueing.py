@@ -1,24 +1,33 @@
-"""The stages that reach people: order what they should look at, and put it into their queue."""
+"""The stages that reach people: compose what they should look at, and put it into their queue."""
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline import queue, scoring
+from pipeline import queue, scoring, trail, triage
+from pipeline.contradictions import read_contradictions
 from pipeline.errors import DataError
-from pipeline.label_studio import LabelStudio
+from pipeline.images import ImageStore
+from pipeline.label_studio import Asked, LabelStudio
 from pipeline.loop.survey import Found, Pulled, find_review_project, review_title
-from pipeline.records import Project, ReviewTask
-from pipeline.review_screen import review_config
+from pipeline.records import AskedAs, Project
+from pipeline.references import reference_images
+from pipeline.review_screen import are_small, is_earlier, review_config
 from pipeline.settings import Settings
-from pipeline.snapshot import open_snapshot
+from pipeline.snapshot import Snapshot, open_snapshot
 from pipeline.snapshot.pull import check_same_classes
-from pipeline.triage import choose_queue
 from pipeline.workspace import ReviewQueue, Workspace, write_whole
 
-_QUEUE = TypeAdapter(list[ReviewTask])
+logger = logging.getLogger(__name__)
+
+_PLAN = TypeAdapter(triage.Plan)
+QUEUE_FILE, RECHECK_FILE = "queue.json", "recheck.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,59 +39,132 @@ class Pushed:
     added: int
     waiting: int
     """Tasks that nobody has answered."""
+    minutes: float
+    """What the planned questions take of people's time, by their own pace."""
+    corrections: float
+    """Labels that the answers are expected to set right."""
+    counts: Mapping[AskedAs, int]
+    """Planned questions by why they are asked."""
     url: str = ""
     """Where a reviewer starts; empty while there is no review project."""
 
 
-def triage_scores(pulled: Pulled, scores_path: Path) -> Path:
-    """Order what people should look at, most valuable first; the path of `queue.json`."""
-    scores = scoring.read_scores(scores_path)
-    noisy = pq.read_table(open_snapshot(pulled.snapshot).noisy_path, columns=["sample_id", "image_url"])
-    urls = dict(zip(noisy["sample_id"].to_pylist(), noisy["image_url"].to_pylist(), strict=True))
-    tasks = choose_queue(
-        scoring.candidates(scores, urls), key=lambda sample: queue.push_key(pulled.labels.project_id, sample)
-    )
-    path = scores_path.with_name("queue.json")
-    write_whole(path, _QUEUE.dump_json(tasks))
+def triage_scores(settings: Settings, found: Found, pulled: Pulled, scores_path: Path, *, recheck: int = 0) -> Path:
+    """Compose the next questions, as many as there is room for; the path of the plan.
+
+    What was asked before, answered or not, is read from the review project itself. With `recheck` the questions are so
+    many decisions of people that the model contradicts, and nothing else.
+    """
+    snapshot, folder = open_snapshot(pulled.snapshot), scores_path.parent
+    with LabelStudio(settings.label_studio) as door:
+        review = find_review_project(settings, door, found.labels)
+        asked = tuple(door.asked(review)) if review is not None else ()
+    known = {each.push_key for each in asked}
+    contradictions = read_contradictions(scores_path)
+    references = _references(settings, pulled, snapshot, contradictions)
+
+    def key(sample_id: str, question: str = "") -> str:
+        return queue.push_key(pulled.labels.project_id, sample_id, question)
+
+    if recheck:
+        shown = [row for row in contradictions if row["image_url"]]
+        tasks = triage.recheck_tasks(shown, recheck, key=key, asked=known, references=references, run_key=folder.name)
+        plan = triage.Plan.of(tasks)
+    else:
+        labels, scores = pq.read_table(snapshot.labels_path), scoring.read_scores(scores_path)
+        pace = triage.pace_of(labels)
+        plan = triage.compose(
+            triage.candidates_of(scores, pq.read_table(snapshot.noisy_path)),
+            triage.disputes_of(pq.read_table(snapshot.undecided_path), labels),
+            asked=known,
+            budget=_room(settings, asked, pace),
+            pace=pace,
+            mode=settings.mode,
+            audit_share=settings.audit_share,
+            check_share=settings.check_share,
+            class_floor=settings.class_floor,
+            overlap=settings.overlap,
+            classes=snapshot.classes,
+            features=scoring.read_features(scoring.features_path(scores_path), rows=scores.num_rows),
+            key=key,
+            references=references,
+            run_key=folder.name,
+        )
+    logger.info("planned %d questions: %s", len(plan.tasks), {kind: n for kind, n in plan.counts.items() if n})
+    path = folder / (RECHECK_FILE if recheck else QUEUE_FILE)
+    write_whole(path, _PLAN.dump_json(plan))
     return path
 
 
-def push_queue(settings: Settings, found: Found, queue_path: Path, *, dry_run: bool = False) -> Pushed:
-    """Add to the reviewers' queue what it lacks, up to its size; the review project is made if missing.
+def _room(settings: Settings, asked: Collection[Asked], pace: triage.Pace) -> triage.Budget:
+    """What may be added to what waits already, in answers and in minutes."""
+    waiting = [
+        (each.asked_as or "targeted", max(1, settings.overlap - each.answers)) for each in asked if not each.finished
+    ]
+    minutes = settings.review_minutes
+    if minutes is not None:
+        minutes = max(0.0, minutes - sum(pace.of(kind) * answers for kind, answers in waiting) / 60)
+    answers = sum(answers for _, answers in waiting)
+    return triage.Budget(reviews=max(0, settings.queue_size - answers), minutes=minutes)
+
+
+def _references(
+    settings: Settings, pulled: Pulled, snapshot: Snapshot, contradictions: Collection[Mapping[str, Any]]
+) -> dict[str, tuple[str, ...]]:
+    doubts = {row["sample_id"]: float(row["error_probability"]) for row in contradictions}
+    with ImageStore(Workspace.of(settings, pulled.labels.project_id).folder) as store:
+        return reference_images(snapshot, store, doubts)
+
+
+def push_queue(settings: Settings, found: Found, plan_path: Path, *, dry_run: bool = False) -> Pushed:
+    """Put the planned questions into the reviewers' queue, those that it lacks; it is made if missing.
 
     With `dry_run` nothing is made or sent, and the figures are what they would be.
     """
     try:
-        tasks = _QUEUE.validate_json(queue_path.read_bytes())
+        plan = _PLAN.validate_json(plan_path.read_bytes())
     except (OSError, ValidationError):
-        raise DataError(f"{queue_path} is missing or damaged: run `fasten retrain` again") from None
+        raise DataError(f"{plan_path} is missing or damaged: run `fasten retrain --force`") from None
     workspace = Workspace.of(settings, found.labels.project_id)
+    planned = Pushed(
+        title=review_title(settings, found.labels),
+        added=len(plan.tasks),
+        waiting=0,
+        minutes=plan.minutes,
+        corrections=plan.expected_corrections,
+        counts=plan.counts,
+    )
     with workspace.one_writer(), LabelStudio(settings.label_studio) as door:
         review = find_review_project(settings, door, found.labels)
+        if review is None and dry_run:
+            return planned
         if review is None:
-            title = review_title(settings, found.labels)
-            if dry_run:
-                return Pushed(title=title, added=min(len(tasks), settings.queue_size), waiting=0)
             review = door.create_project(
-                title,
-                review_config(found.labels.control.classes),
+                review_title(settings, found.labels),
+                _screen(found, workspace),
                 uncertainty_sampling=True,
                 skipping=False,  # “not sure” is an answer, and says more than a skip
                 empty_answers=False,
-                description=f"Labels of “{found.labels.title}” that the model doubts, the most doubtful first.",
+                overlap=settings.overlap,
+                description=f"Labels of “{found.labels.title}” that are worth a look.",
             )
         check_same_classes(found.labels, review, role="review")
         if not dry_run:
             workspace.remember_queue(ReviewQueue(setting=settings.review_project or "", project_id=review.project_id))
+            if is_earlier(door.label_config(review)):
+                review = door.update_label_config(review, _screen(found, workspace))
+            door.set_overlap(review, settings.overlap)
+            trail.append_asked(workspace, plan_path.parent.name, plan.tasks, datetime.now(UTC))
+        added = queue.push(door, review, plan.tasks, dry_run=dry_run).added
         waiting = door.unanswered(review)
-        room = max(0, settings.queue_size - waiting)
-        added = queue.push(door, review, tasks, limit=room, dry_run=dry_run).added
-    return Pushed(
-        title=review.title,
-        added=added,
-        waiting=waiting if dry_run else waiting + added,
-        url=queue_url(settings.label_studio.url, review),
-    )
+    url = queue_url(settings.label_studio.url, review)
+    return replace(planned, title=review.title, added=added, waiting=waiting, url=url)
+
+
+def _screen(found: Found, workspace: Workspace) -> str:
+    """The label config of the queue, made for images of this size."""
+    with ImageStore(workspace.folder) as store:
+        return review_config(found.labels.control.classes, small_images=are_small(store.longer_sides()))
 
 
 def queue_url(label_studio_url: str, review: Project) -> str:

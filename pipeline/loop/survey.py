@@ -2,9 +2,12 @@
 
 import logging
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline import trail
 from pipeline.errors import ConfigError
+from pipeline.export import machine_users
 from pipeline.images import Images
 from pipeline.images.ingest import UNREACHABLE
 from pipeline.label_studio import LabelStudio, MissingProjectError
@@ -119,6 +122,7 @@ def survey(settings: Settings) -> Found:
 def pull_labels(settings: Settings, found: Found) -> Pulled:
     """Pull labels, audits, reviews and new images into a snapshot."""
     workspace = Workspace.of(settings, found.labels.project_id)
+    trail.keep_people(workspace, datetime.now(UTC))  # what a round saw that died right after its pull
     with (
         LabelStudio(settings.label_studio) as door,
         Images(
@@ -136,8 +140,10 @@ def pull_labels(settings: Settings, found: Found) -> Pulled:
             review=found.review,
             data_dir=workspace.folder,
             states=found.states,
+            ignore=machine_users(workspace),
         )
     snapshot = result.snapshot
+    trail.keep_people(workspace, datetime.now(UTC))
     last = workspace.completed()
     same = last is not None and last.snapshot_id == snapshot.snapshot_id and last.config == config_digest(settings)
     # Where an image's host did not answer, the next round has to look again, whatever the projects say.

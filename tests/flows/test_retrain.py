@@ -82,7 +82,7 @@ def test_a_round_takes_every_step_in_order_and_hands_its_result_on(stages: Stage
         "pull": ((settings, found), {}),
         "train": ((settings, pulled), {"prefect_run_id": run_id}),
         "score": ((settings, pulled, "train"), {}),
-        "triage": ((pulled, "score"), {}),
+        "triage": ((settings, found, pulled, "score"), {}),
         "push": ((settings, found, "triage"), {}),
         "report": ((settings, pulled, "train", "score", "push"), {"prefect_url": page}),
     }

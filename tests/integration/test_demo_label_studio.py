@@ -102,18 +102,20 @@ def test_reviewers_take_the_queue_in_its_order(door: LabelStudio, dataset: DemoD
         )
         for sample in dataset.samples[:8]
     ]
+    given = {question.sample_id: question.current_label for question in questions}
     push(door, review, questions)
     people = [door.add_user(email_of(f"reviewer-{n}"), PASSWORD.get_secret_value()) for n in (1, 2)]
     doors = [LabelStudio(LabelStudioConfig(url=door.url, token=person.token)) for person in people]
     try:
-        reviewed = review_queue(doors, review, dataset.truths, count=5, accuracy=1.0, rng=np.random.default_rng(0))
+        reviewed = review_queue(
+            doors, review, dataset.truths, given, count=5, accuracy=1.0, rng=np.random.default_rng(0)
+        )
     finally:
         for each in doors:
             each.close()
 
     asked = sorted(priorities, key=lambda sample_id: -priorities[sample_id])[:5]
     truths = dataset.truths
-    given = {question.sample_id: question.current_label for question in questions}
     assert (reviewed.asked, reviewed.suggestion_right, reviewed.answered_right) == (5, 5, 5)
     assert reviewed.really_wrong == sum(given[sample_id] != truths[sample_id] for sample_id in asked)
     answered = {task.sample_id: task.annotations[0] for task in door.iter_tasks(review, annotated_only=True)}

@@ -26,6 +26,14 @@ def a_report(**changes: object) -> RoundReport:
         "accuracy": 0.97,
         "queue_added": 400,
         "queue_waiting": 400,
+        "mode": "suggest",
+        "checks": 0,
+        "checks_right": 0,
+        "planned": {"audit": 40, "targeted": 360, "check": 0, "tie_break": 0, "recheck": 0},
+        "minutes": 21.4,
+        "corrections": 350.2,
+        "undecided": {},
+        "contradicted": 0,
         "model_version": "fasten/1",
         "links": {"Queue": "http://127.0.0.1:1/projects/3"},
     }
@@ -41,8 +49,24 @@ def test_the_headline_says_what_was_decided_and_queued() -> None:
 def test_the_report_tells_noise_with_its_interval_and_where_to_look() -> None:
     text = markdown(a_report())
     assert "60 of 200 audited labels were wrong: 30.0% (95 % interval 24.1%–36.7%)" in text
-    assert "| Automatic correction | relabels from 0.93 on; expected precision 96.4 % (12 of 12 held-out" in text
+    assert "| Mode | suggest: only people change labels |" in text
+    assert "| Relabels | the model relabels from 0.93 on; expected precision 96.4 % (12 of 12 held-out" in text
+    planned = "40 drawn at random, 360 where the model doubts; about 21 minutes, 350 labels set right"
+    assert f"| Questions of this round | {planned} |" in text
     assert "[Queue](http://127.0.0.1:1/projects/3)" in text
+
+
+def test_what_people_said_of_applied_relabels_and_could_not_decide_is_told() -> None:
+    text = markdown(a_report(mode="auto", checks=20, checks_right=19, undecided={"disputed": 2, "not_sure": 1}))
+    assert "| Mode | auto: relabels are applied in the corrected data set |" in text
+    assert "| Applied relabels checked | 19 of 20 right: 95.0% (95 % interval 76.4%–99.1%) |" in text
+    assert "| Looked at without a decision | 2 disputed, 1 not sure of |" in text
+    assert "recheck" in markdown(a_report(contradicted=3))
+    assert not {"checked", "decision |", "recheck"} & set(markdown(a_report()).split())
+
+
+def test_the_section_on_people_comes_last() -> None:
+    assert markdown(a_report(people="## Annotators\n\n| a |\n")).endswith("\n\n## Annotators\n\n| a |\n")
 
 
 def test_without_pairs_or_held_out_samples_the_report_says_so_instead_of_a_figure() -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from pipeline import loop, orchestrator, snapshot
 from pipeline.cli.app import app
 from pipeline.loop import Pushed
+from pipeline.records import AskedAs
 from pipeline.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -96,20 +97,49 @@ def test_pull_tells_the_snapshot_its_rows_and_what_was_left_out(monkeypatch: pyt
     assert (seen[0].labels_project, seen[0].audit_project) == ("cats", "8")
 
 
-@pytest.mark.parametrize(("options", "verb"), [([], "added"), (["--dry-run"], "would be added")])
-def test_push_tells_what_it_added_or_would_add_and_where(
+@pytest.mark.parametrize(
+    ("options", "verb"),
+    [
+        ([], "added"),
+        (["--dry-run", "--reviews", "7", "--minutes", "2.5"], "would be added"),
+        (["--recheck", "3"], "added"),
+    ],
+)
+def test_push_composes_anew_and_tells_what_it_added_or_would_add_and_where(
     monkeypatch: pytest.MonkeyPatch, options: list[str], verb: str
 ) -> None:
-    def push(_settings: object, _found: object, queue: Path, *, dry_run: bool) -> Pushed:
-        assert queue == Path("run/queue.json")
-        assert dry_run == bool(options)
-        return Pushed(title="review [1]", added=1200, waiting=5, url="http://ls/projects/3")
+    def plan(settings: Settings, found: object, pulled: object, scores: Path, *, recheck: int) -> Path:
+        assert (found, pulled, scores) == ("found", "pulled", Path("run/scores.parquet"))
+        assert recheck == (3 if "--recheck" in options else 0)
+        assert (settings.queue_size, settings.review_minutes) == ((7, 2.5) if "--reviews" in options else (500, None))
+        return Path("run/queue.json")
 
-    monkeypatch.setattr(loop, "survey", lambda _: None)
-    monkeypatch.setattr(loop, "last_run", lambda _: Path("run"))
+    def push(_settings: object, found: object, queue: Path, *, dry_run: bool) -> Pushed:
+        assert (found, queue) == ("found", Path("run/queue.json"))
+        assert dry_run == ("--dry-run" in options)
+        counts: dict[AskedAs, int] = {"tie_break": 2, "audit": 0, "targeted": 1198}
+        return Pushed(
+            title="review [1]",
+            added=1200,
+            waiting=5,
+            minutes=81.4,
+            corrections=900.2,
+            counts=counts,
+            url="http://ls/projects/3",
+        )
+
+    monkeypatch.setattr(loop, "survey", lambda _: "found")
+    monkeypatch.setattr(loop, "last_round", lambda *_: ("pulled", Path("run/scores.parquet")))
+    monkeypatch.setattr(loop, "triage_scores", plan)
     monkeypatch.setattr(loop, "push_queue", push)
     result = runner.invoke(app, ["push", *options])
-    assert result.stdout == f"1,200 {verb} to “review [1]”, 5 waiting\nhttp://ls/projects/3\n"
+    assert result.stdout.splitlines() == [
+        f"1,200 {verb} to “review [1]”, 5 waiting",
+        "  tie-break  2",
+        "  targeted   1,198",
+        "about 81 minutes of work, 900 labels set right",
+        "http://ls/projects/3",
+    ]
 
 
 def test_report_is_markdown_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from pipeline.demo.scoreboard import RoundRow, load_rows
 from pipeline.errors import ConfigError, ServiceError
 from pipeline.orchestrator import RunOutcome
 from pipeline.records import LabelControl, Project
-from pipeline.schema import CLEAN, SCORES
+from pipeline.schema import CLEAN, NOISY, SCORES, UNDECIDED
 from pipeline.settings import load_settings
 from pipeline.workspace import Completed, Workspace
 
@@ -123,8 +123,8 @@ def test_a_round_that_does_not_complete_ends_the_demonstration_with_its_page(mon
 
 def row(number: int) -> RoundRow:
     return RoundRow(
-        round_number=number, labels=4, wrong_before=2, wrong_after=1, accuracy=None, plain_accuracy=None,
-        relabeled=1, low_confidence=1, waiting=1,
+        round_number=number, labels=4, wrong_before=2, wrong_after=1, wrong_if_taken=1, accuracy=None,
+        plain_accuracy=None, waiting=1,
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def test_two_rounds_the_first_time_and_one_more_with_each_further_call(
 ) -> None:
     done: list[str] = []
 
-    def review(_settings: Any, _data: Any, _title: str, count: int, *, seed: int) -> Reviewed:
+    def review(_settings: Any, _data: Any, _entered: Any, _title: str, count: int, *, seed: int) -> Reviewed:
         done.append(f"review {count} with seed {seed}")
         return cast(Reviewed, None)
 
@@ -188,6 +188,7 @@ def test_the_row_counts_wrong_labels_over_corrected_reviewed_and_audited_ones_al
     scores = [
         score("right", "cat", "cat", "keep"),
         score("corrected", "dog", "cat", "relabel"),
+        score("corrected too", "dog", "cat", "relabel"),
         score("spoilt", "cat", "dog", "relabel"),
         score("left wrong", "dog", "dog", "low_confidence"),
         score("of unknown truth", "dog", "dog", "low_confidence"),
@@ -198,8 +199,17 @@ def test_the_row_counts_wrong_labels_over_corrected_reviewed_and_audited_ones_al
         decided("reviewed wrongly", "dog", "cat", "review"),
         decided("audited only", "cat", None, "audit"),
     ]
-    pq.write_table(pa.Table.from_pylist(clean, schema=CLEAN), running_stack / "clean.parquet")
-    snapshot = SimpleNamespace(clean_path=running_stack / "clean.parquet")
+    given = {each["sample_id"]: each["given_label"] for each in scores}
+    plain = {"image_sha256": "0", "image_url": "", "votes": []}
+    noisy = [plain | {"sample_id": name, "label": label} for name, label in sorted(given.items())]
+    disputed = plain | {"sample_id": "disputed", "label": "dog", "state": "disputed", "answers": []}
+    unusable = plain | {"sample_id": "unusable", "label": "dog", "state": "unusable", "answers": []}
+    tables = {"clean": (clean, CLEAN), "noisy": (noisy, NOISY), "undecided": ([disputed, unusable], UNDECIDED)}
+    for name, (rows, schema) in tables.items():
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), running_stack / f"{name}.parquet")
+    snapshot = SimpleNamespace(
+        **{f"{name}_path": running_stack / f"{name}.parquet" for name in tables}, classes=("cat", "dog")
+    )
     models = {"fasten": 0.9, "plain": 0.6}
 
     monkeypatch.setattr(play, "latest_snapshot", lambda folder: snapshot if folder == workspace.folder else None)
@@ -211,15 +221,17 @@ def test_the_row_counts_wrong_labels_over_corrected_reviewed_and_audited_ones_al
         play, "Tracking", lambda _: SimpleNamespace(find_finished=lambda _: SimpleNamespace(url="page"))
     )
     monkeypatch.setattr(loop, "find_review_project", lambda *_: AUDIT)
-    truths = {each["sample_id"]: "cat" for each in [*scores, *clean] if each["sample_id"] != "of unknown truth"}
+    truths = {each["sample_id"]: "cat" for each in [*scores, *clean, disputed, unusable]}
+    del truths["of unknown truth"]
     reviewed = cast(Reviewed, SimpleNamespace(asked=5, really_wrong=3))
     found, page = play._judge(settings, dataset(truths), ENTERED, number=2, reviewed=reviewed)
     assert page == "page"
-    assert found.labels == 6, "what nobody had labelled before is no label that could have been wrong"
-    assert found.wrong_before == 3, "corrected, left wrong, audited"
-    assert found.wrong_after == 3, "spoilt, left wrong, reviewed wrongly"
+    assert found.labels == 9, "what nobody had labelled before is no label that could have been wrong"
+    assert found.wrong_before == 6, "corrected, corrected too, left wrong, audited, disputed, unusable"
+    assert found.wrong_after == 5, "as given: corrected, corrected too, left wrong, disputed; reviewed wrongly"
+    assert found.wrong_if_taken == 4, "spoilt, left wrong, disputed, reviewed wrongly"
     assert (found.accuracy, found.plain_accuracy) == (0.9, 0.6)
-    assert (found.relabeled, found.low_confidence, found.waiting) == (2, 2, 11)
+    assert found.waiting == 11
     assert (found.shown, found.shown_wrong) == (5, 3)
 
 

@@ -54,6 +54,7 @@ class MemoryReviewer:
 def _review(queue: MemoryQueue, **changes: Any) -> Reviewed:
     arguments: dict[str, Any] = {
         "truths": {f"s{n}": "cat" for n in range(1_000)},
+        "given": {task.sample_id: task.data.get("current_label", "dog") for task in queue.waiting},
         "count": 100,
         "accuracy": 1.0,
         "rng": np.random.default_rng(0),
@@ -88,6 +89,12 @@ def test_the_summary_says_what_the_attention_was_worth() -> None:
     summary = _review(queue)
     assert (summary.asked, summary.really_wrong, summary.suggestion_right, summary.answered_right) == (3, 2, 1, 3)
     assert summary.seconds == sum(queue.lead_times) > 0
+
+
+def test_a_question_that_shows_nothing_is_answered_and_counted_like_any_other() -> None:
+    unshown = Task(task_id=0, project_id=3, data={"sample_id": "s0", "current_label": ""})
+    summary = _review(MemoryQueue([unshown]), given={"s0": "dog"})
+    assert (summary.asked, summary.really_wrong, summary.suggestion_right) == (1, 1, 0)
 
 
 def test_reviewers_err_as_often_as_they_are_said_to_and_only_with_classes() -> None:

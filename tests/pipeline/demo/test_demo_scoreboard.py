@@ -9,12 +9,12 @@ from pipeline.demo.scoreboard import RoundRow, Share, accuracy, load_rows, save_
 from pipeline.errors import DataError
 
 FIRST = RoundRow(
-    round_number=1, labels=1_400, wrong_before=420, wrong_after=35, accuracy=0.981, plain_accuracy=0.74,
-    relabeled=390, low_confidence=60, waiting=200, shown=150, shown_wrong=40, seconds=61.4,
+    round_number=1, labels=1_400, wrong_before=420, wrong_after=350, wrong_if_taken=35, accuracy=0.981,
+    plain_accuracy=0.74, waiting=200, shown=150, shown_wrong=140, seconds=61.4,
 )  # fmt: skip
 SECOND = RoundRow(
-    round_number=2, labels=0, wrong_before=0, wrong_after=0, accuracy=None, plain_accuracy=None,
-    relabeled=0, low_confidence=0, waiting=0,
+    round_number=2, labels=0, wrong_before=0, wrong_after=0, wrong_if_taken=0, accuracy=None, plain_accuracy=None,
+    waiting=0,
 )  # fmt: skip
 
 
@@ -45,8 +45,8 @@ def _rendered(rows: list[RoundRow]) -> str:
 def test_the_board_has_one_row_a_round_with_every_figure() -> None:
     text = _rendered([FIRST, SECOND])
     first, second = (line for line in text.splitlines() if line.strip()[:2] in ("1 ", "2 "))
-    assert " ".join(first.split()) == "1 420 30.0% 35 2.5% 98.1% 74.0% 390 60 200 40/150 61 s"
-    assert second.count("–") == 5, "what was not measured is a dash, not a zero"
+    assert " ".join(first.split()) == "1 420 30.0% 350 25.0% 35 2.5% 98.1% 74.0% 200 140/150 61 s"
+    assert second.count("–") == 6, "what was not measured is a dash, not a zero"
 
 
 def test_rows_survive_the_way_to_disk(tmp_path: Path) -> None:

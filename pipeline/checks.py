@@ -1,0 +1,55 @@
+"""What people said of labels that the machine had changed: whether the promise is kept.
+
+ρ promises a precision before anything is changed. In mode `auto` some of the changed labels, drawn at random, are shown
+to people who are not told what the machine says (questions of kind `check`). Where too many of these turn out wrong,
+nothing is changed any more, until enough rounds have passed that newer models deserve a new try.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fasten_model.binomial import upper_bound
+from pipeline.snapshot import Snapshot
+from pipeline.trail import machine_runs
+from pipeline.workspace import Workspace
+
+RECENT_RUNS = 5
+"""Checks of older runs say little of today's model."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checks:
+    """Answers about labels that recent runs had changed."""
+
+    answered: int
+    right: int
+    """People said what the machine had said, without having been shown it."""
+
+    def contradict(self, precision: float, certainty: float) -> bool:
+        """Whether the share of right ones is below `precision`, told with this `certainty` (Clopper–Pearson)."""
+        return upper_bound(self.right, self.answered, 1 - certainty) < precision
+
+
+def checked(workspace: Workspace, snapshot: Snapshot) -> Checks:
+    """The checks of the last runs."""
+    columns = ["sample_id", "label", "asked_as", "asked_by_run"]
+    rows = pq.read_table(snapshot.labels_path, columns=columns, filters=pc.field("asked_as") == "check")
+    said: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for row in rows.to_pylist():
+        if row["label"] is not None and row["asked_by_run"] is not None:
+            said[row["asked_by_run"]].append((row["sample_id"], row["label"]))
+    answered = right = 0
+    for run in machine_runs(workspace)[:RECENT_RUNS]:
+        answers = said.pop(run.run_key, [])
+        if not answers:
+            continue
+        asked = pc.field("sample_id").isin([sample for sample, _ in answers])
+        changed = pq.read_table(run.path, columns=["sample_id", "suggestion"], filters=asked).to_pylist()
+        suggestion = {row["sample_id"]: row["suggestion"] for row in changed}
+        for sample, label in answers:
+            answered += sample in suggestion
+            right += suggestion.get(sample) == label
+    return Checks(answered=answered, right=right)
