@@ -97,27 +97,34 @@ def estimate_label_noise(probabilities: Tensor, noisy: LabelledImages, audited: 
     The shared T of votes takes each vote for a sample of its own (`soft_count_transition`); each annotator's is
     counted with the posterior under it. A second round changed nothing on digits.
 
-    probabilities [N,K]: calibrated p of the noisy samples. audited: only samples drawn at random are counted.
+    Of audited samples only those drawn at random are pairs. Votes on the others, which were asked about because the
+    model doubted, stay among those of the bulk, with what is now known of them: left out, they would take the wrong
+    votes along, and every annotator would look better with each round. What was asked depended on images and votes
+    only, so that bulk and reviews together are not biased (Rubin, 1976), while either alone is.
+
+    probabilities [N,K]: calibrated p of the noisy samples.
     """
     num_classes = probabilities.shape[1]
     names = told_apart(noisy)
-    true, given, true_votes = _drawn_at_random(audited, names)
-    pairs = torch.stack([true, given], dim=1)
-    transition = soft_count_transition(probabilities, noisy.labels, num_classes, pairs=pairs)
+    drawn, targeted = (_audited(audited, names, at_random=kind) for kind in (True, False))
+    transition = soft_count_transition(
+        probabilities, noisy.labels, num_classes, pairs=torch.stack([drawn.true, drawn.given], dim=1)
+    )
     if not names:
         return LabelNoise(transition=transition)
 
-    votes = noisy.votes_of(names)
+    known = torch.nn.functional.one_hot(targeted.true, num_classes).to(probabilities)
+    beliefs, votes = torch.cat([probabilities, known]), torch.cat([noisy.votes_of(names), targeted.votes])
     row, column = (votes >= 0).nonzero().unbind(dim=1)
-    true_row, true_column = (true_votes >= 0).nonzero().unbind(dim=1)
+    true_row, true_column = (drawn.votes >= 0).nonzero().unbind(dim=1)
     shared = soft_count_transition(
-        probabilities[row],
+        beliefs[row],
         votes[row, column],
         num_classes,
-        pairs=torch.stack([true[true_row], true_votes[true_row, true_column]], dim=1),
+        pairs=torch.stack([drawn.true[true_row], drawn.votes[true_row, true_column]], dim=1),
     )
-    q = votes_posterior(probabilities.double(), shared.double().expand(len(names), -1, -1), votes)
-    own = annotator_transitions(q, votes, shared, names, true_labels=true, true_votes=true_votes)
+    q = votes_posterior(beliefs.double(), shared.double().expand(len(names), -1, -1), votes)
+    own = annotator_transitions(q, votes, shared, names, true_labels=drawn.true, true_votes=drawn.votes)
     return LabelNoise(
         transition=transition,
         annotators=(*names, OTHERS),
@@ -125,13 +132,25 @@ def estimate_label_noise(probabilities: Tensor, noisy: LabelledImages, audited: 
     )
 
 
-def _drawn_at_random(audited: Sequence[LabelledImages], names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """(true labels [P], given labels [P], votes [P,R]) of the audited samples that may estimate and had been given."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Audited:
+    """P audited samples that had been labelled."""
+
+    true: Tensor
+    """int64 [P]"""
+    given: Tensor
+    """int64 [P]"""
+    votes: Tensor
+    """int64 [P,R]"""
+
+
+def _audited(audited: Sequence[LabelledImages], names: Sequence[str], *, at_random: bool) -> _Audited:
+    """Those drawn at random, or those that were not."""
     none = torch.empty(0, dtype=torch.int64)
     true, given, votes = [none], [none], [torch.empty(0, len(names), dtype=torch.int64)]
     for samples in audited:
-        drawn = samples.estimates & (samples.given_labels >= 0)
-        true.append(samples.labels[drawn])
-        given.append(samples.given_labels[drawn])
-        votes.append(samples.votes_of(names)[drawn])
-    return torch.cat(true), torch.cat(given), torch.cat(votes)
+        chosen = (samples.estimates == at_random) & (samples.given_labels >= 0)
+        true.append(samples.labels[chosen])
+        given.append(samples.given_labels[chosen])
+        votes.append(samples.votes_of(names)[chosen])
+    return _Audited(true=torch.cat(true), given=torch.cat(given), votes=torch.cat(votes))

@@ -94,17 +94,29 @@ def test_every_vote_is_better_than_the_given_label_alone() -> None:
     assert torch.allclose(by_votes.sum(dim=1), torch.ones(len(noisy)))
 
 
-def test_only_samples_drawn_at_random_are_counted() -> None:
+def test_only_samples_drawn_at_random_are_pairs() -> None:
     noisy, p, _ = crowd(500)
     clean, _, _ = crowd(300, seed=1, audited=True)
     targeted = replace(clean, estimates=torch.zeros(300, dtype=torch.bool))
-    without, with_targeted = estimate_label_noise(p, noisy, []), estimate_label_noise(p, noisy, [targeted])
-    assert without.matrices is not None
-    assert with_targeted.matrices is not None
-    assert torch.equal(without.matrices, with_targeted.matrices)
-    audited = estimate_label_noise(p, noisy, [clean]).matrices
-    assert audited is not None
-    assert not torch.equal(without.matrices, audited)
+    without = estimate_label_noise(p, noisy, [])
+    assert torch.equal(without.transition, estimate_label_noise(p, noisy, [targeted]).transition)
+    assert not torch.equal(without.transition, estimate_label_noise(p, noisy, [clean]).transition)
+
+
+def test_reviews_of_the_wrong_labels_make_no_annotator_look_better() -> None:
+    noisy, p, truth = crowd(4_000)
+    noise = estimate_label_noise(p, noisy, [])
+    before, q = noise.matrices, noise.posterior(p, given_of(noisy), 1.0)
+    asked = q.gather(1, noisy.labels[:, None]).flatten() < 0.5  # where the model expects a wrong label
+    reviewed = replace(noisy.at(asked), labels=truth[asked], given_labels=noisy.labels[asked])
+    reviewed = replace(reviewed, estimates=torch.zeros(len(reviewed), dtype=torch.bool))
+    after = estimate_label_noise(p[~asked], noisy.at(~asked), [reviewed]).matrices
+    left_out = estimate_label_noise(p[~asked], noisy.at(~asked), []).matrices
+    assert before is not None
+    assert after is not None
+    assert left_out is not None
+    torch.testing.assert_close(after[0, 0, 0], before[0, 0, 0], rtol=0, atol=0.03)
+    assert left_out[0, 0, 0] > before[0, 0, 0] + 0.08
 
 
 def noise() -> LabelNoise:
