@@ -50,7 +50,8 @@ _STYLE = """
   background-position: center; background-repeat: no-repeat; background-size: contain; }
 .fasten-side:has(input:checked) .fasten-none,
 .fasten-side:not(:has(input:checked)) .fasten-some { display: none; }
-.fasten-many .lsf-choices { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+.fasten-side .ant-input { background: transparent; color: inherit; }
+.fasten-many .lsf-choices { display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); }
 """
 """Without `>`, `<` and `&`, which Label Studio would escape. No colours: those of the theme, light or dark, apply."""
 _NOT_IN_CSS = frozenset("'\\\n\r\f")
@@ -59,7 +60,7 @@ _CAPTION = "margin: 8px 0 0; font-size: 13px; line-height: 18px; font-weight: 40
 _VALUE = "margin: 0"
 
 
-def review_config(classes: Sequence[str], *, small_images: bool = False, width_px: int = 560) -> str:
+def review_config(classes: Sequence[str], *, small_images: bool = False, width_px: int = 640) -> str:
     """Label config XML of a review project over `classes`, which keep their order.
 
     `width_px` is the most that the image's column is wide, half of the screen apart; `small_images` shows the pixels of
@@ -89,7 +90,8 @@ def review_config(classes: Sequence[str], *, small_images: bool = False, width_p
     _row(claims, "The model says", "suggestion")
     _row(right, "Why you are asked", "reason", size="5")
     _references(right)
-    if many:
+    if many:  # the other answers above them, or they would be out of sight
+        _verdicts(right)
         _caption(right, f"{FILTER_KEY} and a part of the name narrow the classes down; then Tab, and Space to choose")
         box = {"name": "narrow", "toName": REVIEW_CONTROL, "minlength": "1", "hotkey": FILTER_KEY}
         # With its text left in place, Enter can only choose what the box still shows, never the first of all classes.
@@ -98,10 +100,8 @@ def review_config(classes: Sequence[str], *, small_images: bool = False, width_p
     keys += [None] * (len(classes) - len(keys))
     choices = SubElement(right, "View", className="fasten-many" if many else "fasten-few")
     _choices(choices, REVIEW_CONTROL, dict(zip(classes, keys, strict=False)))
-    _caption(right, "No single right answer?")
-    _choices(right, VERDICT_CONTROL, VERDICT_KEYS)
-    _caption(SubElement(right, "View", className="fasten-some"), "Ctrl+Enter sends what is selected.")
-    _caption(SubElement(right, "View", className="fasten-none"), "Nothing is selected yet.")
+    if not many:
+        _verdicts(right)
     indent(root)
     return tostring(root, encoding="unicode")
 
@@ -122,6 +122,14 @@ def _references(parent: Element) -> None:
     examples = SubElement(block, "View", className="fasten-examples")
     for name in REFERENCES:
         SubElement(examples, "HyperText", name=name, value=f"${name}", inline="true", selectionEnabled="false")
+
+
+def _verdicts(parent: Element) -> None:
+    """The answers that are no class, and whether there is anything to send."""
+    _caption(parent, "No single right answer?")
+    _choices(parent, VERDICT_CONTROL, VERDICT_KEYS)
+    _caption(SubElement(parent, "View", className="fasten-some"), "Ctrl+Enter sends what is selected.")
+    _caption(SubElement(parent, "View", className="fasten-none"), "Nothing is selected yet.")
 
 
 def _choices(parent: Element, name: str, keys: dict[str, str | None] | dict[str, str]) -> None:
