@@ -9,6 +9,7 @@ audit project is the labels project's one of the same `sample_id`, or else the o
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _PROGRESS = 10_000
 _LONGEST_SAMPLE_ID = 1_000
+_WRITTEN_IN_ONE_GO = timedelta(seconds=1)
 
 
 class TaskSource(Protocol):
@@ -170,8 +172,12 @@ def _read(
 
 
 def _is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
-    """Whether somebody said it: one that a machine wrote counts once a person has marked it as ground truth."""
-    return annotation.annotator not in ignore or annotation.ground_truth
+    """Whether somebody said it: what a machine wrote counts once a person has marked it as ground truth or changed it.
+
+    Label Studio keeps the author of an annotation that somebody else edits; a machine never edits its own.
+    """
+    edited = annotation.updated_at - annotation.created_at > _WRITTEN_IN_ONE_GO
+    return annotation.annotator not in ignore or annotation.ground_truth or edited
 
 
 def _usable(sample_id: str) -> bool:

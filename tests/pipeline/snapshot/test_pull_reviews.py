@@ -222,6 +222,13 @@ def test_a_persons_mark_on_what_the_machine_wrote_is_that_persons_decision(serve
     assert (row["label"], row["given_label"], row["provenance"]) == ("dog", "cat", "audit")
 
 
+def test_a_label_of_the_machine_that_a_person_changed_in_place_is_a_persons(server: Server) -> None:
+    edited = replace(says("eel", 66), updated_at=START + timedelta(minutes=9))
+    server.label("s1", says("cat", 1), edited)
+    [row] = rows(server.pull(ignore={"user:66"}), "noisy")
+    assert row["label"] == "eel"
+
+
 def test_a_snapshot_of_the_release_before_is_told_from_a_broken_one_and_the_next_pull_replaces_it(
     server: Server,
 ) -> None:
