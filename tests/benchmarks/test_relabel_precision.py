@@ -38,16 +38,15 @@ def test_a_model_whose_errors_are_independent_of_the_image_is_used_and_keeps_the
 def test_each_rule_decides_on_the_evidence_alone() -> None:
     model = judged(over_confident=1.0)
     held = torch.arange(100)
-    for name, (rule, gamma) in RULES.items():
-        evidence = gather(model, held, fit_gamma=gamma)
+    evidence = gather(model, held)
+    for name, rule in RULES.items():
         changed, right = outcome(rule(evidence), evidence)
         assert 0 <= right <= changed <= len(model.bulk_true), name
-    evidence = gather(model, held, fit_gamma=True)
     assert outcome(NEVER, evidence) == (0, 0)
     assert outcome(0.0, evidence)[0] == len(evidence.bulk.confidence)
     of_one_class = torch.tensor([0.0, NEVER, NEVER, NEVER]).double()
     assert outcome(of_one_class, evidence)[0] == int((evidence.bulk.suggested == 0).sum())
-    assert outcome(RULES[OURS][0](evidence), evidence) == (0, 0), "a hundred pairs have too few relabels for that"
+    assert outcome(RULES[OURS](evidence), evidence) == (0, 0), "a hundred pairs have too few relabels for that"
 
 
 def test_a_run_prints_every_rule_and_keeps_what_the_models_say(

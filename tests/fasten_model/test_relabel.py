@@ -219,14 +219,14 @@ def test_a_class_with_pairs_of_its_own_has_a_rho_of_its_own_and_one_without_has_
 
 
 def test_every_class_keeps_the_promise_at_once() -> None:
-    """The two classes are just not good enough: either being accepted breaks it."""
+    """Five classes that are just not good enough: accepting any of them breaks it."""
     truth = TRUTHS["just not good enough, everywhere"]
-    bulk = of_a_model(truth, 2000, 1, num_classes=2)
-    broken = 0
-    for seed in range(200):
-        found = choose_rho(bulk, of_a_model(truth, 600, 100 + seed, num_classes=2), 0.95, num_classes=2)
+    bulk = of_a_model(truth, 1000, 1, num_classes=5)
+    draws, broken = 150, 0
+    for seed in range(draws):
+        found = choose_rho(bulk, of_a_model(truth, 2000, 100 + seed, num_classes=5), 0.95, num_classes=5)
         broken += min(found.thresholds) < NEVER
-    assert 0 < broken / 200 <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / 200)
+    assert 0 < broken / draws <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / draws)
 
 
 def test_a_class_whose_few_pairs_are_wrong_is_left_out_of_what_all_share() -> None:
