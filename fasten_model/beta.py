@@ -16,8 +16,8 @@ def beta_cdf(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     Lentz's evaluation of the continued fraction (Abramowitz and Stegun, 26.5.8), which converges fast below the mean;
     above it I_x(a, b) = 1 − I_{1−x}(b, a).
     """
-    shape = torch.broadcast_shapes(x.shape, a.shape, b.shape)
-    x, a, b = (value.double().expand(shape) for value in (x, a, b))
+    every = x + a + b
+    x, a, b = (value.double().expand_as(every) for value in (x, a, b))
     above = x > (a + 1) / (a + b + 2)
     x, a, b = torch.where(above, 1 - x, x), torch.where(above, b, a), torch.where(above, a, b)
     front = torch.special.xlogy(a, x) + torch.special.xlog1py(b, -x)
@@ -52,8 +52,7 @@ def beta_interval(mean: Tensor, size: Tensor, mass: float = 0.95) -> tuple[Tenso
 
     mean in [0, 1]: 0 and 1 are certain, and their own interval. size > 0: the two parameters' sum. By bisection.
     """
-    shape = torch.broadcast_shapes(mean.shape, size.shape)
-    mean, size = mean.double().expand(shape), size.double().expand(shape)
+    mean, size = mean.double().expand_as(mean + size), size.double().expand_as(mean + size)
     certain = (mean <= 0) | (mean >= 1)
     a = torch.where(certain, torch.ones_like(mean), mean * size)
     b = torch.where(certain, torch.ones_like(mean), (1 - mean) * size)

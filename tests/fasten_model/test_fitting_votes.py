@@ -100,11 +100,10 @@ def test_a_model_that_tells_annotators_apart_is_loaded_as_it_was_saved(fitted: F
 
 def test_a_single_annotator_is_bit_for_bit_one_label_a_sample() -> None:
     noisy, clean = alone(team(96, "n", seed=0)[0]), alone(team(40, "c", seed=1, audited=True)[0])
-    single = [
-        replace(samples, annotators=("ann",), votes=said[:, None])
-        for samples, said in ((noisy, noisy.labels), (clean, clean.given_labels))
-    ]
-    expected, found = (fit(*sets, CLASSES, QUICK, holdout=0.25) for sets in ((noisy, clean), single))
+    one_noisy = replace(noisy, annotators=("ann",), votes=noisy.labels[:, None])
+    one_clean = replace(clean, annotators=("ann",), votes=clean.given_labels[:, None])
+    expected = fit(noisy, clean, CLASSES, QUICK, holdout=0.25)
+    found = fit(one_noisy, one_clean, CLASSES, QUICK, holdout=0.25)
     assert found.model.annotators == ()
     assert found.choice == expected.choice
     assert found.model.evidence == expected.model.evidence

@@ -202,7 +202,7 @@ def test_votes_of_both_sets_have_the_same_columns(tmp_path: Path, store: ImageSt
         for n in range(30)
     ]
     noisy += [{"sample_id": "odd", "image_sha256": SHA["x"], "label": "dark", "votes": votes(ann="bright")}]
-    row = {"image_sha256": SHA["b"], "label": "dark", "provenance": "audit"}
+    row: dict[str, Any] = {"image_sha256": SHA["b"], "label": "dark", "provenance": "audit"}
     clean = [
         row | {"sample_id": "30", "votes": votes(bob="bright", cyd="grey")},
         row | {"sample_id": "31", "votes": []},
