@@ -71,7 +71,7 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--rounds", type=positive)
     made.add_argument("--reviewer-error", type=float, default=0.03, help="probability that an answer is wrong")
     made.add_argument("--holdout", type=float, default=0.75,
-                      help="share of the audits kept to calibrate and to promise by; the product's is 0.25")  # fmt: skip
+                      help="share of the audits kept to calibrate and promise by; the product's is 0.25")  # fmt: skip
     made.add_argument("--target-precision", type=float, default=TARGET_PRECISION)
     made.add_argument("--certainty", type=float, default=CERTAINTY, help="of that promise")
     made.add_argument("--folds", type=positive, default=3, help="of the cross-entropy model that is cleanlab's own")

@@ -54,7 +54,7 @@ def _percent(part: float, whole: float) -> str:
 def promises(runs: Runs) -> str:
     """Of the rounds in which labels would be changed at ρ: how often as many were right as promised."""
     body = []
-    for name in unique(name for _, name in runs):
+    for name in (each for each in POLICIES if any(each == name for _, name in runs)):
         own = [run for (_, each), run in runs.items() if each == name]
         made = [row for run in own for row in run if promise_kept(row) is not None]
         if all(row.rho is None for run in own for row in run):

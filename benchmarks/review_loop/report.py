@@ -7,7 +7,7 @@ from benchmarks.measures import mean_with_interval
 from benchmarks.report import made_lines, table, unique
 from benchmarks.review_loop.evidence import calibration, estimates, promises
 from benchmarks.review_loop.measures import Run, area, curve, precision, reviews_to_reach, runs_of
-from benchmarks.review_loop.policies import CLEANLAB, OURS
+from benchmarks.review_loop.policies import CLEANLAB, OURS, POLICIES
 from benchmarks.review_loop.rows import RoundRow
 
 GOALS = (0.95, 0.98, 0.99)
@@ -62,7 +62,8 @@ def _of(runs: Runs, policy: str) -> list[Run]:
 
 
 def _names(runs: Runs) -> list[str]:
-    return unique(name for _, name in runs)
+    """In the order of `POLICIES`, whatever was run first."""
+    return sorted(unique(name for _, name in runs), key=list(POLICIES).index)
 
 
 def common_reviews(runs: Iterable[Run], batch: int | None = None) -> int:
