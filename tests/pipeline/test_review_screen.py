@@ -15,6 +15,7 @@ from pipeline.label_config import find_control
 from pipeline.records import NOT_SURE, UNSHOWN, UNUSABLE, VERDICT_CONTROL, AskedAs, ReviewTask
 from pipeline.review_screen import (
     CLASS_KEYS,
+    FILTER_KEY,
     IMAGE,
     NEUTRAL_REASON,
     REFERENCES,
@@ -77,10 +78,12 @@ def test_classes_survive_whatever_they_are_called(classes: list[str]) -> None:
 
 
 def test_hotkeys_are_unique_and_ten_digits_have_their_own() -> None:
-    tree = fromstring(review_config([f"class {i}" for i in range(30)]))
-    keys = [choice.get("hotkey") for choice in tree.iter("Choice") if choice.get("hotkey")]
+    controls = {control.get("name"): [*control] for control in tree([f"class {i}" for i in range(30)]).iter("Choices")}
+    keys = [key for choice in controls[REVIEW_CONTROL] if (key := choice.get("hotkey"))]
+    assert "".join(keys) == CLASS_KEYS
     assert keys[:10] == list("0123456789")
-    assert len(set(keys)) == len(keys) == len(CLASS_KEYS) + len(VERDICT_KEYS)
+    keys += [str(choice.get("hotkey")) for choice in controls[VERDICT_CONTROL]]
+    assert len({*keys, FILTER_KEY}) == len(CLASS_KEYS) + len(VERDICT_KEYS) + 1
 
 
 def test_verdicts_are_a_control_of_their_own() -> None:
@@ -104,7 +107,9 @@ def test_styles_need_no_character_that_label_studio_escapes_and_name_no_colour()
     css = " ".join([root.findtext("Style") or "", *(e.get("style", "") for e in root.iter())])
     assert "fasten" in css
     assert not set("<>&") & set(css)
-    assert not any(word in css for word in ("color", "#", "rgb", "background:"))
+    colours = [value for name, value in re.findall(r"([\w-]+): *([^;]+);", css) if name in ("color", "background")]
+    assert set(colours) == {"inherit", "transparent"}
+    assert not any(word in css for word in ("#", "rgb", "-color"))
 
 
 def test_small_images_are_shown_as_pixels() -> None:
