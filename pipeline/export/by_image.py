@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 _TABLE = """
-CREATE TABLE label (sample_id TEXT PRIMARY KEY, sha256 TEXT, row TEXT, soft_label BLOB) WITHOUT ROWID;
+CREATE TABLE label (sample_id TEXT PRIMARY KEY, sha256 TEXT, changed INT, row TEXT, soft_label BLOB) WITHOUT ROWID;
 CREATE INDEX by_image ON label (sha256, sample_id);
 """
 
@@ -26,7 +26,7 @@ class LabelsOnDisk:
         self._database = sqlite3.connect("")
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.executescript(_TABLE)
-        self._database.executemany("INSERT INTO label VALUES (?, ?, ?, ?)", map(_packed, rows))
+        self._database.executemany("INSERT INTO label VALUES (?, ?, ?, ?, ?)", map(_packed, rows))
 
     def close(self) -> None:
         self._database.close()
@@ -47,11 +47,17 @@ class LabelsOnDisk:
         found = self._database.execute(query, (sample_id,)).fetchone()
         return None if found is None else _unpacked(*found)
 
+    def is_changed(self, sample_id: str) -> bool:
+        """Whether the sample's label is another than the given one."""
+        query = "SELECT 1 FROM label WHERE sample_id = ? AND changed"
+        return self._database.execute(query, (sample_id,)).fetchone() is not None
 
-def _packed(row: Mapping[str, Any]) -> tuple[str, str, str, bytes]:
+
+def _packed(row: Mapping[str, Any]) -> tuple[str, str, bool, str, bytes]:
     rest = {name: value for name, value in row.items() if name != "soft_label"}
     text = json.dumps(rest, default=datetime.isoformat)
-    return row["sample_id"], row["image_sha256"], text, array("f", row["soft_label"]).tobytes()
+    changed = row["given_label"] not in (None, row["label"])
+    return row["sample_id"], row["image_sha256"], changed, text, array("f", row["soft_label"]).tobytes()
 
 
 def _unpacked(text: str, soft_label: bytes) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The corrected labels as a folder of Parquet shards that Hugging Face's `datasets` opens.
 
     DIR/data/part-00000.parquet …    image, label, soft label, source, and who decided (`columns`)
+    DIR/history.parquet              how each label that is not the given one came about (`changes`)
     DIR/README.md                    what it is and how it is loaded
     DIR/manifest.json                what it was made from, and the hashes of its files
 
@@ -29,11 +30,13 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.corrected import corrected_rows, deciding_run
 from pipeline.errors import DataError
 from pipeline.export.by_image import LabelsOnDisk
+from pipeline.export.changes import HISTORY, history_rows
 from pipeline.export.columns import dataset_schema, file_name
 from pipeline.images import ImageStore
 from pipeline.records import Mode
 from pipeline.snapshot import Snapshot
 from pipeline.snapshot.folder import hash_file
+from pipeline.trail.files import folder, write_rows
 from pipeline.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -74,7 +77,7 @@ def write_dataset(out: Path, workspace: Workspace, snapshot: Snapshot, *, mode: 
     something else is in `out`.
     """
     run = deciding_run(workspace, snapshot)
-    made_from = [FORMAT, snapshot.snapshot_id, mode, run.path.name if run else None]
+    made_from = [FORMAT, snapshot.snapshot_id, mode, run.path.name if run else None, _trail_files(workspace)]
     export_id = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     there = _there(out)
     if there is not None and there.export_id == export_id and _is_whole(out, there):
@@ -90,6 +93,7 @@ def write_dataset(out: Path, workspace: Workspace, snapshot: Snapshot, *, mode: 
             ImageStore(workspace.folder) as images,
         ):
             counts = _write_shards(staged / "data", _rows(labels, images, snapshot), dataset_schema(snapshot.classes))
+            write_rows(staged / "history.parquet", HISTORY, history_rows(workspace, labels))
         (staged / "README.md").write_text(_card(mode, counts), encoding="utf-8")
         exported = Exported(
             format=FORMAT,
@@ -108,6 +112,12 @@ def write_dataset(out: Path, workspace: Workspace, snapshot: Snapshot, *, mode: 
         shutil.rmtree(staged, ignore_errors=True)
     logger.info("%d corrected labels in %s", exported.rows, out)
     return exported, True
+
+
+def _trail_files(workspace: Workspace) -> list[str]:
+    """What the history is made from: the trail's files never change, so their names say what is in them."""
+    kinds = ("machine", "people", "reverted")
+    return sorted(path.name for kind in kinds for path in folder(workspace, kind).glob("[!.]*.parquet"))
 
 
 def _there(out: Path) -> Exported | None:
@@ -206,6 +216,8 @@ def _card(mode: Mode, counts: Counter[str]) -> str:
         f"{counts.total():,} images in mode `{mode}`; manifest.json says what they were made from.",
         "",
         *(f"- `{source}`: {counts[source]:,}, {meaning}" for source, meaning in sources.items()),
+        "",
+        "`history.parquet` tells how each label that is not the given one came about.",
         "",
         "Only labels of source `audit` may estimate anything: which samples reviewers look at depends on the model.",
         "",

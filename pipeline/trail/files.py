@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,16 @@ def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any
         yield group
 
 
-def read_rows(path: Path, schema: pa.Schema, *, sample_id: str | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a file, or those of one sample; a column that an earlier release did not write is None."""
-    missing = dict.fromkeys(schema.names)
+def read_rows(
+    path: Path, schema: pa.Schema, *, sample_id: str | None = None, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a file, or those of one sample; a column that an earlier release did not write is None.
+
+    columns: those that are wanted; all unless given.
+    """
+    missing = dict.fromkeys(columns or schema.names)
     with _open(path) as file:
-        there = [name for name in schema.names if name in file.schema_arrow.names]
+        there = [name for name in missing if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):
             if sample_id is not None and not _may_hold(file.metadata.row_group(group), sample_id):
                 continue

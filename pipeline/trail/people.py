@@ -101,7 +101,7 @@ def _append(workspace: Workspace, snapshot: Snapshot, at: datetime) -> int:
             "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, 0)",
             (
                 (row["project_id"], row["annotation_id"], _digest(row), row["withdrawn_at"] is None, place)
-                for place, row in enumerate(people_rows(workspace))
+                for place, row in enumerate(_states(workspace))
             ),
         )
         seen = {"seen_in": snapshot.snapshot_id, "seen_at": at}
@@ -163,6 +163,12 @@ def people_rows(workspace: Workspace, sample_id: str | None = None) -> Iterator[
         yield from read_rows(path, PEOPLE, sample_id=sample_id)
 
 
+def _states(workspace: Workspace) -> Iterator[dict[str, Any]]:
+    """The same rows, as far as they are compared."""
+    for path in _files(workspace):
+        yield from read_rows(path, PEOPLE, columns=("project_id", "annotation_id", "withdrawn_at", *_CONTENT))
+
+
 def _files(workspace: Workspace) -> list[Path]:
     return sorted(folder(workspace, "people").glob("[0-9]*-*.parquet"))
 
@@ -193,5 +199,4 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _digest(row: Mapping[str, Any]) -> bytes:
-    text = json.dumps([row[name] for name in _CONTENT], default=lambda time: time.isoformat())
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.blake2b(repr([row[name] for name in _CONTENT]).encode(), digest_size=16).digest()

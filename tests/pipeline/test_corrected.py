@@ -113,6 +113,18 @@ def test_a_person_who_spoke_after_the_run_is_not_overwritten(
     assert labels(workspace, voted_anew)["a"] == ("bright", "original")
 
 
+def test_a_sample_that_the_run_does_not_know_has_nothing_of_its_neighbour(
+    workspace: Workspace, snapshot: "Snapshot", make_scores: Scored, make_snapshot: Make
+) -> None:
+    run(workspace, snapshot, make_scores(snapshot, RELABELS))
+    more = make_snapshot(workspace.folder, noisy={"0": "dark", "a": "dark", "aa": "grey", "b": "grey", "z": "bright"})
+    rows = {row["sample_id"]: row for row in corrected_rows(workspace, more, mode="auto")}
+    assert {name: row["label"] for name, row in rows.items() if row["run_key"] is None} == {
+        "0": "dark", "aa": "grey", "z": "bright",
+    }  # fmt: skip
+    assert rows["a"]["label"] == "grey"
+
+
 def test_a_class_that_came_later_has_no_share_and_a_class_that_is_gone_ends_a_runs_say(
     workspace: Workspace, snapshot: "Snapshot", make_scores: Scored, make_snapshot: Make
 ) -> None:

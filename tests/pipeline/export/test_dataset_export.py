@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import run
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from pipeline.export import dataset, write_dataset
 from pipeline.export.by_image import LabelsOnDisk
 from pipeline.images import ImageStore
 from pipeline.images.check import VerifiedImage
-from pipeline.trail import append_machine, mark_reverted
+from pipeline.trail import append_machine, keep_people, mark_reverted
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -95,6 +95,35 @@ def test_the_datasets_library_finds_images_classes_and_soft_labels(
     assert (b["label"], b["given_label"], b["source"], b["decided_by"]) == (2, 2, "original", None)
     assert (c["label"], c["given_label"], c["source"], c["soft_label"]) == (1, None, "audit", [0, 1, 0])
     assert {tuple(row["image"]) for row in (a, b, c)} == {(8, 8)}
+
+
+def test_the_history_tells_how_each_changed_label_came_about(
+    workspace: Workspace, make_snapshot: Make, make_scores: Scored, snapshot: "Snapshot", tmp_path: Path
+) -> None:
+    for number, hours in ((1, 0), (2, 1)):
+        scores = make_scores(snapshot, {"a": ("grey", "relabel"), "b": ("dark", "relabel")}, version=f"fasten/{number}")
+        append_machine(
+            workspace, f"run-{number}", snapshot, scores, FITTED, mode="auto", mlflow_run_id="m",
+            at=NOON + timedelta(hours=hours),
+        )  # fmt: skip
+    mark_reverted(workspace, "run-1", by="ada", at=NOON)
+    said = {"sample_id": "b", "origin": "review", "annotation_id": 5, "annotator": "user:5", "asked_by_run": "run-1"}
+    vote = {"sample_id": "a", "annotation_id": 1, "label": "dark"}
+    noisy, clean = {"a": "dark"}, {"b": ("bright", "grey", "review")}
+    reviewed = make_snapshot(workspace.folder, labels=[vote, said | {"label": "bright"}], noisy=noisy, clean=clean)
+    keep_people(workspace, NOON)
+    write_dataset(tmp_path / "out", workspace, reviewed, mode="auto")
+    rows = pq.read_table(tmp_path / "out" / "history.parquet").to_pylist()
+    assert [(row["sample_id"], row["who"], row["label"], row["outcome"], row["run_key"]) for row in rows] == [
+        ("a", "fasten/1", "grey", "reverted", "run-1"),
+        ("b", "fasten/1", "dark", "reverted", "run-1"),
+        ("a", "fasten/2", "grey", "applied", "run-2"),
+        ("b", "fasten/2", "dark", "applied", "run-2"),
+        ("b", "user:5", "bright", "chose another class", "run-1"),
+    ]
+    write_dataset(tmp_path / "suggest", workspace, reviewed, mode="suggest")
+    rows = pq.read_table(tmp_path / "suggest" / "history.parquet").to_pylist()
+    assert {row["sample_id"] for row in rows} == {"b"}, "what the machine only suggests has not changed"
 
 
 def content(out: Path) -> Mapping[str, bytes]:
@@ -178,7 +207,13 @@ def test_shards_are_bounded_and_none_is_empty(
 
 
 def test_an_image_that_two_samples_show_is_exported_with_both() -> None:
-    row = {"image_sha256": "5a", "label": "dark", "decided_at": NOON, "soft_label": [0.5, 0.5, 0.0]}
+    row = {
+        "image_sha256": "5a",
+        "label": "dark",
+        "given_label": None,
+        "decided_at": NOON,
+        "soft_label": [0.5, 0.5, 0.0],
+    }
     labels = LabelsOnDisk([row | {"sample_id": "b"}, row | {"sample_id": "a"}])
     assert list(labels.hashes()) == ["5a"]
     assert [found["sample_id"] for found in labels.of_image("5a")] == ["a", "b"]
