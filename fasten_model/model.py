@@ -279,7 +279,7 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
 
 
-def _are_rho(value: object, classes: object) -> bool:
+def _are_rho(value: Any, classes: Any) -> bool:
     of_each = isinstance(value, list) and isinstance(classes, list) and len(value) == len(classes)
     return of_each and all(_is_number(rho, above=-1) for rho in value)
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fasten_model.binomial import failures_allowed, lower_bound, tries_needed, upper_bound, upper_tail
+from fasten_model.binomial import lower_bound, tries_needed, upper_bound
+from fasten_model.learn_then_test import lowest_passing
 from fasten_model.recalibrate import expected_precision
 
 TARGET_PRECISION = 0.95
@@ -26,9 +27,6 @@ CERTAINTY = 0.9
 """Probability that a chosen ρ keeps that promise."""
 NEVER = 2.0
 """The ρ that nothing reaches."""
-_STEPS = 20
-"""Values of ρ in the sequence: each lets another twentieth of the suggestions through. More of them gain no coverage
-worth telling, and stop closer to where the promise breaks (`benchmarks/relabel_precision.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +42,8 @@ class RhoChoice:
     certainty: float
     """Probability with which a ρ that breaks the promise is not chosen; that of `promised_precision`."""
     promised_precision: float | None
-    """Lower bound of the precision (Clopper and Pearson) at this ρ; where classes have their own, the lowest of all.
-    None where nothing is relabelled, or no pair tells."""
+    """Lower bound of the precision (Clopper and Pearson) at this ρ, at least the target where ρ was chosen for one;
+    where classes have their own ρ, the lowest of all. None where nothing is relabelled, or no pair tells."""
     expected_precision: float | None
     """What the precision is on average, given the pairs and q (`fasten_model.recalibrate`): no promise."""
     coverage: float
@@ -146,44 +144,44 @@ def choose_rho(
 ) -> RhoChoice:
     """The lowest ρ with at least `target_precision` of the relabels right, by fixed-sequence testing.
 
-    The values of ρ are quantiles of the bulk's confidences, descending. At each the null hypothesis is that relabels
-    are right with a probability below the target; the pairs that reach it reject that where their number of errors is
-    small enough by the exact binomial tail, that is, where the lower bound of Clopper and Pearson reaches the target.
-    ρ is the last value before the first failure. Where the pairs are too few for any, nothing is relabelled.
-
-    The sequence does not start at the highest ρ, which next to no pair reaches, so that nothing could ever be rejected.
-    It starts where the test is the likeliest to succeed if q's confidences were right. That, like the grid, depends on
-    confidences alone. Given them, whether each suggestion is right are independent events, for which the binomial tail
-    at their mean probability is exact or errs to the safe side (Hoeffding, 1956), so that this start is as good as one
-    that was fixed beforehand.
+    At each ρ of a sequence the null hypothesis is that relabels are right with a probability below the target; the
+    pairs that reach it reject that where their number of errors is small enough by the exact binomial tail, that is,
+    where the lower bound of Clopper and Pearson reaches the target. ρ is the last value before the first failure
+    (`fasten_model.learn_then_test`). Where the pairs are too few for any, nothing is relabelled.
 
     With `num_classes` ρ may differ by the class that is suggested. Classes with so many pairs of their own that they
     would pass if they made half of the errors that the target allows have their own sequence, and so have the others
     together, each at a level of (1 − certainty) / number of sequences: with the probability `certainty` *all* of them
     keep the promise, each class with its own ρ for itself, the other classes as a whole. Which are split off depends
     on counts of pairs alone. A class without its own sequence whose pairs contradict the promise (upper bound of its
-    precision below the target) is never relabelled.
+    precision below the target, at a level of (1 − certainty) / K) is never relabelled: the others only gain by that.
 
     bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model or
-    entered the T of their q. (That temperature and γ were fitted to them, and the temperatures that training corrected
-    by, is a few numbers' worth of favour; and the bulk has been trained on, which the pairs have not.)
+    entered the T of their q. The promise is as good as they are like the bulk, and three things are not quite: the
+    bulk has been trained on; temperature and γ, and the temperatures that training corrected by, were fitted to the
+    pairs; and once people have reviewed what the model asked for, the bulk is what they left. How well the promise is
+    kept in spite of the first two is measured (`benchmarks/relabel_precision.py`); the third is why a few of the
+    changed labels are still asked about (questions asked as `check`).
     """
     level = 1 - certainty
     sequence_of = torch.zeros(num_classes or 1, dtype=torch.int64)
     if num_classes is not None:
         sequence_of = _sequences(bulk, pairs, target_precision, level, num_classes)
-    count = int(sequence_of.unique().numel())
+    sequences = sorted(set(sequence_of.tolist()))
+    level_of_each = level / len(sequences)
     thresholds = torch.full(sequence_of.shape, NEVER, dtype=torch.float64)
     promised, lacking = [], []
-    for sequence in sequence_of.unique().tolist():
+    for sequence in sequences:
         members = sequence_of == sequence
         tested = pairs.where(_of(members, pairs))
-        rho, lacked = _test_in_sequence(bulk.where(_of(members, bulk)), tested, target_precision, level / count)
-        thresholds[members] = rho
+        lowest, lacked = lowest_passing(
+            bulk.confidence[_of(members, bulk)], tested.confidence, tested.right, target_precision, level_of_each
+        )
+        thresholds[members] = NEVER if lowest is None else lowest
         lacking.append(lacked)
-        if rho < NEVER:
-            passed = tested.right[tested.confidence >= rho]
-            promised.append(lower_bound(int(passed.sum()), len(passed), level / count))
+        if lowest is not None:
+            passed = tested.right[tested.confidence >= lowest]
+            promised.append(lower_bound(int(passed.sum()), len(passed), level_of_each))
     common = sequence_of == 0
     rho = float(thresholds[common][0]) if common.any() else NEVER
     if num_classes is not None:
@@ -229,39 +227,6 @@ def _choice(
 def _of(members: Tensor, suggested: Suggestions) -> Tensor:
     """bool [n]: which suggest one of the classes `members`, bool [K] ([1]: all alike)."""
     return members[suggested.suggested if len(members) > 1 else torch.zeros_like(suggested.suggested)]
-
-
-def _test_in_sequence(bulk: Suggestions, pairs: Suggestions, target: float, level: float) -> tuple[float, int]:
-    """(The last ρ of one sequence before the first failure, or `NEVER`; how many pairs lacked at the first test)."""
-    grid = _grid(bulk.confidence)
-    surest, order = pairs.confidence.sort(descending=True, stable=True)
-    errors = [0, *(~pairs.right[order]).cumsum(dim=0).tolist()]
-    believed = [0.0, *surest.cumsum(dim=0).tolist()]
-    tries = torch.searchsorted(-surest, -grid, right=True).tolist()
-    allowed = [failures_allowed(count, target, level) for count in tries]
-    hopes = [
-        upper_tail(count - most, count, min(1.0, believed[count] / count)) if most >= 0 else 0.0
-        for count, most in zip(tries, allowed, strict=True)
-    ]
-    if max(hopes, default=0.0) == 0:
-        return NEVER, tries_needed(target, level) - max(tries, default=0)
-    start, rho = hopes.index(max(hopes)), NEVER
-    for value, count, most in zip(grid[start:].tolist(), tries[start:], allowed[start:], strict=True):
-        if errors[count] > most:
-            break
-        rho = value
-    if rho < NEVER:
-        return rho, 0
-    return NEVER, tries_needed(target, level, failures=errors[tries[start]]) - tries[start]
-
-
-def _grid(confidence: Tensor) -> Tensor:
-    """The values of ρ that are tried, descending: quantiles of the bulk's confidences, each one of them."""
-    ordered = confidence.sort(descending=True).values
-    if len(ordered) == 0:
-        return ordered
-    last = (torch.arange(1, _STEPS + 1) * len(ordered) + _STEPS - 1) // _STEPS - 1
-    return ordered[last].unique().flip(0)
 
 
 def _sequences(bulk: Suggestions, pairs: Suggestions, target: float, level: float, num_classes: int) -> Tensor:

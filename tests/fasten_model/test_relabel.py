@@ -184,7 +184,8 @@ def test_nothing_is_promised_on_fewer_pairs_than_it_takes_and_the_choice_says_ho
         found = choose_rho(bulk, suggested([0.99999] * count, [True] * count, of=count), 0.95, certainty=certainty)
         assert (found.rho, found.pairs_needed) == (NEVER, enough - count)
     found = choose_rho(bulk, suggested([0.99999] * enough, [True] * enough, of=enough), 0.95, certainty=certainty)
-    assert (found.rho, found.pairs_needed, found.certainty) == (pytest.approx(0.9999), 0, certainty)
+    assert found.rho == pytest.approx(0.9999)
+    assert (found.pairs_needed, found.certainty) == (0, certainty)
 
 
 def test_an_error_among_the_pairs_calls_for_more_of_them() -> None:

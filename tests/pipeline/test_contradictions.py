@@ -1,6 +1,7 @@
 """Decisions of people against the model: the order, the probability, and what each row carries."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -42,7 +43,7 @@ def decided(labels: list[int], given: list[int], brightness: list[int]) -> tuple
         torch.tensor(labels),
         given_labels=torch.tensor(given),
     )
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "sample_id": str(i), "image_sha256": "0", "image_url": None if i == 0 else f"/data/{i}.png",
             "label": "dark", "given_label": None, "votes": [], "provenance": "audit" if i == 0 else "review",

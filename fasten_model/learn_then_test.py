@@ -1,0 +1,62 @@
+"""The lowest confidence from which on suggestions are right often enough, by fixed-sequence testing.
+
+*Learn then Test* (Angelopoulos, Bates, Candès, Jordan, Lei, 2021), section 2.3: hypotheses in an order fixed before
+looking at what is right, each tested at the whole level; the first that is not rejected ends the sequence. An accepted
+value for which the hypothesis holds is then as improbable as the level says, however many are tried.
+
+Shapes: n suggestions of the bulk, P of the pairs, M values of ρ.
+"""
+
+import torch
+from torch import Tensor
+
+from fasten_model.binomial import failures_allowed, tries_needed, upper_tail
+
+_STEPS = 20
+"""Values of ρ in the sequence: each lets another twentieth of the suggestions through. More of them gain no coverage
+worth telling, and stop closer to where the promise breaks."""
+
+
+def lowest_passing(
+    confidence: Tensor, pair_confidence: Tensor, pair_right: Tensor, target: float, level: float
+) -> tuple[float | None, int]:
+    """(The last ρ before the first failure, None where the first fails; how many pairs lacked at the first).
+
+    The sequence descends along quantiles of the bulk's confidences. It does not start at the highest ρ, which next to
+    no pair reaches, so that nothing could ever be rejected, but where the test is the likeliest to succeed if
+    confidences were right: with few pairs at the first ρ that enough of them reach, with many further down, where
+    there is room for an error. That, like the quantiles, depends on confidences alone, not on what is right. Given the
+    confidences, the suggestions are right independently of each other, and for the mean of their probabilities the
+    binomial tail is exact or errs to the safe side (Hoeffding, 1956): so this start is as good as one fixed beforehand.
+
+    confidence float64 [n]: of the bulk. pair_confidence float64 [P], pair_right bool [P]. target: the share that is to
+    be right. level: probability with which a ρ with a lower share may be accepted.
+    """
+    rhos = _quantiles(confidence)
+    surest, order = pair_confidence.sort(descending=True, stable=True)
+    errors = [0, *(~pair_right[order]).cumsum(dim=0).tolist()]
+    believed = [0.0, *surest.cumsum(dim=0).tolist()]
+    tries = torch.searchsorted(-surest, -rhos, right=True).tolist()  # [M]
+    allowed = [failures_allowed(count, target, level) for count in tries]
+    hopes = [
+        upper_tail(count - most, count, min(1.0, believed[count] / count)) if most >= 0 else 0.0
+        for count, most in zip(tries, allowed, strict=True)
+    ]
+    if max(hopes, default=0.0) == 0:
+        return None, tries_needed(target, level) - max(tries, default=0)
+    start, lowest = hopes.index(max(hopes)), None
+    for rho, count, most in zip(rhos[start:].tolist(), tries[start:], allowed[start:], strict=True):
+        if errors[count] > most:
+            break
+        lowest = rho
+    if lowest is not None:
+        return lowest, 0
+    return None, tries_needed(target, level, failures=errors[tries[start]]) - tries[start]
+
+
+def _quantiles(confidence: Tensor) -> Tensor:
+    """Descending, each of them one of the confidences [n], the lowest of all the last: [M]."""
+    ordered = confidence.sort(descending=True).values
+    count = len(ordered)
+    places = sorted({(step * count + _STEPS - 1) // _STEPS - 1 for step in range(1, _STEPS + 1)}) if count else []
+    return ordered[places]
