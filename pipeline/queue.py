@@ -129,7 +129,8 @@ def payload_of(task: ReviewTask, project: Project) -> dict[str, Any]:
     """
     control = project.control
     where = f"question about sample {task.sample_id!r}"
-    suggested = task.asked_as not in UNSHOWN and task.model_label != ""
+    leads = task.asked_as not in UNSHOWN
+    suggested = leads and task.model_label != ""
     if suggested and task.model_label not in control.classes:
         raise DataError(f"{where} suggests {task.model_label!r}, which is no class of project {project.title!r}")
     for name, value in (("confidence", task.confidence), ("priority", task.priority), ("rank", task.rank)):
@@ -138,7 +139,7 @@ def payload_of(task: ReviewTask, project: Project) -> dict[str, Any]:
     if not task.image_url or not task.push_key:
         raise DataError(f"{where} has no image URL or no push key")
     data: dict[str, Any] = {
-        **task.extra,
+        **(task.extra if leads else {}),
         control.image_field: task.image_url,
         "sample_id": task.sample_id,
         "push_key": task.push_key,

@@ -159,6 +159,7 @@ def test_only_questions_that_nobody_has_touched_are_removed(
     assert door.project_state(review, answers_only=True) == state
     assert door.delete_tasks(review.project_id, wanted) == 0
     assert asked(door, review)["s1"].drafted
+    assert push(door, review, [question(n) for n in range(6)]).added == 2, "what was removed can be asked again"
 
 
 def _variables() -> dict[str, str]:

@@ -206,7 +206,8 @@ def test_every_kind_of_question_fills_the_screen_and_has_its_place(kind: AskedAs
 def test_a_question_that_is_to_lead_nobody_says_nothing_of_what_the_model_or_annotators_think(kind: AskedAs) -> None:
     told = {"current_label": "SECRET", "model_label": "dog", "model_version": "SECRET", "reason": "SECRET"}
     references = ("/data/SECRET.png",)
-    payload = payload_of(question(1, asked_as=kind, references=references, **told), REVIEW)
+    extra = {"note": "SECRET"}
+    payload = payload_of(question(1, asked_as=kind, references=references, extra=extra, **told), REVIEW)
     assert "SECRET" not in json.dumps(payload)
     assert payload["predictions"][0]["result"] == []
     unlike = question(1, asked_as=kind, current_label="dog", model_label="", confidence=0.0, priority=0.9)
