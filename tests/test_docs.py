@@ -188,6 +188,7 @@ def test_the_module_map_is_complete(package: str) -> None:
         ("labels.parquet", schema.LABELS),
         ("noisy.parquet", schema.NOISY),
         ("clean.parquet", schema.CLEAN),
+        ("undecided.parquet", schema.UNDECIDED),
         ("images", schema.IMAGES),
         ("scores.parquet", schema.SCORES),
     ],
