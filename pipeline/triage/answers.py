@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-Answers = pa.Table | Path
+Answers: TypeAlias = pa.Table | Path
 """Rows of `labels.parquet` (`schema.LABELS`), or the file itself."""
 
 

@@ -97,7 +97,8 @@ def whitened(features: Features, rows: Sequence[int], groups: Sequence[str]) -> 
 def _unit_length(features: Features) -> Floats:
     long = features.astype(np.float32)
     long[~np.isfinite(long).all(axis=1)] = np.nan
-    return long / np.maximum(np.linalg.norm(long, axis=1, keepdims=True), np.float32(1e-12))
+    long /= np.maximum(np.linalg.norm(long, axis=1, keepdims=True), np.float32(1e-12))
+    return long
 
 
 class _Neighbourhoods:
@@ -108,7 +109,8 @@ class _Neighbourhoods:
         self._points, self._neighbour = points, neighbour
         self._squares = np.einsum("nd,nd->n", points, points)
         self._size = max(1, BLOCK // len(points))
-        self._at, self._block = 0, np.empty((0, len(points)), np.float32)
+        self._at = 0
+        self._block: Floats = np.empty((0, len(points)), np.float32)
         some = np.unique(np.linspace(0, len(points) - 1, 256).astype(np.int64))
         reaches = [self._reach(self._squared(some[at : at + self._size])) for at in range(0, len(some), self._size)]
         self._usual = float(np.nanmedian(np.concatenate(reaches)))
@@ -125,8 +127,10 @@ class _Neighbourhoods:
 
     def _squared(self, places: NDArray[np.int64]) -> Floats:
         """[b,N]: squared distances."""
-        products = self._points[places] @ self._points.T
-        return np.maximum(self._squares[places, None] + self._squares[None] - 2 * products, np.float32(0))
+        distances: Floats = (
+            self._squares[places, None] + self._squares[None] - 2 * (self._points[places] @ self._points.T)
+        )
+        return distances.clip(min=0)
 
     def _reach(self, distances: Floats) -> Floats:
         """[b]: squared distance to the tenth neighbour; the nearest of all is the point itself."""

@@ -241,7 +241,9 @@ def test_people_who_disagree_come_first_and_within_the_budget() -> None:
 
 def test_a_disputed_sample_is_not_asked_about_as_if_nobody_had_seen_it() -> None:
     candidates = [replace(each, sample_id="d0") for each in scored([0.9])]
-    assert asked_as(composed(candidates, [dispute(0)]), "tie_break") == ["d0"]
+    assert [(task.sample_id, task.asked_as) for task in composed(candidates, [dispute(0)]).tasks] == [
+        ("d0", "tie_break")
+    ]
     waiting = {key("d0", ""), key("d0", "tie_break/2")}
     assert composed(candidates, [dispute(0)], asked=waiting).tasks == ()
 

@@ -136,7 +136,7 @@ def test_candidates_are_the_scores_in_their_order_with_the_images_of_the_snapsho
         "model_version": "fasten/1",
     }
     scores = pa.Table.from_pylist([{"sample_id": name, **score} for name in ("b", "a")], SCORES)
-    images = [
+    images: list[dict[str, object]] = [
         {"sample_id": name, "image_sha256": f"hash of {name}", "image_url": f"/{name}.png", "label": "3", "votes": []}
         for name in ("a", "b")
     ]
