@@ -16,6 +16,8 @@ from pipeline.snapshot import Snapshot
 from pipeline.trail import machine_runs
 from pipeline.workspace import Workspace
 
+LEVEL = 0.01
+"""Risk of calling a kept promise broken, each time that it is looked at: people slip, too."""
 RECENT_RUNS = 5
 """Checks of older runs say little of today's model."""
 
@@ -28,9 +30,9 @@ class Checks:
     right: int
     """People said what the machine had said, without having been shown it."""
 
-    def contradict(self, precision: float, certainty: float) -> bool:
-        """Whether the share of right ones is below `precision`, told with this `certainty` (Clopper–Pearson)."""
-        return upper_bound(self.right, self.answered, 1 - certainty) < precision
+    def contradict(self, precision: float) -> bool:
+        """Whether the share of right ones is certainly below `precision` (Clopper–Pearson, one-sided)."""
+        return upper_bound(self.right, self.answered, LEVEL) < precision
 
 
 def checked(workspace: Workspace, snapshot: Snapshot) -> Checks:

@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     certainty: float = Field(default=0.9, gt=0.5, lt=1)
     """Probability that the target precision is kept, wherever ρ is chosen."""
     queue_size: int = Field(default=500, ge=0)
-    """The most tasks that may wait for reviewers at once."""
+    """The most answers that may wait to be given at once."""
     review_minutes: float | None = Field(default=None, ge=0)
     """The most minutes of reviewers' work that may wait at once, by their own lead times; unbounded unless given."""
     overlap: int = Field(default=1, ge=1, le=5)

@@ -50,7 +50,7 @@ class ReviewQueue:
     project_id: int
 
 
-_OF_THE_QUEUE = ("mode", "queue_size", "review_minutes", "overlap", "audit_share", "check_share", "class_floor")
+OF_THE_QUEUE = ("mode", "queue_size", "review_minutes", "overlap", "audit_share", "check_share", "class_floor")
 """Settings that decide what people are asked, and not what is learnt."""
 
 _COMPLETED = TypeAdapter(Completed)
@@ -146,7 +146,7 @@ def config_digest(settings: Settings) -> str:
     return _digest(
         {
             **_training(settings),
-            **{name: getattr(settings, name) for name in _OF_THE_QUEUE},
+            **{name: getattr(settings, name) for name in OF_THE_QUEUE},
             "images": asdict(settings.images),
             "review_project": settings.review_project,
         }

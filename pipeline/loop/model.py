@@ -28,7 +28,7 @@ from pipeline.snapshot import Snapshot, open_snapshot
 from pipeline.tracking import Tracking, TrainingRun
 from pipeline.training_data import load_clean, load_noisy
 from pipeline.triage import count_decisions
-from pipeline.workspace import Workspace, run_key, write_whole
+from pipeline.workspace import OF_THE_QUEUE, Workspace, run_key, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
                 "certainty": settings.certainty,
                 "rho": "chosen" if settings.rho is None else settings.rho,
                 "holdout": settings.holdout,
-                "queue_size": settings.queue_size,
+                **{name: getattr(settings, name) for name in OF_THE_QUEUE},
             }
         )
         size = find_preset(settings.preset).image_size
@@ -196,7 +196,7 @@ def promise_broken(settings: Settings, workspace: Workspace, snapshot: Snapshot)
     if settings.mode != "auto" or settings.rho is not None:
         return False
     checks = checked(workspace, snapshot)
-    broken = checks.contradict(settings.target_precision, settings.certainty)
+    broken = checks.contradict(settings.target_precision)
     if broken:
         logger.warning(
             "of %d applied relabels that people checked %d were right: nothing is changed without asking",

@@ -13,10 +13,12 @@ import pytest
 from mlflow.entities import Run
 
 from fasten_model import fitting
+from fasten_model.fitting import is_held_out
 from fasten_model.model import load_model
 from fasten_model.relabel import TARGET_PRECISION
 from fasten_model.scoring import DECISIONS
 from fasten_model.train import TrainConfig, Trained, TrainingSet, train
+from pipeline import trail
 from pipeline.demo.datasets import DemoDataset
 from pipeline.demo.enter import Entered
 from pipeline.label_studio import LabelStudio
@@ -25,7 +27,7 @@ from pipeline.records import NOT_SURE, Task
 from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.schema import IMAGES, SCORES
 from pipeline.snapshot import Snapshot, open_snapshot
-from pipeline.workspace import Completed
+from pipeline.workspace import OF_THE_QUEUE, Completed
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -106,30 +108,41 @@ def second(loop: "Loop", door: LabelStudio, entered: Entered, first: Round) -> R
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answers:
-    """The first two questions of the queue, as they were answered after the second round."""
+    """What people answered after the second round: the queue in its order, as far as its first random question."""
 
-    decided: Task
-    label: str
     not_sure: Task
+    """The first of all."""
+    labels: dict[str, str]
+    """`sample_id` → class, of the others."""
+    drawn: Task
+    """The one that was drawn at random, and answered last."""
+
+    @property
+    def samples(self) -> set[str]:
+        return {self.not_sure.sample_id, *self.labels}
 
 
 @pytest.fixture(scope="module")
 def answers(loop: "Loop", door: LabelStudio, second: Round, digits: DemoDataset) -> Answers:
     assert second.state.is_completed()
     review = door.find_project(loop.review_title, control=REVIEW_CONTROL)
-    decided = door.next_task(review)
-    assert decided is not None
-    label = digits.truths[decided.sample_id]
-    door.submit(review, decided, label=label, lead_time_s=2.5)
     unsure = door.next_task(review)
     assert unsure is not None
+    assert unsure.data["asked_as"] == "targeted"
     door.submit(review, unsure, verdict=NOT_SURE, lead_time_s=4.0)
-    return Answers(decided=decided, label=label, not_sure=unsure)
+    labels: dict[str, str] = {}
+    while True:
+        task = door.next_task(review)
+        assert task is not None
+        labels[task.sample_id] = digits.truths[task.sample_id]
+        door.submit(review, task, label=labels[task.sample_id], lead_time_s=2.5)
+        if task.data["asked_as"] == "audit":
+            return Answers(not_sure=unsure, labels=labels, drawn=task)
 
 
 @pytest.fixture(scope="module")
 def third(loop: "Loop", door: LabelStudio, entered: Entered, answers: Answers) -> Round:
-    assert answers.decided.task_id != answers.not_sure.task_id
+    assert answers.drawn.sample_id in answers.labels
     return play(loop, door, entered)
 
 
@@ -143,7 +156,8 @@ def ids(path: Path) -> set[str]:
 
 
 def asked(run: Round) -> list[dict[str, Any]]:
-    questions: list[dict[str, Any]] = json.loads((run.folder / "queue.json").read_bytes())
+    plan: dict[str, Any] = json.loads((run.folder / "queue.json").read_bytes())
+    questions: list[dict[str, Any]] = plan["tasks"]
     return questions
 
 
@@ -209,7 +223,7 @@ def test_the_run_is_in_mlflow_with_all_that_made_it(first: Round, loop: "Loop", 
     [run] = first.runs
     assert run.info.status == "FINISHED"
     config = TrainConfig(epochs=EPOCHS, device="cpu").described()
-    assert set(run.data.params) == {*config, "holdout", "queue_size", "rho", "target_precision"}
+    assert set(run.data.params) == {*config, *OF_THE_QUEUE, "holdout", "rho", "target_precision", "certainty"}
     assert run.data.params["preset.epochs"] == str(EPOCHS)
     assert run.data.params["preset.lr"] == str(config["preset.lr"])
     assert (run.data.params["rho"], run.data.params["target_precision"]) == (str(RHO), str(TARGET_PRECISION))
@@ -244,31 +258,34 @@ def test_no_secret_reaches_mlflow_the_artifact_or_a_file(first: Round, loop: "Lo
 def test_the_queue_holds_the_most_valuable_questions_in_their_order(
     first: Round, door: LabelStudio, entered: Entered
 ) -> None:
-    questions = asked(first)
-    doubted = {row["sample_id"]: row for row in rows(first.folder / "scores.parquet") if row["decision"] != "keep"}
-    assert {question["sample_id"] for question in questions} == set(doubted)
-    priorities = [question["priority"] for question in questions]
-    assert priorities == sorted(priorities, reverse=True)
-    assert len(questions) > QUEUE_SIZE
-    assert {task.sample_id for task in first.queue} == {q["sample_id"] for q in questions[:QUEUE_SIZE]}
-    assert len(first.queue) == QUEUE_SIZE
+    questions = {question["sample_id"]: question for question in asked(first)}
+    scores = {row["sample_id"]: row for row in rows(first.folder / "scores.parquet")}
+    doubted = {sample for sample, row in scores.items() if row["decision"] != "keep"}
+    assert {task.sample_id for task in first.queue} == set(questions)
+    assert len(first.queue) == QUEUE_SIZE < len(doubted)
+    kinds = Counter(task.data["asked_as"] for task in first.queue)
+    assert kinds == {"audit": QUEUE_SIZE // 10, "targeted": QUEUE_SIZE - QUEUE_SIZE // 10}
     for task in first.queue:
-        score = doubted[task.sample_id]
+        score, question = scores[task.sample_id], questions[task.sample_id]
+        shown = task.data["asked_as"] == "targeted"
+        assert not shown or task.sample_id in doubted
         assert task.data["push_key"] == push_key(entered.labels.project_id, task.sample_id)
-        assert task.data["current_label"] == score["given_label"]
-        assert task.data["model_label"] == score["model_label"]
-        assert task.data["priority"] == pytest.approx(score["priority"], abs=1e-6)
+        assert task.data["asked_by_run"] == first.completed.run_key
+        assert task.data["current_label"] == (score["given_label"] if shown else "")
+        assert task.data.get("model_label", "") == (score["model_label"] if shown else "")
+        assert question["priority"] == pytest.approx(score["error_probability"], abs=1e-6), "mode suggest"
     headers = door.authorization()
-    for task in first.queue[:: QUEUE_SIZE // 4]:
+    for task in first.queue[:: QUEUE_SIZE // 8]:
         raw = httpx.get(f"{door.url}/api/tasks/{task.task_id}/", headers=headers).raise_for_status().json()
         [prediction] = raw["predictions"]
-        assert prediction["result"][0]["value"]["choices"] == [task.data["model_label"]], "pre-selected"
-        assert prediction["score"] == pytest.approx(1 - task.data["priority"], abs=1e-5)
+        selected = [region["value"]["choices"] for region in prediction["result"]]
+        assert selected == ([[task.data["model_label"]]] if task.data["asked_as"] == "targeted" else [])
+        assert prediction["score"] == pytest.approx(questions[task.sample_id]["rank"], abs=1e-5)
 
 
 def test_reviewers_are_served_the_most_valuable_question_first(first: Round, answers: Answers) -> None:
     questions = [question["sample_id"] for question in asked(first)]
-    assert [answers.decided.sample_id, answers.not_sure.sample_id] == questions[:2]
+    assert [answers.not_sure.sample_id, *answers.labels] == questions[: len(answers.samples)]
 
 
 def test_the_round_leaves_an_artifact_in_prefect(first: Round, loop: "Loop") -> None:
@@ -308,18 +325,20 @@ def test_a_review_comes_back_as_a_clean_label_and_not_sure_as_neither(
 ) -> None:
     assert third.state.name == "Completed"
     assert third.snapshot.manifest.parent == first.snapshot.snapshot_id
-    [review] = [row for row in rows(third.snapshot.clean_path) if row["provenance"] == "review"]
-    assert (review["sample_id"], review["label"]) == (answers.decided.sample_id, answers.label)
-    assert review["given_label"] == answers.decided.data["current_label"]
-    gone = {answers.decided.sample_id, answers.not_sure.sample_id}
-    assert ids(third.snapshot.noisy_path) == ids(first.snapshot.noisy_path) - gone
-    assert ids(third.snapshot.clean_path) == ids(first.snapshot.clean_path) | {answers.decided.sample_id}
+    new = {row["sample_id"]: row for row in rows(third.snapshot.clean_path) if row["sample_id"] in answers.samples}
+    assert {sample: row["label"] for sample, row in new.items()} == answers.labels
+    given = {row["sample_id"]: row["label"] for row in rows(first.snapshot.noisy_path)}
+    assert all(row["given_label"] == given[sample] for sample, row in new.items())
+    assert {sample for sample, row in new.items() if row["provenance"] == "audit"} == {answers.drawn.sample_id}
+    assert ids(third.snapshot.noisy_path) == ids(first.snapshot.noisy_path) - answers.samples
+    assert ids(third.snapshot.clean_path) == ids(first.snapshot.clean_path) | set(answers.labels)
+    [unsure] = rows(third.snapshot.undecided_path)
+    assert (unsure["sample_id"], unsure["state"]) == (answers.not_sure.sample_id, "not_sure")
     reviews = {row["sample_id"]: row for row in rows(third.snapshot.labels_path) if row["origin"] == "review"}
-    assert {sample: row["answer"] for sample, row in reviews.items()} == {
-        answers.decided.sample_id: "class",
-        answers.not_sure.sample_id: "not_sure",
-    }
-    assert reviews[answers.decided.sample_id]["lead_time_s"] == 2.5
+    assert set(reviews) == answers.samples
+    assert {row["asked_by_run"] for row in reviews.values()} == {first.completed.run_key}
+    assert reviews[answers.drawn.sample_id]["lead_time_s"] == 2.5
+    assert reviews[answers.drawn.sample_id]["suggestion"] is None
 
 
 def test_a_pull_without_new_images_writes_none(first: Round, third: Round) -> None:
@@ -330,23 +349,39 @@ def test_a_pull_without_new_images_writes_none(first: Round, third: Round) -> No
 
 
 def test_what_a_person_has_answered_is_not_asked_again(third: Round, answers: Answers) -> None:
-    answered = {answers.decided.sample_id, answers.not_sure.sample_id}
-    assert not answered & {question["sample_id"] for question in asked(third)}
+    again = [question for question in asked(third) if question["sample_id"] in answers.samples]
+    assert [(q["sample_id"], q["asked_as"]) for q in again] == [(answers.not_sure.sample_id, "tie_break")]
     keys = [task.data["push_key"] for task in third.queue]
-    assert len(set(keys)) == len(keys) == QUEUE_SIZE + len(answered), "as many were added as were answered"
+    assert len(set(keys)) == len(keys) == QUEUE_SIZE + len(answers.samples), "as many were added as were answered"
     still_open = [task for task in third.queue if not task.annotations]
     assert len(still_open) == QUEUE_SIZE
-    assert not answered & {task.sample_id for task in still_open}
+    assert not set(answers.labels) & {task.sample_id for task in still_open}
 
 
-def test_a_review_trains_but_never_estimates(first: Round, third: Round) -> None:
+def test_a_review_trains_but_never_estimates_and_a_random_one_does(
+    first: Round, third: Round, answers: Answers
+) -> None:
     [before], [after] = first.trained_on, third.trained_on
     assert bool(before.clean_estimates.all())
-    assert len(after.clean_labels) == len(before.clean_labels) + 1
-    assert int((~after.clean_estimates).sum()) == 1
-    assert int(after.clean_estimates.sum()) == int(before.clean_estimates.sum())
+    assert int((~after.clean_estimates).sum()) == len(answers.labels) - 1
     fitted = [json.loads((run.folder / "fitted.json").read_bytes()) for run in (first, third)]
-    assert fitted[0]["held_out"] == fitted[1]["held_out"], "nor does it tell the model's accuracy"
+    estimating = [
+        int(taught.clean_estimates.sum()) + known["held_out"]
+        for taught, known in zip((before, after), fitted, strict=True)
+    ]
+    assert estimating[1] == estimating[0] + 1, "the one that was drawn at random, trained on or held out"
+    assert fitted[1]["held_out"] - fitted[0]["held_out"] == is_held_out(answers.drawn.sample_id, 0.25)
+
+
+def test_everything_said_and_done_is_in_the_trail(
+    first: Round, third: Round, answers: Answers, loop: "Loop", entered: Entered
+) -> None:
+    workspace = loop.workspace(entered.labels)
+    assert {run.run_key for run in trail.machine_runs(workspace)} == {r.completed.run_key for r in (first, third)}
+    said = [row for row in trail.people_rows(workspace) if row["origin"] == "review"]
+    assert sorted(row["sample_id"] for row in said) == sorted(answers.samples), "each answer once"
+    asked_by = Counter(row["run_key"] for row in trail.asked_rows(workspace))
+    assert asked_by == {first.completed.run_key: QUEUE_SIZE, third.completed.run_key: len(asked(third))}
 
 
 def test_a_better_model_challenges_and_the_champion_stays(first: Round, third: Round) -> None:
