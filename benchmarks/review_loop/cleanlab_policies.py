@@ -27,12 +27,13 @@ def issue_ranking(_: Pool, __: Ledger, look: Look) -> Tensor:
 def active_learning_scores(pool: Pool, ledger: Ledger, look: Look) -> Tensor:
     """int64 [N] by ActiveLab, the lowest score first.
 
-    Two annotators: everybody who labelled the bulk is one (nobody is told apart), the reviewers are the other, who has
-    answered where a sample is decided.
+    The reviewers are one annotator, who has answered where a sample is decided. The others are those of the bulk, all in
+    one where nobody is told apart.
     """
     said = ledger.decided.double()
     said[ledger.open] = torch.nan
-    votes = torch.stack([pool.given.double(), said], dim=1).numpy()
+    bulk = pool.given[:, None] if pool.votes is None else pool.votes
+    votes = torch.cat([bulk.double().masked_fill(bulk < 0, torch.nan), said[:, None]], dim=1).numpy()
     scores, _ = get_active_learning_scores(votes, _probabilities(look))
     return torch.from_numpy(np.argsort(scores, kind="stable"))
 

@@ -77,4 +77,6 @@ class Ledger:
             sample_ids=[pool.sample_ids[place] for place in rows.nonzero().flatten().tolist()],
             given_labels=pool.given[rows],
             estimates=self.claimed_random[rows],
+            annotators=pool.annotators,
+            votes=None if pool.votes is None else pool.votes[rows],
         )

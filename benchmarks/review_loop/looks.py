@@ -120,8 +120,14 @@ def look_fasten(pool: Pool, ledger: Ledger, setup: Setup) -> Look:
         certainty=setup.certainty,
     )
     scores = score(
-        fitted.model, noisy.images, noisy.labels, target_precision=setup.target_precision, with_features=True
-    )  # fmt: skip
+        fitted.model,
+        noisy.images,
+        noisy.labels,
+        target_precision=setup.target_precision,
+        with_features=True,
+        annotators=noisy.annotators,
+        votes=noisy.votes,
+    )
     labels = torch.where(ledger.open, pool.given, ledger.decided)
     guess = labels.clone()
     guess[ledger.open] = scores.guess

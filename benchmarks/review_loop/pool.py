@@ -26,6 +26,8 @@ class Pool:
     """uint8 [N,3,S,S]."""
     given: Tensor
     """int64 [N]: as the annotators gave them."""
+    votes: Tensor | None = None
+    """int64 [N,R]: each annotator's answer, −1 where there is none; None: nobody is told apart."""
     truth: Tensor
     """int64 [N]."""
     answers: Tensor
@@ -43,6 +45,11 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+    @property
+    def annotators(self) -> tuple[str, ...]:
+        """R names; none where nobody is told apart."""
+        return () if self.votes is None else tuple(f"annotator {number}" for number in range(self.votes.shape[1]))
 
     @property
     def wrong(self) -> Tensor:
@@ -72,6 +79,7 @@ def draw_pool(
         sample_ids=tuple(f"{source.name}/{seed}/{row}" for row in cell.noisy_rows.tolist()),
         images=cell.problem.noisy_images,
         given=given,
+        votes=cell.problem.votes,
         truth=truth,
         answers=answers_of(truth, source.num_classes, reviewer_error, seed),
         audited=audited,

@@ -21,9 +21,17 @@ from fasten_model.train import TrainConfig
 
 SETUP = Setup(config=TrainConfig(device="cpu"), steps=2, holdout=0.5, target_precision=0.95, certainty=0.9, folds=3)
 NOISE = NoiseSpec(kind="sym", rate=0.45)
+PEOPLE = NoiseSpec(kind="annotators", annotators=3)
 
 
-def toy_pool(seed: int = 0, *, samples: int = 200, audited: int = 20, reviewer_error: float = 0.0) -> Pool:
+def toy_pool(
+    seed: int = 0,
+    *,
+    samples: int = 200,
+    audited: int = 20,
+    reviewer_error: float = 0.0,
+    noise: NoiseSpec = NOISE,
+) -> Pool:
     """Three classes of 4×4 images that show nothing."""
     labels = torch.arange(300) % 3
     source = Source(
@@ -31,7 +39,7 @@ def toy_pool(seed: int = 0, *, samples: int = 200, audited: int = 20, reviewer_e
         test_images=torch.zeros(3, 3, 4, 4, dtype=torch.uint8), test_labels=torch.arange(3),
         classes=("a", "b", "c"), mistaken_for=(1, 2, 0),
     )  # fmt: skip
-    return draw_pool(source, NOISE, samples=samples, audited=audited, reviewer_error=reviewer_error, seed=seed)
+    return draw_pool(source, noise, samples=samples, audited=audited, reviewer_error=reviewer_error, seed=seed)
 
 
 @dataclass
@@ -177,9 +185,10 @@ def test_the_audited_samples_must_show_every_class() -> None:
         toy_pool(audited=1)
 
 
+@pytest.mark.parametrize("noise", [NOISE, PEOPLE], ids=str)
 @pytest.mark.parametrize("name", [*CLEANLAB, "entropy", "least confidence", "margin"])
-def test_every_ranking_asks_about_open_samples_only_each_once(name: str) -> None:
-    pool = toy_pool()
+def test_every_ranking_asks_about_open_samples_only_each_once(name: str, noise: NoiseSpec) -> None:
+    pool = toy_pool(noise=noise)
     p = torch.softmax(torch.randn(200, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     ledger = Ledger.start(pool)
     look = replace(believer(pool).look("fasten", ledger), p=p)
@@ -227,9 +236,13 @@ def test_a_policy_that_asks_too_much_is_no_policy(tmp_path: Path) -> None:
         played(game_of(toy_pool()), greedy, tmp_path / "a.parquet")
 
 
-def test_our_model_judges_what_is_open_and_nothing_else() -> None:
-    pool = toy_pool(samples=60, audited=20)
+@pytest.mark.parametrize("noise", [NOISE, PEOPLE], ids=str)
+def test_our_model_judges_what_is_open_and_nothing_else(noise: NoiseSpec) -> None:
+    pool = toy_pool(samples=60, audited=20, noise=noise)
     look = look_fasten(pool, Ledger.start(pool), SETUP)
+    assert look.fitted is not None
+    assert set(pool.annotators) <= set(look.fitted.model.annotators)
+    assert len(pool.annotators) == (3 if noise == PEOPLE else 0)
     assert look.scores is not None
     assert len(look.error) == len(look.scores.guess) == 40
     assert torch.equal(look.guess[:20], pool.truth[:20])
