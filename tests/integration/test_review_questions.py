@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from pipeline.errors import ConfigError
 from pipeline.images import ImageConfig, Images
 from pipeline.label_studio import Asked, LabelStudio, LabelStudioConfig
+from pipeline.label_studio.machine_user import MachineUser
 from pipeline.queue import push, push_key
 from pipeline.records import NOT_SURE, UNSHOWN, AskedAs, Project, ReviewTask
 from pipeline.review_screen import REVIEW_CONTROL, review_config
@@ -270,9 +272,9 @@ def labels(door: LabelStudio) -> Project:
     return project
 
 
-def pulled(door: LabelStudio, root: Path, labels: Project, review: Project) -> PullResult:
+def pulled(door: LabelStudio, root: Path, labels: Project, review: Project, **more: Any) -> PullResult:
     with Images(ImageConfig(), root=root, base_url=door.url, authorization=door.authorization) as images:
-        return pull(door, images, labels=labels, review=review, data_dir=root)
+        return pull(door, images, labels=labels, review=review, data_dir=root, **more)
 
 
 def table(result: PullResult, name: str) -> dict[str, dict[str, Any]]:
@@ -329,3 +331,31 @@ def test_somebody_who_is_not_sure_leaves_it_to_the_other(
     result = pulled(door, tmp_path, labels, review)
     assert table(result, "clean")["s1"]["label"] == CLASSES[2]
     assert table(result, "undecided") == {}
+
+
+def test_what_the_machine_wrote_back_counts_once_a_person_changes_it(
+    label_studio: Server,
+    door: LabelStudio,
+    people: list[LabelStudio],
+    labels: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The person is a script, and quicker than people are; the server's two times of a new annotation are 20 µs apart.
+    monkeypatch.setattr("pipeline.snapshot.pull._WRITTEN_IN_ONE_GO", timedelta(milliseconds=20))
+    door.add_user("machine@fasten.local", "reviewing-1")
+    config = LabelStudioConfig(url=label_studio.url, token=SecretStr(label_studio.token))
+    review = new_review(door)
+    with MachineUser(config, "machine@fasten.local") as machine:
+        before = pulled(door, tmp_path, labels, review, ignore=[machine.annotator])
+        for task in door.iter_tasks(labels):
+            machine.annotate(labels, task, CLASSES[2])
+        assert pulled(door, tmp_path, labels, review, ignore=[machine.annotator]).snapshot == before.snapshot
+        own = [each for task in door.iter_tasks(labels) for each in task.annotations if each.annotator != "user:1"]
+        assert {each.annotator for each in own} == {machine.annotator}
+        region = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [CLASSES[1]]}}
+        with httpx.Client(base_url=door.url, headers=people[0].authorization()) as http:
+            path = f"/api/annotations/{own[0].annotation_id}/"
+            http.patch(path, json={"result": [region]}).raise_for_status()
+        after = table(pulled(door, tmp_path, labels, review, ignore=[machine.annotator]), "noisy")
+    assert [after[f"s{n}"]["label"] for n in range(3)] == [CLASSES[1], "cat", "cat"]
