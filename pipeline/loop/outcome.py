@@ -85,7 +85,7 @@ def report_run(
         planned=pushed.counts,
         minutes=pushed.minutes,
         corrections=pushed.corrections,
-        undecided=undecided,
+        undecided=dict(undecided),  # asdict makes nonsense of a Counter
         contradicted=len(contradicted(read_contradictions(scores_path))),
         model_version=trained.model_version,
         people=markdown_of_people(people),
