@@ -47,8 +47,9 @@ def revert(
         )
     if done.before:
         say(f"run {done.run.run_key} was reverted before")
-    say(f"{done.relabels:,} labels that it had changed {'would count' if dry_run else 'count'} no longer")
-    verb = "would be taken back" if dry_run else "are taken back"
-    say(f"{done.withdrawn:,} unanswered questions {verb}, {done.answered:,} answered ones stay")
+    if dry_run:
+        say("a dry run: this is what would be undone")
+    say(f"relabels that count no longer: {done.relabels:,}")
+    say(f"unanswered questions taken back: {done.withdrawn:,} (answered ones, which stay: {done.answered:,})")
     for alias, version in done.aliases.items():
-        say(f"{alias} {'would be' if dry_run else 'is'} version {version} again")
+        say(f"{alias}: version {version} again")

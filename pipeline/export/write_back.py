@@ -122,6 +122,7 @@ def write_project(
     """
     if title.isdecimal():
         raise ConfigError(f"{title!r} would be taken for a project's id: give the new project a title with letters")
+    project: Project | None
     try:
         project = door.find_project(title)
     except MissingProjectError:

@@ -147,7 +147,7 @@ def test_the_machines_annotations_follow_its_relabels_and_peoples_stay(
     assert counts(write_as_user(studio, studio, LABELS, workspace, snapshot)) == (2, 0, 0)
     assert machine_users(workspace) == {"user:70"}
     relabels = {"a": [("user:70", "grey")], "b": [("user:70", "dark")]}
-    assert studio.said() == {sample: said + relabels.get(sample, []) for sample, said in people.items()}
+    assert studio.said() == {sample: [*said, *relabels.get(sample, [])] for sample, said in people.items()}
     assert counts(write_as_user(studio, studio, LABELS, workspace, snapshot)) == (0, 2, 0)
     mark_reverted(workspace, "run-1", by="ada", at=NOON)
     assert counts(write_as_user(studio, studio, LABELS, workspace, snapshot)) == (0, 0, 2)

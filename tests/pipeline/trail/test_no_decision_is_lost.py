@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from PIL import Image
 
 from pipeline.corrected import corrected_rows
@@ -29,7 +29,7 @@ from pipeline.export import machine_users, write_as_user, write_dataset
 from pipeline.images import ImageConfig, Images
 from pipeline.label_studio import Asked
 from pipeline.queue import push, push_key
-from pipeline.records import Annotation, LabelControl, Project, ReviewTask, Task
+from pipeline.records import Annotation, LabelControl, Mode, Project, ReviewTask, Task
 from pipeline.schema import SCORES
 from pipeline.snapshot import Snapshot, latest_snapshot, read_latest
 from pipeline.snapshot.pull import pull
@@ -44,6 +44,7 @@ LABELS, AUDIT, REVIEW = (
     Project(project_id=number, title=title, control=CONTROL) for number, title in enumerate(("l", "a", "r"), start=1)
 )
 MACHINE = "user:70"
+MODES: tuple[Mode, ...] = ("suggest", "auto")
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FITTED: dict[str, Any] = {"relabels": {"rho": 0.8}, "transition": [[0.8, 0.1, 0.1]] * 3}
 _CONTENT = ("sample_id", "annotator", "origin", "answer", "label", "updated_at")
@@ -205,43 +206,57 @@ class Memory(RuleBasedStateMachine):
         self.ever: set[Key] = set()
         self.history: dict[Key, list[State]] = defaultdict(list)
         self.seen: str | None = None
-        self.last_run: tuple[Any, ...] | None = None
+        self.opened: Snapshot | None = None
+        self.last_run: tuple[Snapshot, list[tuple[str, bool]], Mode, str] | None = None
 
     def teardown(self) -> None:
         shutil.rmtree(self.workspace.folder)
 
     # People -----------------------------------------------------------------------------------------------------------
 
-    @rule(sample=st.sampled_from(SAMPLES), user=st.sampled_from(["user:1", "user:2"]), label=st.sampled_from(CLASSES))
-    def an_annotator_labels(self, sample: str, user: str, label: str) -> None:
-        self.studio.say(self._task(1, sample), user, "class", label)
-
-    @rule(sample=st.sampled_from(SAMPLES), label=st.sampled_from(CLASSES))
-    def an_auditor_audits(self, sample: str, label: str) -> None:
-        self.studio.say(self._task(2, sample), "user:9", "class", label)
-
-    @precondition(lambda self: self.studio.tasks[3])
     @rule(
-        place=st.integers(0, 9),
-        user=st.sampled_from(["user:5", "user:6"]),
-        answer=st.sampled_from([*CLASSES, *CLASSES, "unusable", "not_sure"]),
+        deeds=st.lists(
+            st.tuples(
+                st.sampled_from(["label", "audit", "review", "review", "review", "delete"]),
+                st.integers(0, 9),
+                st.integers(0, 1),
+                st.sampled_from([*CLASSES, "unusable", "not_sure"]),
+            ),
+            min_size=1,
+            max_size=4,
+        )
     )
-    def a_reviewer_answers(self, place: int, user: str, answer: str) -> None:
-        tasks = list(self.studio.tasks[3].values())
-        kind, label = ("class", answer) if answer in CLASSES else (answer, None)
-        self.studio.say(tasks[place % len(tasks)], user, kind, label)
+    def people_are_at_work(self, deeds: list[tuple[str, int, int, str]]) -> None:
+        for deed, place, who, answer in deeds:
+            sample, label = SAMPLES[place % len(SAMPLES)], answer if answer in CLASSES else CLASSES[0]
+            if deed == "label":
+                self.studio.say(self._task(1, sample), ("user:1", "user:2")[who], "class", label)
+            elif deed == "audit":
+                self.studio.say(self._task(2, sample), "user:9", "class", label)
+            elif deed == "review" and (asked := list(self.studio.tasks[3].values())):
+                kind, named = ("class", answer) if answer in CLASSES else (answer, None)
+                self.studio.say(asked[place % len(asked)], ("user:5", "user:6")[who], kind, named)
+            elif deed == "delete":
+                self._delete(place)
 
-    @rule(place=st.integers(0, 20))
-    def somebody_deletes_an_answer(self, place: int) -> None:
-        people = sorted(key for key, (_, said) in self.studio.answers().items() if said.annotator != MACHINE)
-        if people:
-            key = people[place % len(people)]
-            self.studio.remove(*key)
-            self.deleted.add(key)
+    def _delete(self, place: int) -> None:
+        """Somebody deletes an answer; those of reviewers first, they are what matters most."""
+        people = sorted(
+            (key for key, (_, said) in self.studio.answers().items() if said.annotator != MACHINE), reverse=True
+        )
+        key = people[place % len(people)]
+        self.studio.remove(*key)
+        self.deleted.add(key)
 
     # Machines ---------------------------------------------------------------------------------------------------------
 
     crashes = st.none() | st.integers(1, 9)
+
+    @initialize()
+    def a_first_round(self) -> None:
+        self.a_pull(None)
+        self.last_run = (self._latest(), [("eel", True)] * len(SAMPLES), "auto", "run-0")
+        self._run(*self.last_run, None)
 
     @rule(power=crashes)
     def a_pull(self, power: int | None) -> None:
@@ -264,23 +279,22 @@ class Memory(RuleBasedStateMachine):
             assert self._kept() == dict(self.history), "the trail has every state that a pull saw, once, in its order"
         self._observe()
 
-    @precondition(lambda self: self.seen)
     @rule(
         said=st.lists(st.tuples(st.sampled_from(CLASSES), st.booleans()), min_size=len(SAMPLES), max_size=len(SAMPLES)),
-        mode=st.sampled_from(["suggest", "auto"]),
+        mode=st.sampled_from(MODES),
         power=crashes,
     )
-    def a_run(self, said: list[tuple[str, bool]], mode: Any, power: int | None) -> None:
+    def a_round(self, said: list[tuple[str, bool]], mode: Mode, power: int | None) -> None:
+        self.a_pull(None)
         self.last_run = (self._latest(), said, mode, f"run-{self.studio.number()}")
         self._run(*self.last_run, power)
 
-    @precondition(lambda self: self.last_run)
     @rule(power=crashes)
     def the_run_again(self, power: int | None) -> None:
         assert self.last_run is not None
         self._run(*self.last_run, power)
 
-    def _run(self, snapshot: Snapshot, said: list[tuple[str, bool]], mode: Any, key: str, power: int | None) -> None:
+    def _run(self, snapshot: Snapshot, said: list[tuple[str, bool]], mode: Mode, key: str, power: int | None) -> None:
         noisy = pq.read_table(snapshot.noisy_path).to_pylist()
         chosen = dict(zip(SAMPLES, said, strict=True))
         scores = pa.Table.from_pylist([_score(row, *chosen[row["sample_id"]]) for row in noisy], schema=SCORES)
@@ -302,9 +316,8 @@ class Memory(RuleBasedStateMachine):
                     by="ada", at=self.studio.now,
                 )  # fmt: skip
 
-    @precondition(lambda self: self.seen)
-    @rule(mode=st.sampled_from(["suggest", "auto"]), power=crashes)
-    def an_export(self, mode: Any, power: int | None) -> None:
+    @rule(mode=st.sampled_from(MODES), power=crashes)
+    def an_export(self, mode: Mode, power: int | None) -> None:
         out = self.workspace.folder / "out"
         snapshot = self._latest()
         with self.power.lasting(power):
@@ -313,12 +326,11 @@ class Memory(RuleBasedStateMachine):
             rows = [row | {"label": CLASSES[row["label"]]} for part in parts for row in part.to_pylist()]
             self._people_have_the_last_word(rows)
 
-    @precondition(lambda self: self.seen)
     @rule(power=crashes)
     def a_write_back(self, power: int | None) -> None:
         with self.power.lasting(power):
             write_as_user(self.studio, self.studio, LABELS, self.workspace, self._latest())
-            said = [one.label for task, one in self.studio.answers().values() if one.annotator == MACHINE]
+            said = [str(one.label) for _, one in self.studio.answers().values() if one.annotator == MACHINE]
             wanted = corrected_rows(self.workspace, self._latest(), mode="auto")
             assert sorted(said) == sorted(row["label"] for row in wanted if row["source"] == "model")
 
@@ -345,8 +357,8 @@ class Memory(RuleBasedStateMachine):
     @invariant()
     def a_decision_of_a_person_is_handed_out_whatever_the_machine_says(self) -> None:
         if self.seen is not None:
-            for mode in ("suggest", "auto"):
-                rows = list(corrected_rows(self.workspace, self._latest(), mode=mode))  # type: ignore[arg-type]
+            for mode in MODES:
+                rows = list(corrected_rows(self.workspace, self._latest(), mode=mode))
                 self._people_have_the_last_word(rows)
                 undone = reverted(self.workspace)
                 assert not [row for row in rows if row["run_key"] in undone]
@@ -378,9 +390,12 @@ class Memory(RuleBasedStateMachine):
         return next(task for task in self.studio.tasks[project].values() if task.sample_id == sample)
 
     def _latest(self) -> Snapshot:
-        snapshot = latest_snapshot(self.workspace.folder)
-        assert snapshot is not None
-        return snapshot
+        latest = read_latest(self.workspace.folder)
+        assert latest is not None
+        if self.opened is None or self.opened.snapshot_id != latest.snapshot_id:
+            self.opened = latest_snapshot(self.workspace.folder)
+        assert self.opened is not None
+        return self.opened
 
     def _observe(self) -> None:
         """Note what the latest snapshot says, if it is another than before."""
@@ -453,7 +468,7 @@ def _question(score: Mapping[str, Any], run_key: str) -> ReviewTask:
 TestMemory = Memory.TestCase
 TestMemory.settings = settings(
     max_examples=25,
-    stateful_step_count=20,
+    stateful_step_count=16,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

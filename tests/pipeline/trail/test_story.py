@@ -1,6 +1,6 @@
 """One sample's story has everything in the order in which it happened, and ends with what is handed out today."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ def later(hours: int) -> datetime:
     return NOON + timedelta(hours=hours)
 
 
-def said(label: str, number: int, hours: int, **more: Any) -> Mapping[str, Any]:
+def said(label: str, number: int, hours: int, **more: Any) -> dict[str, Any]:
     at = {"created_at": later(hours), "updated_at": later(hours)}
     return {"sample_id": "a", "label": label, "annotation_id": number, **at, **more}
 
