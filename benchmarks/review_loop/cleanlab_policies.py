@@ -27,8 +27,8 @@ def issue_ranking(_: Pool, __: Ledger, look: Look) -> Tensor:
 def active_learning_scores(pool: Pool, ledger: Ledger, look: Look) -> Tensor:
     """int64 [N] by ActiveLab, the lowest score first.
 
-    The reviewers are one annotator, who has answered where a sample is decided; the bulk's are the others, taken for one
-    where nobody is told apart.
+    The reviewers are one annotator, who has answered where a sample is decided; those of the bulk are the others, taken
+    for one where nobody is told apart.
     """
     said = ledger.decided.double()
     said[ledger.open] = torch.nan
