@@ -40,7 +40,6 @@ SMALL_SIDE_PX = 128
 _STYLE = """
 .fasten { display: flex; gap: 24px; align-items: flex-start; }
 .fasten-image { flex: 0 1 %(width)s; min-width: 200px; position: sticky; top: 0; }
-.fasten-image img { image-rendering: %(rendering)s; }
 .fasten-image .lsf-toolbar { display: none; }
 .fasten-side { flex: 1 1 0; min-width: 280px; }
 .fasten-claims { display: flex; flex-wrap: wrap; column-gap: 32px; }
@@ -53,7 +52,8 @@ _STYLE = """
 .fasten-side .ant-input { background: transparent; color: inherit; }
 .fasten-many .lsf-choices { display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); }
 """
-"""Without `>`, `<` and `&`, which Label Studio would escape. No colours: those of the theme, light or dark, apply."""
+"""Without `>`, `<` and `&`, which Label Studio would escape. No colours: those of the theme, light or dark, apply. The
+classes `lsf-…` and `ant-…` are Label Studio's own (1.23): where they change, only the looks suffer."""
 _NOT_IN_CSS = frozenset("'\\\n\r\f")
 """What would end a string in CSS, or begin an escape."""
 _CAPTION = "margin: 8px 0 0; font-size: 13px; line-height: 18px; font-weight: 400; opacity: 0.75"
@@ -79,10 +79,9 @@ def review_config(classes: Sequence[str], *, small_images: bool = False, width_p
     rendering = "pixelated" if small_images else "auto"
     SubElement(root, "Style").text = _STYLE % {"width": f"min({width_px}px, 50%)", "rendering": rendering}
     left = SubElement(root, "View", className="fasten-image")
-    shown = {"name": IMAGE, "value": f"${IMAGE}", "maxWidth": "100%"}
-    if small_images:
-        shown["smoothing"] = "false"
     tools = ("zoomControl", "rotateControl", "selectionControl")
+    # Said in either case: a browser remembers what another project's screen has said.
+    shown = {"name": IMAGE, "value": f"${IMAGE}", "maxWidth": "100%", "smoothing": "false" if small_images else "true"}
     SubElement(left, "Image", shown | dict.fromkeys(tools, "false"))
     right = SubElement(root, "View", className="fasten-side")
     claims = SubElement(right, "View", className="fasten-claims")

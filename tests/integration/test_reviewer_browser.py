@@ -181,7 +181,8 @@ def unreadable(page: Page, *, texts: int) -> dict[str, float]:
 
 
 def selected(page: Page) -> list[str]:
-    return page.locator("input[type=radio]:checked").evaluate_all("radios => radios.map(radio => radio.name)")
+    names: list[str] = page.locator("input[type=radio]:checked").evaluate_all("radios => radios.map(({name}) => name)")
+    return names
 
 
 def press(page: Page, key: str, chosen: str) -> None:

@@ -24,6 +24,7 @@ from pipeline.review_screen import (
     VERDICT_KEYS,
     are_small,
     confidence_in_words,
+    is_earlier,
     review_config,
     screen_data,
 )
@@ -113,10 +114,11 @@ def test_styles_need_no_character_that_label_studio_escapes_and_name_no_colour()
 
 
 def test_small_images_are_shown_as_pixels() -> None:
-    shown = tree(["a", "b"], small_images=True)
-    assert next(shown.iter("Image")).get("smoothing") == "false"
-    assert "pixelated" in (shown.findtext("Style") or "")
-    assert "pixelated" not in review_config(["a", "b"])
+    """The image by its attribute, the examples by style: neither says anything to the other (looked at in Chromium)."""
+    for small, smoothing in ((True, "false"), (False, "true")):
+        shown = tree(["a", "b"], small_images=small)
+        assert next(shown.iter("Image")).get("smoothing") == smoothing
+        assert ("pixelated" in (shown.findtext("Style") or "")) == small
     assert are_small([28, 32, 4000])
     assert not are_small([128, 128, 28])
     assert not are_small([])
@@ -155,6 +157,13 @@ def test_every_variable_is_there_for_every_question() -> None:
         data = screen_data(replace(QUESTION, references=references))
         assert {IMAGE, *data} == set(TASK_VARIABLES)
         assert sum(data[name] != "" for name in REFERENCES) == min(len(references), 3)
+
+
+def test_only_the_screen_of_an_earlier_version_is_replaced() -> None:
+    earlier = '<View><Header value="Current label: $current_label"/><Choices name="verdict"/></View>'
+    assert is_earlier(earlier)
+    assert not is_earlier(review_config(["a", "b"]))
+    assert not is_earlier(earlier.replace("Current label: ", "Is it a "))
 
 
 @given(st.text(max_size=40))
