@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from fasten_model.binomial import failures_allowed, lower_bound, tries_needed, upper_bound, upper_tail
 
