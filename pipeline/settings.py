@@ -107,8 +107,9 @@ class Settings(BaseSettings):
     """Weight λ of the noisy head's loss; the method's unless given (0, and 0.5 for `paper`)."""
     horizontal_flip: bool | None = None
     """Flip images at random in training (wrong for digits and text); the preset's unless given."""
-    holdout: float = Field(default=0.25, gt=0, lt=1)
-    """Share of the randomly audited samples kept from training, for calibration and the confusion matrix."""
+    holdout: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the randomly audited samples kept from training, for calibration, ρ and the confusion matrix; a quarter
+    unless given, in mode `auto` as much as the promise is expected to take."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of training."""
     device: str = "auto"

@@ -14,6 +14,7 @@ from fasten_model.model import JSON_FILE, load_model
 from fasten_model.whole_file import check_writable
 from pipeline import scoring
 from pipeline.errors import DataError
+from pipeline.holdout import LEAST
 from pipeline.records import Mode
 from pipeline.settings import Settings
 from pipeline.triage import count_decisions
@@ -31,7 +32,7 @@ def train_files(*, clean: Path, noisy: Path, out: Path, settings: Settings) -> F
         noisy=noisy,
         out=out,
         config=settings.training,
-        holdout=settings.holdout,
+        holdout=LEAST if settings.holdout is None else settings.holdout,
         target_precision=settings.target_precision,
         certainty=settings.certainty,
         rho=settings.rho,

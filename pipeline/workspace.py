@@ -164,7 +164,7 @@ def _training(settings: Settings) -> dict[str, Any]:
     return {
         "training": asdict(config),
         "preset": asdict(config.settings()),
-        "holdout": settings.holdout,
+        "holdout": settings.mode if settings.holdout is None else settings.holdout,
         "rho": settings.rho,
         "target_precision": settings.target_precision,
         "certainty": settings.certainty,

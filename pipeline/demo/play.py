@@ -27,6 +27,7 @@ from pipeline.demo.records import DemoDataset
 from pipeline.demo.review import Reviewed, review_queue
 from pipeline.demo.scoreboard import RoundRow, accuracy, load_rows, save_rows, wrong_labels
 from pipeline.errors import ConfigError, ServiceError
+from pipeline.holdout import holdout_share
 from pipeline.images.store import ImageStore
 from pipeline.label_studio import LabelStudio, LabelStudioConfig
 from pipeline.review_screen import REVIEW_CONTROL
@@ -228,7 +229,7 @@ def _plain(settings: Settings, snapshot: Snapshot, workspace: Workspace, like: M
     with ImageStore(workspace.folder) as store:
         noisy = load_noisy(snapshot, store, size=like.image_size, cache=workspace.decoded)
         clean = load_clean(snapshot, store, size=like.image_size, cache=workspace.decoded)
-    taught = clean.at(~holdout_mask(clean, settings.holdout, len(snapshot.classes)))
+    taught = clean.at(~holdout_mask(clean, holdout_share(settings, snapshot), len(snapshot.classes)))
     trained = train_cross_entropy(
         torch.cat([in_memory(noisy.images), in_memory(taught.images)]),
         torch.cat([noisy.labels, taught.labels]),

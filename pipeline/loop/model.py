@@ -21,6 +21,7 @@ from pipeline import scoring, trail
 from pipeline.checks import checked
 from pipeline.contradictions import contradictions, write_contradictions
 from pipeline.errors import DataError, ServiceUnavailable
+from pipeline.holdout import holdout_share
 from pipeline.images import ImageStore
 from pipeline.loop.survey import Pulled
 from pipeline.settings import Settings
@@ -86,7 +87,7 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
                 "target_precision": settings.target_precision,
                 "certainty": settings.certainty,
                 "rho": "chosen" if settings.rho is None else settings.rho,
-                "holdout": settings.holdout,
+                "holdout": holdout_share(settings, snapshot),
                 **{name: getattr(settings, name) for name in OF_THE_QUEUE},
             }
         )
@@ -131,7 +132,7 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
         clean,
         snapshot.classes,
         settings.training,
-        holdout=settings.holdout,
+        holdout=holdout_share(settings, snapshot),
         target_precision=settings.target_precision,
         certainty=settings.certainty,
         rho=settings.rho,
