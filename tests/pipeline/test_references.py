@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from pipeline.images import ImageStore
@@ -63,7 +62,7 @@ def shown_png(data: bytes) -> Image.Image:
 
 
 def test_large_images_shrink_and_broken_ones_are_left_out(tmp_path: Path, make_snapshot: Make) -> None:
-    snapshot = make_snapshot(tmp_path, clean={name: ("dark", None, "audit") for name in ("large", "odd")})
+    snapshot = make_snapshot(tmp_path, clean=dict.fromkeys(("large", "odd"), ("dark", None, "audit")))
     with stored(tmp_path, {"large": png(400, 1), "odd": b"no image"}) as store:
         [uri] = reference_images(snapshot, store)["dark"]
     assert shown(uri).size == (SIDE_PX, SIDE_PX)
