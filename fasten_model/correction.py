@@ -12,5 +12,11 @@ def correct_labels(probabilities: Tensor, original_labels: Tensor, rho: float) -
 
     probabilities [B,K]: softmax of the clean head. original_labels int64 [B]: ȳ*.
     """
+    return corrections(probabilities, original_labels, rho)[0]
+
+
+def corrections(probabilities: Tensor, original_labels: Tensor, rho: float) -> tuple[Tensor, Tensor]:
+    """(`correct_labels`, whether it followed the model: max p ≥ ρ), int64 and bool [B]."""
     confidence, predicted = probabilities.max(dim=1)
-    return torch.where(confidence >= rho, predicted, original_labels)
+    sure = confidence >= rho
+    return torch.where(sure, predicted, original_labels), sure

@@ -5,6 +5,7 @@ Shapes: B noisy batch, C clean batch, K classes, R annotators. T[i,j] = p(ȳ=j |
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def identity_transition(num_classes: int, *, device: torch.device | None = None) -> Tensor:
@@ -31,6 +32,9 @@ def bulk_counts(probabilities: Tensor, votes: Tensor) -> Tensor:
     probabilities [B,K]: clean head on noisy images. votes int64 [B,R]: −1 where an annotator said nothing.
     """
     num_classes, annotators = probabilities.shape[1], votes.shape[1]
+    if annotators == 1:  # the same, without what keeps them apart: in each step it counts on a CPU
+        sums = probabilities.new_zeros(num_classes + 1, num_classes)  # the last row: of those who said nothing
+        return sums.index_add_(0, votes[:, 0] % (num_classes + 1), probabilities)[None, :num_classes].transpose(1, 2)
     place = torch.arange(annotators, device=votes.device) * num_classes + votes.clamp(min=0)  # [B, R]
     said = (votes >= 0).to(probabilities.dtype)  # [B, R]
     sums = probabilities.new_zeros(annotators * num_classes, num_classes)
@@ -82,7 +86,8 @@ def log_evidence(transitions: Tensor, votes: Tensor) -> Tensor:
 
     transitions [R,K,K], positive. votes int64 [B,R]: −1 where an annotator said nothing.
     """
-    rows = transitions.log().transpose(1, 2)  # [R, given, true]
-    annotators = torch.arange(transitions.shape[0], device=votes.device)
-    said = rows[annotators, votes.clamp(min=0)]  # [B, R, K]
-    return torch.where((votes >= 0)[:, :, None], said, torch.zeros_like(said)).sum(dim=1)
+    rows = pad(transitions.log().transpose(1, 2), (0, 0, 0, 1))  # [R, given, true]; −1 is the last row, of zeros
+    if len(rows) == 1:
+        return rows[0, votes[:, 0]]
+    annotators = torch.arange(len(rows), device=votes.device)
+    return rows[annotators, votes].sum(dim=1)  # of [B, R, K]

@@ -36,6 +36,7 @@ class TransitionEstimate:
         self._method = method
         self._process = process
         self._pairs = pairs * method.pair_weight if method.pairs else torch.zeros_like(pairs)
+        self._pooled_pairs = self._pairs.sum(dim=0)
         self._decay = max(0.0, 1 - 1 / (method.memory * max(1.0, steps_per_pass)))
         num_classes = pairs.shape[1]
         if method.estimator == "clean_batch":
@@ -65,8 +66,9 @@ class TransitionEstimate:
         else:
             pooled = self.counts.sum(dim=0)
             estimate = dirichlet_transition(pooled, symmetric_transition(pooled), self._method.prior_strength)
-        pairs = self._pairs.sum(dim=0)
-        return dirichlet_transition(pairs, estimate, self._method.pooled_strength) if self._method.pairs else estimate
+        if not self._method.pairs:
+            return estimate
+        return dirichlet_transition(self._pooled_pairs, estimate, self._method.pooled_strength)
 
     def each(self) -> Tensor:
         """T̂ of every annotator, [R,K,K], positive."""
@@ -84,7 +86,7 @@ class TransitionEstimate:
 
     def _first(self, num_classes: int) -> Tensor:
         """The guess to start from: symmetric noise, as strong as the pairs say, joined with them; [K,K]."""
-        pairs = self._pairs.sum(dim=0)
+        pairs = self._pooled_pairs
         known = identity_transition(num_classes, device=pairs.device) * _FIRST_AGREEMENT
         known = known + (1 - _FIRST_AGREEMENT) / num_classes
         prior = symmetric_transition(pairs) if float(pairs.sum()) > 0 else known

@@ -7,9 +7,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import log_softmax
 
 from fasten_model.calibrate import fit_temperature
-from fasten_model.correction import correct_labels
+from fasten_model.correction import corrections
 from fasten_model.images.source import as_images
 from fasten_model.loss import cross_entropy, evidence_loss, resampling_weights, soft_cross_entropy
 from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
@@ -42,6 +43,8 @@ class FastenStep(TrainingStep):
             samples_per_pass=samples,
             process=loop.process,
         )
+        # Nothing is asked of it then: its gradient would be 0, and cost a pass back through it.
+        loop.network.noisy_head.requires_grad_(method.noisy_loss_weight > 0)
         self._count = count
         self._votes = own(data.all_votes() if told_apart else data.noisy_labels[:, None]).to(device)  # [N, R]
         self._original = own(data.noisy_labels).to(device)  # ȳ*, never written to
@@ -70,20 +73,28 @@ class FastenStep(TrainingStep):
         assert clean is not None
         if batch.step % steps_per_epoch(self._count, self._loop.settings.noisy_batch) == 0:
             self._calibrate(batch.step)
+        index = batch.noisy.index
         clean_logits, noisy_logits, clean_logits_d, noisy_logits_d = self._forward(batch.noisy, clean, batch.step)
-        p = torch.softmax(clean_logits.detach().float() / self._temperature, dim=1)  # [B, K]
+        log_p = log_softmax(clean_logits.detach().float() / self._temperature, dim=1)  # [B, K]
+        p, clean_labels = log_p.exp(), self._clean_labels[clean.index]
         trains, estimates = self._roles(clean, batch)
         if not method.counts_bulk:
             if method.evaluation_features:
                 noisy_logits_d = self._loop.forward_in_evaluation(clean.images)[1]
-            self.estimate.add_clean(noisy_logits_d, self._clean_labels[clean.index], estimates)
-        evidence = self._evidence(batch.noisy.index)
-        self.estimate.add_bulk(self._seen(p, evidence), self._votes[batch.noisy.index])
+            self.estimate.add_clean(noisy_logits_d, clean_labels, estimates)
+        votes, labels = self._votes[index], self._labels[index]  # [B, R], [B]: as the visit before left them
+        # T̂ of corrected labels tells what those say, T̂ of the original ones what the annotators said.
+        evidence = self.estimate.log_evidence(labels[:, None] if method.of_corrected else votes)  # [B, K]
+        q = torch.softmax(log_p + evidence, dim=1)
+        self.estimate.add_bulk(q if method.estimator == "bulk_posterior" else p, votes)
         started = batch.step >= method.correction_start * batch.steps
-        forward = self._noisy_loss(clean_logits, evidence, batch, started)
-        clean_loss = self._clean_loss(clean_logits_d, p, clean, batch.noisy.size) * trains
-        noisy = cross_entropy(noisy_logits, self._noisy_targets(batch.noisy.index, evidence, started))
-        self._correct(batch.noisy.index, p, evidence, started)
+        forward = self._noisy_loss(clean_logits, evidence, labels, batch, started)
+        clean_loss = self._clean_loss(clean_logits_d, p, clean_labels, batch.noisy.size)
+        clean_loss = clean_loss if trains is None else clean_loss * trains
+        noisy = None
+        if method.noisy_loss_weight > 0:
+            noisy = cross_entropy(noisy_logits, self._noisy_targets(index, labels, evidence, started))
+        self._correct(index, p, q, started)
         return self._total(forward, clean_loss, noisy, batch.noisy.size, clean.size)
 
     def _forward(self, noisy: Part, clean: Part, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -107,39 +118,34 @@ class FastenStep(TrainingStep):
         ]
         self._temperature = torch.tensor(fit_temperature(torch.cat(logits), labels), device=self._loop.device)
 
-    def _roles(self, clean: Part, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(weights in the clean loss, weights in T̂) of the clean batch [D]: with several folds, never both above 0."""
+    def _roles(self, clean: Part, batch: Batch) -> tuple[Tensor | None, Tensor]:
+        """(weights in the clean loss, weights in T̂) of the clean batch [D]: with several folds, never both above 0.
+
+        None: all 1.
+        """
         estimates = self._clean_estimates[clean.index]
         if self._method.folds == 1:
-            return torch.ones_like(estimates), estimates
+            return None, estimates
         epoch = batch.step // max(1, batch.steps // self._loop.epochs(self._count))
         estimating = (self._folds[clean.index] == epoch % self._method.folds).float()
         return 1 - estimating, estimates * estimating
 
-    def _seen(self, p: Tensor, evidence: Tensor) -> Tensor:
-        """What is counted of the true labels of a noisy batch, [B,K]: p, or q of the T̂ so far."""
-        return _posterior(p, evidence) if self._method.estimator == "bulk_posterior" else p
-
-    def _evidence(self, index: Tensor) -> Tensor:
-        """log p(what is said of each noisy sample | y = i), [B,K]."""
-        # T̂ of corrected labels tells what those say, T̂ of the original ones what the annotators said.
-        said = self._labels[index][:, None] if self._method.of_corrected else self._votes[index]
-        return self.estimate.log_evidence(said)
-
-    def _noisy_loss(self, clean_logits: Tensor, evidence: Tensor, batch: Batch, started: bool) -> Tensor:
-        """The clean head's loss over the noisy batch, [B]."""
+    def _noisy_loss(
+        self, clean_logits: Tensor, evidence: Tensor, labels: Tensor, batch: Batch, started: bool
+    ) -> Tensor:
+        """The clean head's loss over the noisy batch, [B]; labels int64 [B]: ȳ, as corrected at the visit before."""
         index = batch.noisy.index
         # A label that was corrected under a T̂ of the original ones is taken to be the true one.
         trusts = self._method.correction in ("posterior", "confidence") and not self._method.of_corrected
         if self._method.loss == "resample":
-            weights = resampling_weights(clean_logits, evidence, self._labels[index])
+            weights = resampling_weights(clean_logits, evidence, labels)
             weights = torch.where(self._sure[index], 1.0, weights) if trusts else weights
-            return cross_entropy(clean_logits, self._labels[index]) * self._draws(weights, batch)
+            return cross_entropy(clean_logits, labels) * self._draws(weights, batch)
         loss = evidence_loss(clean_logits, evidence)
         if not started:
             return loss
         if trusts:
-            return torch.where(self._sure[index], cross_entropy(clean_logits, self._labels[index]), loss)
+            return torch.where(self._sure[index], cross_entropy(clean_logits, labels), loss)
         if self._averages:
             mean = self._average[index]  # [B, K]
             targets = mean if self._method.correction == "average" else _posterior(mean, evidence)
@@ -157,43 +163,47 @@ class FastenStep(TrainingStep):
         counts = torch.zeros_like(weights).index_add_(0, drawn, torch.ones_like(weights))
         return counts if part.positions is None else counts[part.positions]
 
-    def _clean_loss(self, clean_logits: Tensor, p: Tensor, clean: Part, size: int) -> Tensor:
+    def _clean_loss(self, clean_logits: Tensor, p: Tensor, clean_labels: Tensor, size: int) -> Tensor:
         """Cross-entropy over the clean batch, [D]."""
         if self._method.prior_correction:
             # The clean head is to predict under the bulk's class frequencies, whatever those of the clean set are.
             mean = self._loop.process.sum(p.sum(dim=0)) / size
             self._bulk_prior = 0.99 * self._bulk_prior + 0.01 * mean
             clean_logits = clean_logits.float() + self._clean_prior.log() - self._bulk_prior.log()
-        return cross_entropy(clean_logits, self._clean_labels[clean.index])
+        return cross_entropy(clean_logits, clean_labels)
 
-    def _noisy_targets(self, index: Tensor, evidence: Tensor, started: bool) -> Tensor:
+    def _noisy_targets(self, index: Tensor, labels: Tensor, evidence: Tensor, started: bool) -> Tensor:
         """What the noisy head learns of a noisy batch, int64 [B]."""
         if self._method.noisy_head_labels == "original":
             return self._original[index]
         if not self._averages:
-            return self._labels[index]
+            return labels
         return self._argmax_of_average(index, evidence) if started else self._original[index]
 
-    def _correct(self, index: Tensor, p: Tensor, evidence: Tensor, started: bool) -> None:
+    def _correct(self, index: Tensor, p: Tensor, q: Tensor, started: bool) -> None:
         """Write what the next visit of these samples learns from."""
-        method, original = self._method, self._original[index]
+        method = self._method
         if method.correction == "none":
             return
-        believed = p if method.correction in ("confidence", "ensemble") else _posterior(p, evidence)
+        believed = p if method.correction in ("confidence", "ensemble") else q
         if self._averages:
             kept, new = self._average[index], believed
             share = torch.where(kept.sum(dim=1, keepdim=True) > 0, method.average_momentum, 0.0)
             self._average[index] = share * kept + (1 - share) * new
         elif started:
-            self._labels[index] = correct_labels(believed, original, method.rho)
-            self._sure[index] = believed.amax(dim=1) >= method.rho
+            labels, sure = corrections(believed, self._original[index], method.rho)
+            self._labels.index_copy_(0, index, labels)
+            self._sure.index_copy_(0, index, sure)
 
-    def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor, size: int, clean_size: int) -> StepLosses:
+    def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor | None, size: int, clean_size: int) -> StepLosses:
         """mean(forward ‖ clean) + λ·mean(noisy), or the two of the clean head by `clean_loss_weight`."""
         method = self._method
         weight = clean_size / (size + clean_size) if method.clean_loss_weight is None else method.clean_loss_weight
-        forward_mean, clean_mean, noisy_mean = forward.sum() / size, clean.sum() / clean_size, noisy.sum() / size
-        total = (1 - weight) * forward_mean + weight * clean_mean + method.noisy_loss_weight * noisy_mean
+        forward_mean, clean_mean = forward.sum() / size, clean.sum() / clean_size
+        total = (1 - weight) * forward_mean + weight * clean_mean
+        noisy_mean = torch.zeros_like(total) if noisy is None else noisy.sum() / size
+        if noisy is not None:
+            total = total + method.noisy_loss_weight * noisy_mean
         return StepLosses(
             total=total, forward=forward_mean.detach(), clean=clean_mean.detach(), noisy=noisy_mean.detach()
         )

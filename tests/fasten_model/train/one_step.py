@@ -99,9 +99,14 @@ class Run:
         return self.step(Batch(step=step, steps=steps, lr=0.1, noisy=noisy_part, clean=clean_part))
 
     def gradients(self, losses: StepLosses) -> dict[str, Tensor]:
+        """Of every parameter; 0 where it is not trained."""
         named = dict(self.loop.network.named_parameters())
-        found = torch.autograd.grad(losses.total, list(named.values()), materialize_grads=True)
-        return dict(zip(named, found, strict=True))
+        trained = {name: value for name, value in named.items() if value.requires_grad}
+        found = torch.autograd.grad(losses.total, list(trained.values()), materialize_grads=True)
+        return {
+            **{name: torch.zeros_like(value) for name, value in named.items()},
+            **dict(zip(trained, found, strict=True)),
+        }
 
     def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fasten_model.loss import cross_entropy
 from fasten_model.posterior import posterior
-from fasten_model.train import Method
-from fasten_model.train.method import Correction, Estimator
+from fasten_model.train import PAPER, Method
+from fasten_model.train.method import Estimator
 from fasten_model.transition import bulk_counts
 from tests.fasten_model.train.one_step import PLAIN, Run, random_set
 
@@ -32,18 +33,33 @@ def test_what_was_corrected_by_confidence_is_one_label_however_many_annotators_t
         torch.testing.assert_close(second, expected)
 
 
-@pytest.mark.parametrize("correction", ["confidence", "posterior", "none"])
-def test_a_t_of_original_labels_is_asked_about_original_labels(correction: Correction) -> None:
-    """Labels that were corrected at the last visit, and of which the model has become unsure since."""
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [
+        (Method(correction="posterior"), "original"),
+        (Method(correction="confidence"), "original"),
+        (Method(correction="confidence", estimator="bulk", loss="resample"), "original"),
+        (replace(PAPER, noisy_head_labels="original"), "original"),
+        (PAPER, "corrected"),
+        (replace(PAPER, loss="resample"), "corrected"),
+    ],
+)
+def test_t_is_asked_about_the_labels_that_it_is_of(method: Method, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = random_set(votes=None, clean_votes=None, noisy_labels=torch.zeros(18).long())
-    method = Method(estimator="bulk", correction=correction, rho=0.0, correction_start=0.0)
-    run = Run.of(data, method)
-    index = list(range(6))
-    evidence = run.step.estimate.each()[0].log().t()[data.noisy_labels[index]]
-    torch.testing.assert_close(run.step._evidence(torch.tensor(index)), evidence)
-    run.once(index, [1, 2, 3])
-    evidence = run.step.estimate.each()[0].log().t()[data.noisy_labels[index]]
-    torch.testing.assert_close(run.step._evidence(torch.tensor(index)), evidence)
+    run = Run.of(data, replace(method, rho=0.9, correction_start=0.0))
+    log_evidence, heard = run.step.estimate.log_evidence, []
+
+    def hearing(votes: Tensor) -> Tensor:
+        heard.append(votes.flatten().tolist())
+        return log_evidence(votes)
+
+    monkeypatch.setattr(run.step.estimate, "log_evidence", hearing)
+    with torch.no_grad():
+        run.loop.network.clean_head.bias.copy_(torch.tensor([0.0, 30.0, 0.0]))
+    for _ in range(2):
+        run.once([3, 1, 4], [1, 2, 3])
+    assert run.step.corrected_labels()[[3, 1, 4]].tolist() == [1, 1, 1]
+    assert heard == [[0, 0, 0], [0, 0, 0] if asked == "original" else [1, 1, 1]]
 
 
 def test_annotators_who_are_not_told_apart_are_their_majority_in_the_audits_too() -> None:

@@ -28,10 +28,14 @@ def test_each_loss_moves_the_head_it_belongs_to() -> None:
     run = Run.of(data, replace(PLAIN, noisy_loss_weight=0.0))
     found = run.gradients(run.once(noisy, clean))
     assert found["noisy_head.weight"].abs().max() == 0
-    assert found["clean_head.weight"].abs().max() > 0, "T̂ is a constant, so the noisy head hears nothing through it"
-    run = Run.of(data, replace(PLAIN, noisy_loss_weight=1.0))
-    both = run.gradients(run.once(noisy, clean))
+    assert found["clean_head.weight"].abs().max() > 0
+    both, half = (
+        run.gradients(run.once(noisy, clean))
+        for run in (Run.of(data, replace(PLAIN, noisy_loss_weight=weight)) for weight in (1.0, 0.5))
+    )
     assert both["noisy_head.weight"].abs().max() > 0
+    expected = both["noisy_head.weight"] / 2
+    torch.testing.assert_close(half["noisy_head.weight"], expected, msg="T̂ is a constant: nothing is heard through it")
     torch.testing.assert_close(both["clean_head.weight"], found["clean_head.weight"])
     assert not torch.allclose(both["trunk.1.weight"], found["trunk.1.weight"]), "the noisy head's loss moves the trunk"
 
@@ -91,3 +95,11 @@ def test_resampling_draws_a_corrected_sample_as_often_as_an_average_one(monkeypa
     original = data.noisy_labels[index]
     expected = p[original] / (transition.t() @ p)[original]
     torch.testing.assert_close(drawn_by[2], expected)
+
+
+def test_a_noisy_head_of_which_nothing_is_asked_is_left_as_it_was() -> None:
+    run = Run.of(random_set(), Method(noisy_loss_weight=0.0))
+    before = run.loop.network.noisy_head.weight.clone()
+    history = run.whole()
+    assert torch.equal(run.loop.network.noisy_head.weight, before), "neither moved nor decayed"
+    assert [metrics.noisy_loss for metrics in history] == [0.0] * len(history)

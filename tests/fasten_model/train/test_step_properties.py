@@ -22,6 +22,7 @@ def methods(draw: st.DrawFn) -> Method:
     knows_originals = from_bulk or noisy_head_labels == "original"
     return Method(
         forwards=draw(st.sampled_from(["separate", "joint"])),
+        noisy_loss_weight=draw(st.sampled_from([0.0, 0.5])),
         clean_loss_weight=draw(st.sampled_from([None, 0.3])),
         prior_correction=draw(st.booleans()),
         clean_sampling=draw(st.sampled_from(["shuffled", "balanced"])),
