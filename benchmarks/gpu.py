@@ -9,27 +9,25 @@ miniature: `python -m benchmarks.gpu --device cpu --tiny --dataset digits --out 
 written anew after every figure, so that a run that is cut off leaves what it had, and the harness' rows.
 """
 
-import argparse
-import json
 import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
-import torch
 from torch import nn
 
 from benchmarks.command import finish, parser, positive, use_threads
-from benchmarks.data import DATASETS, Cell, NoiseSpec, Source, draw_cell, load_source, parse_noise
+from benchmarks.data import DATASETS, NoiseSpec, parse_noise
 from benchmarks.experiment import Budget, measure
-from benchmarks.learn import HANDED, SIZES, Plan, chosen_methods, report, run
-from benchmarks.machine import machine, machine_line
+from benchmarks.gpu_setting import Report, Setting
+from benchmarks.learn import chosen_methods, report
 from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
+from benchmarks.plan import Plan, run
 from benchmarks.report import table
 from benchmarks.results import ResultsFile, Row
 from benchmarks.step_cost import as_table as step_cost_table
@@ -45,74 +43,9 @@ PAPERS_ACCURACY = {"sym:0.2": 91.94, "sym:0.4": 90.07, "sym:0.6": 86.78, "sym:0.
                    "asym:0.4": 90.43}  # fmt: skip
 """FasTEN on CIFAR-10, %, five runs (Kye et al., ECCV 2022): on the original images; ours are re-encoded."""
 
-TINY = (64, 20, 20)
-"""(noisy, clean, validation) samples in miniature."""
-
 
 class TimeIsUp(BaseException):
     """A part has had its time. Not an `Exception`: the harness takes those for a method's failure and goes on."""
-
-
-class Report:
-    """What has been found so far, in two files that are written anew each time."""
-
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self._folder = folder
-        self._sections: list[tuple[str, str]] = []
-        self._data: dict[str, object] = {"machine": machine(device)}
-        self._head = f"# On the GPU\n\n{machine_line(device)}.\n"
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def add(self, name: str, text: str, data: object) -> None:
-        """Keep a section, in place of an earlier one of its name, and print it."""
-        self._sections = [(other, body) for other, body in self._sections if other != name] + [(name, text)]
-        self._data[name] = data
-        written = self._head + "".join(f"\n## {title}\n\n{body}\n" for title, body in self._sections)
-        (self._folder / "gpu.md").write_text(written, encoding="utf-8")
-        (self._folder / "gpu.json").write_text(json.dumps(self._data, indent=1, default=str), encoding="utf-8")
-        print(f"\n## {name}\n\n{text}", flush=True)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
-    """What all parts share."""
-
-    options: argparse.Namespace
-    device: torch.device
-    out: Path
-    report: Report
-
-    def config(self, preset: str, **more: object) -> TrainConfig:
-        """The preset; in miniature its schedule and its batches stay, but a small trunk and few samples do."""
-        config = TrainConfig(
-            preset=preset, device=str(self.device), horizontal_flip=self.options.dataset not in HANDED
-        )  # fmt: skip
-        if self.options.tiny:
-            config = replace(config, trunk="small", noisy_batch=16, clean_batch=10, epochs=1)
-        return replace(config, **more)  # type: ignore[arg-type]
-
-    def source(self) -> Source:
-        """The data, read once."""
-        if not _LOADED:
-            started = time.perf_counter()
-            root = self.options.root
-            _LOADED.append(
-                load_source(self.options.dataset, root=root, size=self.config("paper").settings().image_size)
-            )
-            print(f"{self.options.dataset} read in {time.perf_counter() - started:.1f} s", flush=True)
-        return _LOADED[0]
-
-    def sizes(self) -> tuple[int, int, int]:
-        """(noisy, clean, validation) samples."""
-        return TINY if self.options.tiny else SIZES[self.options.dataset]
-
-    def cell(self, seed: int) -> Cell:
-        """One draw under `--noise`."""
-        noisy, clean, validation = self.sizes()
-        return draw_cell(self.source(), self.options.noise, noisy=noisy, clean=clean, validation=validation, seed=seed)
-
-
-_LOADED: list[Source] = []
 
 
 def step_cost(setting: Setting) -> None:

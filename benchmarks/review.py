@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.command import finish, parser, positive, use_threads
 from benchmarks.data import DATASETS, NoiseSpec, Source, load_source, parse_noise
-from benchmarks.learn import HANDED
+from benchmarks.plan import HANDED
 from benchmarks.review_loop.looks import Looks, Setup
 from benchmarks.review_loop.play import Game, play
 from benchmarks.review_loop.policies import POLICIES

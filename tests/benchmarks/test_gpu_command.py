@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_setting
 from benchmarks.command import finish
 from benchmarks.results import read_rows
 
@@ -16,7 +16,7 @@ MINIATURE = ("--device", "cpu", "--tiny", "--dataset", "digits", "--harness-nois
 
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_LOADED", [])
+    monkeypatch.setattr(gpu_setting, "LOADED", [])
 
 
 def test_every_part_leaves_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_every_part_leaves_its_figures(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_part_that_takes_too_long_or_fails_does_not_cost_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def endless(setting: gpu.Setting) -> None:
+    def endless(setting: gpu_setting.Setting) -> None:
         setting.report.add("half", "of it", 1)
         try:
             while True:
@@ -50,10 +50,10 @@ def test_a_part_that_takes_too_long_or_fails_does_not_cost_the_others(
         except Exception:  # as the harness does with a method's failure
             pytest.fail("the end of the time is no failure of a method")
 
-    def broken(_: gpu.Setting) -> None:
+    def broken(_: gpu_setting.Setting) -> None:
         raise RuntimeError("CUDA out of memory\nand so on")
 
-    def good(setting: gpu.Setting) -> None:
+    def good(setting: gpu_setting.Setting) -> None:
         setting.report.add("good", "as it should be", 2)
 
     monkeypatch.setattr(gpu, "PARTS", {"endless": (endless, 0.05), "broken": (broken, 9), "good": (good, 9)})
