@@ -11,14 +11,14 @@ The folder is written beside its place and moved there when it is whole. The sam
 same bytes.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,12 @@ def write_dataset(out: Path, workspace: Workspace, snapshot: Snapshot, *, mode: 
     run = deciding_run(workspace, snapshot)
     made_from = [FORMAT, snapshot.snapshot_id, mode, run.path.name if run else None, _trail_files(workspace)]
     export_id = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-    there = _there(out)
-    if there is not None and there.export_id == export_id and _is_whole(out, there):
-        return there, False
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    staged = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
+    with _one_at_a_time(workspace), _staging(out) as staged:
+        there = _there(out)
+        if there is not None and there.export_id == export_id and _is_whole(out, there):
+            return there, False
         (staged / "data").mkdir(parents=True)
         with (
             closing(LabelsOnDisk(corrected_rows(workspace, snapshot, mode=mode))) as labels,
@@ -108,10 +106,37 @@ def write_dataset(out: Path, workspace: Workspace, snapshot: Snapshot, *, mode: 
         )
         (staged / "manifest.json").write_text(json.dumps(asdict(exported), indent=2), encoding="utf-8")
         _place(staged, out)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     logger.info("%d corrected labels in %s", exported.rows, out)
     return exported, True
+
+
+@contextmanager
+def _one_at_a_time(workspace: Workspace) -> Iterator[None]:
+    """A second export of the workspace waits for the first. The lock goes with its process."""
+    with (workspace.folder / ".export.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A place beside `out` to write to, which is gone afterwards; what an export that died left there goes first.
+
+    One that died with the export before moved aside, and its own not yet in place, had that one put back here.
+    """
+    staged, aside = _beside(out, "staged"), _beside(out, "before")
+    if aside.exists() and not out.exists():
+        aside.replace(out)
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _beside(out: Path, what: str) -> Path:
+    return out.with_name(f".{out.name}.{what}")
 
 
 def _trail_files(workspace: Workspace) -> list[str]:
@@ -139,7 +164,7 @@ def _is_whole(out: Path, exported: Exported) -> bool:
 
 def _place(staged: Path, out: Path) -> None:
     """Give `staged` the name `out`; what has it is moved aside first, and back again where that fails."""
-    aside = staged.with_name(staged.name + ".before")
+    aside = _beside(out, "before")
     if out.exists():
         out.replace(aside)
     try:

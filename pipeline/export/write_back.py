@@ -20,6 +20,7 @@ from pipeline.label_studio import MissingProjectError
 from pipeline.queue import SETTLE_PAUSES_S
 from pipeline.records import Mode, Project, Task
 from pipeline.snapshot import Snapshot
+from pipeline.snapshot.pull import is_a_persons
 from pipeline.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Machine(Protocol):
     @property
     def annotator(self) -> str: ...
     def annotate(self, project: Project, task: Task, label: str, /) -> None: ...
-    def withdraw(self, annotation_id: int, /) -> None: ...
+    def withdraw(self, project: Project, annotation_id: int, /) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +80,7 @@ def write_as_user(
     """Make the machine's annotations on the labels project's tasks those of its relabels of now (mode auto).
 
     The user is noted as a machine before anything is written, so that no pull takes it for a person. People's
-    annotations are not touched, nor one of the machine's that somebody has marked as ground truth.
+    annotations are not touched, nor is a task where somebody changed the machine's or marked it as ground truth.
     """
     declare_machine(workspace, snapshot, machine.annotator, dry_run=dry_run)
     added = there = removed = 0
@@ -89,16 +90,16 @@ def write_as_user(
             row = wanted.of_sample(task.sample_id)
             label = None if row is None else row["label"]
             mine = [one for one in task.annotations if one.annotator == machine.annotator]
+            if any(is_a_persons(one, {machine.annotator}) for one in mine):
+                continue  # somebody has made it theirs: there is nothing for a machine to say
             if label is not None and any(one.label == label for one in mine):
                 there += 1
             elif label is not None:
                 added += 1
                 if not dry_run:
                     machine.annotate(labels, task, label)
-            for stale in (one for one in mine if one.label != label and not one.ground_truth):
-                removed += 1
-                if not dry_run:
-                    machine.withdraw(stale.annotation_id)
+            for stale in (one for one in mine if one.label != label):
+                removed += dry_run or machine.withdraw(labels, stale.annotation_id)
             if (added + removed) % 500 == 499:
                 logger.info("%d annotations written, %d removed", added, removed)
     return Written(added=added, there=there, removed=removed)

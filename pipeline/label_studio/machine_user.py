@@ -12,7 +12,9 @@ import httpx
 
 from pipeline.errors import ConfigError
 from pipeline.label_studio.connection import Connection, LabelStudioConfig, RefusedError
+from pipeline.label_studio.parsing import MalformedError, parse_annotation
 from pipeline.records import Project, Task
+from pipeline.snapshot.pull import is_a_persons
 
 _NAMESPACE = uuid.UUID("1e8b6c5a-8c5b-4d53-9a56-0f7b6d0c2a11")
 
@@ -74,6 +76,18 @@ class MachineUser:
             if error.status != 409:  # there already
                 raise
 
-    def withdraw(self, annotation_id: int) -> None:
-        """Delete one of this user's annotations; one that is gone already is no error."""
-        self._connection.delete(f"/api/annotations/{annotation_id}/", what=f"deleting annotation {annotation_id}")
+    def withdraw(self, project: Project, annotation_id: int) -> bool:
+        """Delete one of this user's annotations, unless a person has made it theirs meanwhile; → whether it is gone."""
+        path, what = f"/api/annotations/{annotation_id}/", f"deleting annotation {annotation_id}"
+        try:
+            found = parse_annotation(self._connection.get(path, what=what), project.control)
+        except RefusedError as error:
+            if error.status == 404:
+                return True
+            raise
+        except MalformedError:
+            return False
+        if is_a_persons(found, {self.annotator}):
+            return False
+        self._connection.delete(path, what=what)
+        return True

@@ -154,7 +154,7 @@ def _read(
         if question is None:
             tally.reject("review task was asked for another labels project", where)
             continue
-        by_people = tuple(each for each in task.annotations if _is_a_persons(each, ignore))
+        by_people = tuple(each for each in task.annotations if is_a_persons(each, ignore))
         url = task.data.get(field)
         staging.add(
             replace(task, annotations=by_people), origin, url if isinstance(url, str) and url else None, question
@@ -171,7 +171,7 @@ def _read(
     logger.info("project %r: %d tasks with annotations", project.title, read)
 
 
-def _is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
+def is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
     """Whether somebody said it: what a machine wrote counts once a person has marked it as ground truth or changed it.
 
     Label Studio keeps the author of an annotation that somebody else edits; a machine never edits its own.

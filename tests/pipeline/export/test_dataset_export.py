@@ -189,6 +189,19 @@ def test_an_export_that_fails_leaves_the_one_before(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corrected", "project-1"]
 
 
+def test_what_an_export_that_was_killed_left_behind_is_put_right(
+    workspace: Workspace, relabelled: "Snapshot", tmp_path: Path
+) -> None:
+    out = tmp_path / "corrected"
+    write_dataset(out, workspace, relabelled, mode="suggest")
+    before = content(out)
+    out.replace(tmp_path / ".corrected.before")  # killed between two names
+    (tmp_path / ".corrected.staged" / "data").mkdir(parents=True)
+    assert write_dataset(out, workspace, relabelled, mode="suggest")[1] is False
+    assert content(out) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corrected", "project-1"]
+
+
 @pytest.mark.parametrize(("group", "shard", "rows"), [(1, 1, [1, 1, 1]), (1, 2, [2, 1]), (3, 3, [3]), (2, 100, [3])])
 def test_shards_are_bounded_and_none_is_empty(
     group: int,

@@ -58,6 +58,19 @@ class Studio:
     def star(self, sample: str) -> None:
         self._replace(sample, lambda said: tuple(replace(one, ground_truth=True) for one in said))
 
+    def edit(self, sample: str, label: str) -> None:
+        """Somebody changes the machine's annotation where it is: its author stays."""
+
+        def changed(said: Any) -> tuple[Annotation, ...]:
+            return tuple(
+                replace(one, label=label, updated_at=one.updated_at + timedelta(hours=1))
+                if one.annotator == self.annotator
+                else one
+                for one in said
+            )
+
+        self._replace(sample, changed)
+
     def _replace(self, sample: str, change: Callable[[Any], tuple[Annotation, ...]]) -> None:
         self.tasks[1] = [
             replace(task, annotations=change(task.annotations)) if task.sample_id == sample else task
@@ -75,10 +88,11 @@ class Studio:
     def annotate(self, _project: Project, task: Task, label: str) -> None:
         self._replace(task.sample_id, lambda said: (*said, self._annotation(self.annotator, label)))
 
-    def withdraw(self, annotation_id: int) -> None:
+    def withdraw(self, _project: Project, annotation_id: int) -> bool:
         for task in self.tasks[1]:
             kept = tuple(one for one in task.annotations if one.annotation_id != annotation_id)
             self._replace(task.sample_id, lambda _, kept=kept: kept)  # type: ignore[misc]
+        return True
 
     def find_project(self, ref: str) -> Project:
         for project in self.projects.values():
@@ -173,6 +187,15 @@ def test_what_a_person_marked_as_ground_truth_is_not_deleted(
     mark_reverted(workspace, "run-1", by="ada", at=NOON)
     assert counts(write_as_user(studio, studio, LABELS, workspace, snapshot)) == (0, 0, 1)
     assert studio.said()["a"] == [("user:5", "dark"), ("user:70", "grey")]
+
+
+def test_what_a_person_changed_in_place_is_theirs(studio: Studio, workspace: Workspace, snapshot: "Snapshot") -> None:
+    write_as_user(studio, studio, LABELS, workspace, snapshot)
+    studio.edit("a", "bright")
+    assert counts(write_as_user(studio, studio, LABELS, workspace, snapshot)) == (0, 1, 0)
+    mark_reverted(workspace, "run-1", by="ada", at=NOON)
+    assert counts(write_as_user(studio, studio, LABELS, workspace, snapshot)) == (0, 0, 1)
+    assert studio.said()["a"] == [("user:5", "dark"), ("user:70", "bright")]
 
 
 @pytest.mark.parametrize("dry_run", [False, True])

@@ -132,6 +132,24 @@ class Studio:
             kept = tuple(one for one in task.annotations if one.annotation_id != annotation_id)
             self.tasks[project][task.task_id] = replace(task, annotations=kept)
 
+    def edit(self, place: int, label: str) -> None:
+        """Somebody changes one of the machine's annotations where it is: its author stays."""
+        machines = [(task, one) for task, one in self.answers().values() if one.annotator == MACHINE]
+        if machines:
+            task, said = machines[place % len(machines)]
+            self.now += timedelta(minutes=1)
+            changed = replace(said, label=label, updated_at=self.now)
+            others = tuple(one for one in task.annotations if one is not said)
+            self.tasks[task.project_id][task.task_id] = replace(task, annotations=(*others, changed))
+
+    def people(self) -> dict[Key, Annotation]:
+        """What people said, in their own name or by changing what the machine had said."""
+        return {
+            key: one
+            for key, (_, one) in self.answers().items()
+            if one.annotator != MACHINE or one.updated_at != one.created_at
+        }
+
     def answers(self) -> dict[Key, tuple[Task, Annotation]]:
         return {
             (number, one.annotation_id): (task, one)
@@ -181,9 +199,10 @@ class Studio:
         self.tasks[1][task.task_id] = replace(task, annotations=(*task.annotations, said))
         self._power.moment()
 
-    def withdraw(self, annotation_id: int) -> None:
+    def withdraw(self, _project: Project, annotation_id: int) -> bool:
         self._power.moment()
         self.remove(1, annotation_id)
+        return True
 
 
 class Memory(RuleBasedStateMachine):
@@ -217,7 +236,7 @@ class Memory(RuleBasedStateMachine):
     @rule(
         deeds=st.lists(
             st.tuples(
-                st.sampled_from(["label", "audit", "review", "review", "review", "delete"]),
+                st.sampled_from(["label", "audit", "review", "review", "review", "edit", "delete"]),
                 st.integers(0, 9),
                 st.integers(0, 1),
                 st.sampled_from([*CLASSES, "unusable", "not_sure"]),
@@ -236,14 +255,14 @@ class Memory(RuleBasedStateMachine):
             elif deed == "review" and (asked := list(self.studio.tasks[3].values())):
                 kind, named = ("class", answer) if answer in CLASSES else (answer, None)
                 self.studio.say(asked[place % len(asked)], ("user:5", "user:6")[who], kind, named)
+            elif deed == "edit":
+                self.studio.edit(place, label)
             elif deed == "delete":
                 self._delete(place)
 
     def _delete(self, place: int) -> None:
         """Somebody deletes an answer; those of reviewers first, they are what matters most."""
-        people = sorted(
-            (key for key, (_, said) in self.studio.answers().items() if said.annotator != MACHINE), reverse=True
-        )
+        people = sorted(self.studio.people(), reverse=True)
         key = people[place % len(people)]
         self.studio.remove(*key)
         self.deleted.add(key)
@@ -330,15 +349,21 @@ class Memory(RuleBasedStateMachine):
     def a_write_back(self, power: int | None) -> None:
         with self.power.lasting(power):
             write_as_user(self.studio, self.studio, LABELS, self.workspace, self._latest())
-            said = [str(one.label) for _, one in self.studio.answers().values() if one.annotator == MACHINE]
-            wanted = corrected_rows(self.workspace, self._latest(), mode="auto")
-            assert sorted(said) == sorted(row["label"] for row in wanted if row["source"] == "model")
+            people = self.studio.people()
+            said = {t.sample_id: (key in people, one.label) for key, (t, one) in self.studio.answers().items()
+                    if one.annotator == MACHINE}  # fmt: skip
+            rows = corrected_rows(self.workspace, self._latest(), mode="auto")
+            wanted = {row["sample_id"]: row["label"] for row in rows if row["source"] == "model"}
+            theirs = {sample for sample, (edited, _) in said.items() if edited}
+            assert {sample: label for sample, (edited, label) in said.items() if not edited} == {
+                sample: label for sample, label in wanted.items() if sample not in theirs
+            }
 
     # What must hold ---------------------------------------------------------------------------------------------------
 
     @invariant()
     def no_machine_removes_an_answer_of_a_person(self) -> None:
-        there = {key for key, (_, said) in self.studio.answers().items() if said.annotator != MACHINE}
+        there = self.studio.people().keys()
         self.ever |= there
         assert self.ever - self.deleted <= there
 
@@ -413,11 +438,7 @@ class Memory(RuleBasedStateMachine):
 
     def _labels_are_what_people_say(self) -> None:
         rows = pq.read_table(self._latest().labels_path).to_pylist()
-        said = {
-            key: (one.annotator, one.label, one.updated_at)
-            for key, (_, one) in self.studio.answers().items()
-            if one.annotator != MACHINE
-        }
+        said = {key: (one.annotator, one.label, one.updated_at) for key, one in self.studio.people().items()}
         assert len(rows) == len(said)
         assert {_key(row): (row["annotator"], row["label"], row["updated_at"]) for row in rows} == said
 
