@@ -99,7 +99,7 @@ def test_balanced_clean_batches_are_full_and_no_class_is_more_than_one_ahead(
     drawn = [plan.batch(step) for step in range(2 * num_classes)]
     assert {len(chosen) for chosen in drawn} == {batch}
     for audited in (True, False):
-        classes = labels[estimates == audited].unique()
+        classes = torch.unique(labels[estimates == audited])
         parts = [chosen[estimates[chosen] == audited] for chosen in drawn]
         assert len({len(part) for part in parts}) == 1
         for part in parts if len(parts[0]) else []:

@@ -67,7 +67,7 @@ def test_annotators_who_are_not_told_apart_are_their_majority_in_the_audits_too(
     right, wrong = torch.arange(12) % 3, (torch.arange(12) + 1) % 3
     clean_votes = torch.stack([right, right, wrong], dim=1)
     data = random_set(clean_labels=right, clean_votes=clean_votes, clean_estimates=torch.ones(12, dtype=torch.bool))
-    strict = {"pooled_strength": 1e-3, "smoothing": 1e-6}
+    strict: dict[str, Any] = {"pooled_strength": 1e-3, "smoothing": 1e-6}
     together = Run.of(data, Method(annotators=False, **strict)).step.estimate.each()
     torch.testing.assert_close(together, torch.eye(3)[None], rtol=0, atol=1e-3)
     apart = Run.of(data, Method(annotators=True, annotator_strength=1e-3, **strict)).step.estimate.each()

@@ -22,7 +22,7 @@ CONFIG = TrainConfig(
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
-    counter = CompileCounter()  # type: ignore[no-untyped-call]
+    counter = CompileCounter()
     monkeypatch.setattr("fasten_model.train.loop.torch.compile", partial(torch.compile, backend=counter))
     torch.compiler.reset()
     yield counter
