@@ -49,6 +49,7 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FITTED: dict[str, Any] = {"relabels": {"rho": 0.8}, "transition": [[0.8, 0.1, 0.1]] * 3}
 _CONTENT = ("sample_id", "annotator", "origin", "answer", "label", "updated_at")
 
+Deeds = list[tuple[str, int, int, str]]
 Key = tuple[int, int]
 State = tuple[Any, ...] | None
 """What an annotation says; None: it is gone."""
@@ -233,19 +234,18 @@ class Memory(RuleBasedStateMachine):
 
     # People -----------------------------------------------------------------------------------------------------------
 
-    @rule(
-        deeds=st.lists(
-            st.tuples(
-                st.sampled_from(["label", "audit", "review", "review", "review", "edit", "delete"]),
-                st.integers(0, 9),
-                st.integers(0, 1),
-                st.sampled_from([*CLASSES, "unusable", "not_sure"]),
-            ),
-            min_size=1,
-            max_size=4,
-        )
+    deeds = st.lists(
+        st.tuples(
+            st.sampled_from(["label", "audit", "review", "review", "review", "edit", "delete"]),
+            st.integers(0, 9),
+            st.integers(0, 1),
+            st.sampled_from([*CLASSES, "unusable", "not_sure"]),
+        ),
+        max_size=4,
     )
-    def people_are_at_work(self, deeds: list[tuple[str, int, int, str]]) -> None:
+    """What people do before a machine has its turn."""
+
+    def _people_are_at_work(self, deeds: Deeds) -> None:
         for deed, place, who, answer in deeds:
             sample, label = SAMPLES[place % len(SAMPLES)], answer if answer in CLASSES else CLASSES[0]
             if deed == "label":
@@ -273,12 +273,14 @@ class Memory(RuleBasedStateMachine):
 
     @initialize()
     def a_first_round(self) -> None:
-        self.a_pull(None)
+        self.a_pull([], None)
         self.last_run = (self._latest(), [("eel", True)] * len(SAMPLES), "auto", "run-0")
         self._run(*self.last_run, None)
 
-    @rule(power=crashes)
-    def a_pull(self, power: int | None) -> None:
+    @rule(deeds=deeds, power=crashes)
+    def a_pull(self, deeds: Deeds, power: int | None) -> None:
+        self._people_are_at_work(deeds)
+
         def refuse(_: httpx.Request) -> httpx.Response:
             return httpx.Response(404)
 
@@ -301,15 +303,17 @@ class Memory(RuleBasedStateMachine):
     @rule(
         said=st.lists(st.tuples(st.sampled_from(CLASSES), st.booleans()), min_size=len(SAMPLES), max_size=len(SAMPLES)),
         mode=st.sampled_from(MODES),
+        deeds=deeds,
         power=crashes,
     )
-    def a_round(self, said: list[tuple[str, bool]], mode: Mode, power: int | None) -> None:
-        self.a_pull(None)
+    def a_round(self, said: list[tuple[str, bool]], mode: Mode, deeds: Deeds, power: int | None) -> None:
+        self.a_pull(deeds, None)
         self.last_run = (self._latest(), said, mode, f"run-{self.studio.number()}")
         self._run(*self.last_run, power)
 
-    @rule(power=crashes)
-    def the_run_again(self, power: int | None) -> None:
+    @rule(deeds=deeds, power=crashes)
+    def the_run_again(self, deeds: Deeds, power: int | None) -> None:
+        self._people_are_at_work(deeds)
         assert self.last_run is not None
         self._run(*self.last_run, power)
 
@@ -325,8 +329,9 @@ class Memory(RuleBasedStateMachine):
                 self.workspace, key, snapshot, scores, FITTED, mode=mode, mlflow_run_id=key, at=self.studio.now
             )
 
-    @rule(place=st.integers(0, 9), power=crashes)
-    def somebody_reverts_a_run(self, place: int, power: int | None) -> None:
+    @rule(place=st.integers(0, 9), deeds=deeds, power=crashes)
+    def somebody_reverts_a_run(self, place: int, deeds: Deeds, power: int | None) -> None:
+        self._people_are_at_work(deeds)
         runs = machine_runs(self.workspace)
         if runs:
             with self.power.lasting(power):
@@ -345,8 +350,9 @@ class Memory(RuleBasedStateMachine):
             rows = [row | {"label": CLASSES[row["label"]]} for part in parts for row in part.to_pylist()]
             self._people_have_the_last_word(rows)
 
-    @rule(power=crashes)
-    def a_write_back(self, power: int | None) -> None:
+    @rule(deeds=deeds, power=crashes)
+    def a_write_back(self, deeds: Deeds, power: int | None) -> None:
+        self._people_are_at_work(deeds)
         with self.power.lasting(power):
             write_as_user(self.studio, self.studio, LABELS, self.workspace, self._latest())
             people = self.studio.people()
