@@ -274,8 +274,9 @@ class Memory(RuleBasedStateMachine):
     @initialize()
     def a_first_round(self) -> None:
         self.a_pull([], None)
-        self.last_run = (self._latest(), [("eel", True)] * len(SAMPLES), "auto", "run-0")
-        self._run(*self.last_run, None)
+        said = [("eel", True)] * len(SAMPLES)
+        self.last_run = (self._latest(), said, "auto", "run-0")
+        self._run(self._latest(), said, "auto", "run-0", None)
 
     @rule(deeds=deeds, power=crashes)
     def a_pull(self, deeds: Deeds, power: int | None) -> None:
