@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fasten_model.device import resolve_device
@@ -11,6 +12,7 @@ from fasten_model.fitting import Fitted
 from fasten_model.images.parquet import read_samples
 from fasten_model.labelled import from_samples
 from fasten_model.model import JSON_FILE, load_model
+from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.whole_file import check_writable
 from pipeline import scoring
 from pipeline.errors import DataError
@@ -22,20 +24,33 @@ from pipeline.triage import count_decisions
 logger = logging.getLogger(__name__)
 
 
-def train_files(*, clean: Path, noisy: Path, out: Path, settings: Settings) -> Fitted:
+def train_files(
+    *,
+    clean: Path,
+    noisy: Path,
+    out: Path,
+    settings: Settings,
+    trunk: str | None = None,
+    cache: Path | None = None,
+    checkpoint: Path | None = None,
+) -> Fitted:
     """Train on the two files and leave the model and `fitted.json` in `out`.
 
+    trunk: another one with the preset's settings. cache: a folder where decoded images are kept, and read from.
+    checkpoint: a folder where progress is kept until the model is written; the same training goes on from it.
     Raises `DataError` on files that cannot be trained on, or a folder that cannot be written to; then nothing is.
     """
     return fit_files(
         clean=clean,
         noisy=noisy,
         out=out,
-        config=settings.training,
+        config=replace(settings.training, trunk=trunk),
         holdout=LEAST if settings.holdout is None else settings.holdout,
         target_precision=settings.target_precision,
         certainty=settings.certainty,
         rho=settings.rho,
+        cache=cache,
+        checkpoint=None if checkpoint is None else CheckpointConfig(folder=checkpoint),
     )
 
 

@@ -63,6 +63,16 @@ def train(
         int | None, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The same seed repeats a training, on a CPU.")
     ] = None,
     device: Device = None,
+    trunk: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another trunk: ours, torchvision:NAME or timm:NAME.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the decoded images here, and read them from here.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep progress here; the same command goes on from it after an interruption."),
+    ] = None,
 ) -> None:
     """Train FasTEN on two Parquet files; write the calibrated model.
 
@@ -80,7 +90,9 @@ def train(
         seed=seed,
         device=device,
     )
-    fitted = train_files(clean=clean, noisy=noisy, out=out_dir, settings=settings)
+    fitted = train_files(
+        clean=clean, noisy=noisy, out=out_dir, settings=settings, trunk=trunk, cache=cache, checkpoint=checkpoint
+    )
     if fitted.accuracy is not None:
         say(f"accuracy on {fitted.held_out} held-out audited samples: {fitted.accuracy:.1%}")
     say(f"the model {fitted.choice.sentence()}")

@@ -1,6 +1,7 @@
 """`fasten train` and `fasten score` from two Parquet files, as their users call them."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -72,6 +73,52 @@ def test_train_and_score_from_the_shell(clean: Path, noisy: Path, own_folder: Pa
     assert sum(counts.values()) == pq.read_metadata("made/scores.parquet").num_rows == 90
     assert scored.stdout.endswith("\nscores: made/scores.parquet\n")
     assert names_in("made") == ["scores.parquet"]
+
+
+TRAIN = ("--out", "model", "--epochs", "1", "--device", "cpu")
+
+
+def test_another_trunk_is_trained_with_the_presets_settings(clean: Path, noisy: Path, own_folder: Path) -> None:
+    result = runner.invoke(app, ["train", "--clean", str(clean), "--noisy", str(noisy), *TRAIN, "--trunk", "fast"])
+    assert result.exit_code == 0, result.stderr
+    assert load_model(own_folder / "model").network.trunk_name == "fast"
+    assert "no trunk" in refused("train", "--clean", clean, "--noisy", noisy, *TRAIN, "--trunk", "nobodys")
+
+
+def test_decoded_images_are_read_from_the_cache_the_next_time(
+    clean: Path, noisy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["train", "--clean", str(clean), "--noisy", str(noisy), *TRAIN, "--cache", "kept"]
+    assert runner.invoke(app, arguments).exit_code == 0
+    assert names_in("kept")
+
+    def decoded_again(*_: object, **__: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("fasten_model.images.cache.decode_images", decoded_again)
+    before = files_below(Path("kept"))
+    assert runner.invoke(app, arguments).exit_code == 0
+    assert files_below(Path("kept")) == before
+
+
+def test_a_training_that_was_cut_off_goes_on_from_its_checkpoint(
+    clean: Path, noisy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["train", "--clean", str(clean), "--noisy", str(noisy), *TRAIN, "--checkpoint", "kept"]
+    with monkeypatch.context() as patch:
+
+        def cut_off(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("fasten_model.fit_files.save_model", cut_off)
+        assert runner.invoke(app, arguments).exit_code != 0
+    assert "checkpoint.json" in names_in("kept")
+    assert "checkpoint of another training" in refused(*arguments, "--seed", "7")
+    with caplog.at_level(logging.INFO, logger="fasten_model"):
+        result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "going on after step" in caplog.text
+    assert not Path("kept").exists(), "the model is written"
 
 
 def test_triage_lists_the_most_doubtful_of_a_scores_file(trained: Path, noisy: Path) -> None:
