@@ -1,6 +1,7 @@
 """The trail against the real servers: what people said is kept, what a machine wrote or asked can be taken back."""
 
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
+from pipeline.cli.app import app
 from pipeline.corrected import corrected_rows
 from pipeline.errors import ConfigError
 from pipeline.export import machine_users, write_as_user, write_dataset, write_project
@@ -138,7 +141,8 @@ def loop(door: LabelStudio, label_studio: "LabelStudioServer", tmp_path: Path, r
         ],
     )
     config = LabelStudioConfig(url=label_studio.url, token=SecretStr(label_studio.token))
-    return Loop(door=door, config=config, labels=labels, review=review, workspace=Workspace(folder=tmp_path / "ws"))
+    workspace = Workspace(folder=tmp_path / "data" / f"project-{labels.project_id}")
+    return Loop(door=door, config=config, labels=labels, review=review, workspace=workspace)
 
 
 def _annotation(label: str, user: int) -> dict[str, Any]:
@@ -223,7 +227,9 @@ def test_a_machines_annotations_are_nobodys_votes_and_follow_its_relabels(loop: 
         MachineUser(loop.config, "nobody@fasten.local")
 
 
-def test_corrected_labels_leave_as_files_and_as_a_project_once(loop: Loop, tmp_path: Path) -> None:
+def test_corrected_labels_leave_as_files_and_as_a_project_once(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot = loop.pulled()
     loop.run(snapshot, "first-run", {"s0": "light"})
     exported, _ = write_dataset(tmp_path / "out", loop.workspace, snapshot, mode="auto")
@@ -238,6 +244,30 @@ def test_corrected_labels_leave_as_files_and_as_a_project_once(loop: Loop, tmp_p
     assert not any(one.ground_truth for task in tasks for one in task.annotations)
     with pytest.raises(ConfigError, match="no export of these labels"):
         write_project(loop.door, loop.review.title, loop.labels, loop.workspace, snapshot, mode="auto")
+
+    for name in [name for name in os.environ if name.startswith("FASTEN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTEN_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("FASTEN_LABELS_PROJECT", str(loop.labels.project_id))
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", loop.config.url)
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_TOKEN", loop.config.token.get_secret_value())
+    loop.door.add_user("memory-exporter@fasten.local", "they-all-share-it")
+    options = ["--mode", "auto", "--out", "out", "--to-project", title, "--as-user", "memory-exporter@fasten.local"]
+    done = CliRunner().invoke(app, ["export", *options])
+    assert done.stdout.splitlines() == [
+        "6 labels in out, as they were",
+        "  model    1",
+        "  original 5",
+        f"0 labels added to “{title}”, 6 were there",
+        "1 annotations added as memory-exporter@fasten.local, 0 were there, 0 removed",
+    ]
+    again = CliRunner().invoke(app, ["export", *options, "--dry-run"])
+    assert again.stdout.splitlines() == [
+        "6 labels would be written to out",
+        f"0 labels would be added to “{title}”, 6 were there",
+        "0 annotations would be added as memory-exporter@fasten.local, 1 were there, 0 removed",
+    ]
 
 
 @pytest.fixture

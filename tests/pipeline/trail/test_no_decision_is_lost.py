@@ -33,7 +33,16 @@ from pipeline.records import Annotation, LabelControl, Mode, Project, ReviewTask
 from pipeline.schema import SCORES
 from pipeline.snapshot import Snapshot, latest_snapshot, read_latest
 from pipeline.snapshot.pull import pull
-from pipeline.trail import append_asked, append_machine, asked_rows, keep_people, machine_runs, people_rows, reverted
+from pipeline.trail import (
+    append_asked,
+    append_machine,
+    asked_rows,
+    keep_people,
+    machine_rows,
+    machine_runs,
+    people_rows,
+    reverted,
+)
 from pipeline.trail.undo import undo_run
 from pipeline.workspace import Workspace
 
@@ -389,12 +398,16 @@ class Memory(RuleBasedStateMachine):
     @invariant()
     def a_decision_of_a_person_is_handed_out_whatever_the_machine_says(self) -> None:
         if self.seen is not None:
+            said = machine_rows(self.workspace)
+            judged = {(row["run_key"], row["sample_id"], row["given_label"]) for row in said}
             for mode in MODES:
                 rows = list(corrected_rows(self.workspace, self._latest(), mode=mode))
                 self._people_have_the_last_word(rows)
                 undone = reverted(self.workspace)
                 assert not [row for row in rows if row["run_key"] in undone]
                 assert mode == "auto" or all(row["source"] != "model" for row in rows)
+                relabels = {(row["run_key"], row["sample_id"], row["given_label"]) for row in rows if row["run_key"]}
+                assert relabels <= judged, "a vote that came after a run is not overwritten by it"
 
     def _people_have_the_last_word(self, rows: list[dict[str, Any]]) -> None:
         """`rows` are corrected labels of the latest snapshot."""
