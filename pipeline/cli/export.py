@@ -32,8 +32,9 @@ def export(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")] = False,
     labels: Labels = None,
 ) -> None:
-    """Write the corrected labels of now: people's decisions first, then the model's where it may, else as given.
+    """Write the corrected labels, as they are now.
 
+    People's decisions first, then the model's where it may, else the label as it was given.
     `datasets.load_dataset("DIR")` opens the folder, with images and class names. A user that is named for the model's
     annotations must be one that nobody works as: what it says is not pulled.
     """

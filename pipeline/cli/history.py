@@ -13,7 +13,10 @@ def history(
     sample_id: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="As `sample_id` of its task.")],
     labels: Labels = None,
 ) -> None:
-    """Tell one sample's story: who said what of it and when, and which label is handed out now, and why."""
+    """Tell one sample's story: who said what of it, and when.
+
+    It ends with the label that is handed out now, and why.
+    """
     from pipeline.cli.opened import open_latest
     from pipeline.trail import story
 

@@ -17,10 +17,10 @@ def people(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that is known, as JSON.")] = False,
 ) -> None:
-    """Show who confuses what: annotators and reviewers, as of the last round.
+    """Show who confuses what: annotators and reviewers.
 
-    Annotators: how many of their labels are wrong, and the classes that they take for others. Reviewers: how many
-    answers, how fast, how often right on randomly audited samples, how often of one mind.
+    As of the last round. Annotators: how many of their labels are wrong, and the classes that they take for others.
+    Reviewers: how many answers, how fast, how often right on randomly audited samples, how often of one mind.
     """
     from pipeline import loop
     from pipeline.people import page, people_of_run, summary

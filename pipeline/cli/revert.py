@@ -20,10 +20,10 @@ def revert(
     labels: Labels = None,
     review: Review = None,
 ) -> None:
-    """Undo what one run changed: its relabels, its unanswered questions, its model's place.
+    """Undo what one run changed.
 
-    What people have said stays, answers to the run's questions too. A run stays reverted; the next round trains anew
-    where its labels or settings differ.
+    Its relabels, its unanswered questions, its model's place. What people have said stays, answers to the run's
+    questions too. A run stays reverted; the next round trains anew where its labels or settings differ.
     """
     from pipeline.label_studio import LabelStudio
     from pipeline.loop import find_projects

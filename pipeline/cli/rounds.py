@@ -146,7 +146,9 @@ def push(
     labels: Labels = None,
     review: Review = None,
 ) -> None:
-    """Fill the reviewers' queue from the last round's scores, as far as the budget goes.
+    """Fill the reviewers' queue from the last round's scores.
+
+    As many questions are added as the budget has room for.
 
     What waits there already is not added again, and what a person has decided is not asked again, unless `--recheck`
     asks a second person about it.
