@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from fasten_model.relabel import NEVER
 from pipeline import scoring, trail
 from pipeline.checks import checked
 from pipeline.contradictions import read_contradictions
@@ -30,6 +31,8 @@ from pipeline.triage import contradicted, count_decisions
 from pipeline.workspace import Completed, Workspace, config_digest, write_whole
 
 logger = logging.getLogger(__name__)
+
+_BROKEN = "relabels nothing: too many of the applied relabels that people checked were wrong"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +58,8 @@ def report_run(
     clean = pq.read_table(snapshot.clean_path, columns=["label", "given_label", "provenance"]).to_pylist()
     pairs = [row for row in clean if row["provenance"] == "audit" and row["given_label"] is not None]
     fitted = read_fitted(trained.folder)
+    broken = promise_broken(settings, Workspace.of(settings, pulled.labels.project_id), snapshot)
+    relabels = fitted["relabels"] | ({"rho": NEVER, "per_class": None, "sentence": _BROKEN} if broken else {})
     people = people_of(snapshot, scores)
     workspace = Workspace.of(settings, pulled.labels.project_id)
     checks = checked(workspace, snapshot)
@@ -72,9 +77,7 @@ def report_run(
         expected_wrong=sum(scores["error_probability"].to_pylist()),
         decisions=count_decisions(scoring.decisions_of(scores)),
         mode=settings.mode,
-        relabels="relabels nothing: too many of the applied relabels that people checked were wrong"
-        if promise_broken(settings, workspace, snapshot)
-        else fitted["relabels"]["sentence"],
+        relabels=relabels["sentence"],
         checks=checks.answered,
         checks_right=checks.right,
         temperature=fitted["temperature"],
@@ -108,7 +111,7 @@ def report_run(
         trained.run_key,
         snapshot,
         scores,
-        fitted,
+        {**fitted, "relabels": relabels},
         mode=settings.mode,
         mlflow_run_id=trained.mlflow_run_id,
         at=datetime.now(UTC),
