@@ -77,6 +77,7 @@ def triage_scores(settings: Settings, found: Found, pulled: Pulled, scores_path:
             triage.candidates_of(scores, pq.read_table(snapshot.noisy_path)),
             triage.disputes_of(pq.read_table(snapshot.undecided_path), labels),
             asked=known,
+            finished={each.push_key: each.answers for each in asked if each.finished},
             budget=_room(settings, asked, pace),
             pace=pace,
             mode=settings.mode,

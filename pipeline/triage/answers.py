@@ -8,6 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.records import AnswerKind
+
+OPINIONS: tuple[AnswerKind, ...] = ("class", "unusable", "not_sure")
+"""Answers that say something of the image."""
 Answers: TypeAlias = pa.Table | Path
 """Rows of `labels.parquet` (`schema.LABELS`), or the file itself."""
 
@@ -18,3 +22,17 @@ def review_answers(answers: Answers, columns: Sequence[str]) -> pa.Table:
     if isinstance(answers, Path):
         return pq.read_table(answers, columns=list(columns), filters=finished)
     return answers.filter(finished).select(columns)
+
+
+def drawn_at_random(answers: Answers) -> set[str]:
+    """Samples that somebody has looked at because chance said so: what settles them will estimate.
+
+    Those of the audit project and of ground truth are among them (`pipeline.snapshot.consensus.decide`).
+    """
+    by_chance = (pc.field("origin") == "audit") | pc.field("ground_truth") | (pc.field("asked_as") == "audit")
+    said = by_chance & pc.field("answer").isin(OPINIONS)
+    if isinstance(answers, Path):
+        table = pq.read_table(answers, columns=["sample_id"], filters=said)
+    else:
+        table = answers.filter(said)
+    return set(table["sample_id"].to_pylist())

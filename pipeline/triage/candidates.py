@@ -8,10 +8,8 @@ import pyarrow as pa
 from fasten_model.scoring import Decision
 from pipeline.errors import DataError
 from pipeline.records import Mode
-from pipeline.triage.answers import Answers, review_answers
+from pipeline.triage.answers import OPINIONS, Answers, drawn_at_random, review_answers
 
-OPINIONS = ("class", "unusable", "not_sure")
-"""Answers that say something of the image (`records.AnswerKind`)."""
 MOST_PEOPLE = 5
 MOST_ANSWERS = 10
 """After so many people, or answers, about one sample it stays undecided."""
@@ -89,11 +87,14 @@ class Dispute:
     def can_be_settled(self) -> bool:
         """Whether one more person may settle it: people disagree, or one person alone was not sure.
 
-        Two who are not sure are an answer: the image does not say.
+        Two who are not sure are an answer: the image does not say. So is one who was asked again and again, because
+        nobody else takes the queue.
         """
+        if self.answered >= MOST_ANSWERS:
+            return False
         if all(answer == "not_sure" for _, answer, _ in self.answers):
             return self.people == 1
-        return self.people < MOST_PEOPLE and self.answered < MOST_ANSWERS
+        return self.people < MOST_PEOPLE
 
 
 def candidates_of(scores: pa.Table, noisy: pa.Table) -> list[Candidate]:
@@ -125,12 +126,11 @@ def disputes_of(undecided: pa.Table, answers: Answers) -> list[Dispute]:
     """
     rows = [row for row in undecided.to_pylist() if row["state"] != "unusable"]
     stuck = {row["sample_id"] for row in rows}
-    given, drawn = Counter[str](), set[str]()
-    asked = review_answers(answers, ["sample_id", "answer", "asked_as"])
-    for sample, answer, kind in zip(*(column.to_pylist() for column in asked.columns), strict=True):
+    given, drawn = Counter[str](), drawn_at_random(answers) if stuck else set()
+    asked = review_answers(answers, ["sample_id", "answer"])
+    for sample, answer in zip(*(column.to_pylist() for column in asked.columns), strict=True):
         if sample in stuck:
             given[sample] += answer in OPINIONS
-            drawn |= {sample} if kind == "audit" else set()
     return [
         Dispute(
             sample_id=row["sample_id"],

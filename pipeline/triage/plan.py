@@ -89,13 +89,15 @@ def compose(
     key: Key,
     references: Mapping[str, Sequence[str]],
     run_key: str,
+    finished: Mapping[str, int] | None = None,
 ) -> Plan:
     """The next batch of questions about `candidates` and `disputes`; the same for the same input in any order.
 
     asked: push keys of every question ever asked, answered or not. classes: those that have a floor. features: [N,D] of
     the trunk, rows as `candidates`; None where nothing is known of looks. key: the push key of (sample_id, question).
-    references: class → audited images of it. Raises `DataError` where a sample is among the candidates twice, or the
-    features are not theirs.
+    references: class → audited images of it. finished: push key → answers, of those of `asked` that nobody is served
+    any more; where a key is missing, its question waits for `overlap` answers. Raises `DataError` where a sample is
+    among the candidates twice, or the features are not theirs.
     """
     known, room = frozenset(asked), Room(budget, pace, overlap)
     disputes = list(disputes)
@@ -105,7 +107,7 @@ def compose(
 
     settling = [
         task
-        for task in tie_breaks(disputes, asked=known, overlap=overlap, key=key, run_key=run_key)
+        for task in tie_breaks(disputes, asked=known, overlap=overlap, key=key, run_key=run_key, finished=finished)
         if room.take(pace.of(task.asked_as))
     ]
 

@@ -1,6 +1,7 @@
 """Who is asked again about what people have left undecided."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +50,8 @@ def test_a_disagreement_goes_to_another_person_with_the_words_that_people_used_a
     [
         (dispute(NOT_SURE), True),
         (dispute(NOT_SURE, NOT_SURE), False),
+        (dispute(NOT_SURE, answered=9), True),
+        (dispute(NOT_SURE, answered=10), False),
         (dispute(THREE, UNUSABLE), True),
         (dispute(THREE, EIGHT, THREE, EIGHT), True),
         (dispute(THREE, EIGHT, THREE, EIGHT, NOT_SURE), False),
@@ -68,6 +71,19 @@ def test_nobody_is_asked_again_while_an_earlier_question_waits() -> None:
     third = dispute(THREE, EIGHT, NOT_SURE)
     assert asked(third, before={"s ", "s tie_break/2"})
     assert not asked(dispute(THREE, EIGHT, NOT_SURE), before={"s ", "s tie_break/2"}, overlap=2)
+
+
+def test_a_question_of_before_the_overlap_was_raised_is_not_waited_for() -> None:
+    def again(*, finished: dict[str, int]) -> list[ReviewTask]:
+        return tie_breaks([dispute(NOT_SURE)], asked={"s "}, overlap=3, key=key, run_key="", finished=finished)
+
+    assert again(finished={"s ": 1})
+    assert not again(finished={}), "two more people are still to answer it"
+    assert not again(finished={"s ": 2}), "the second answer came after the pull"
+
+
+def test_what_has_no_image_to_show_does_not_hold_up_the_others() -> None:
+    assert not asked(replace(dispute(NOT_SURE), image_url=""))
 
 
 def test_a_tie_break_that_came_to_one_of_the_two_again_is_followed_by_another() -> None:
@@ -93,13 +109,13 @@ def test_the_most_work_that_is_stuck_comes_first() -> None:
     assert [task.push_key for task in found] == ["s tie_break/2", "s tie_break/1"]
 
 
-def labels(*answers: tuple[str, str, str]) -> pa.Table:
-    """An answer to a review question for each (sample, answer, asked as)."""
+def labels(*answers: tuple[str, str, str | None], origin: str = "review", ground_truth: bool = False) -> pa.Table:
+    """An answer for each (sample, answer, asked as)."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     rows = [
-        {"sample_id": sample, "answer": answer, "asked_as": kind, "annotator": "user:1", "origin": "review"}
+        {"sample_id": sample, "answer": answer, "asked_as": kind, "annotator": "user:1", "origin": origin}
         | {"project_id": 1, "task_id": 1, "annotation_id": number, "created_at": now, "updated_at": now}
-        | {"ground_truth": False, "was_cancelled": answer == "skipped"}
+        | {"ground_truth": ground_truth, "was_cancelled": answer == "skipped"}
         for number, (sample, answer, kind) in enumerate(answers)
     ]
     return pa.Table.from_pylist(rows, LABELS)
@@ -119,6 +135,24 @@ def test_disputes_know_how_often_they_were_answered_and_whether_chance_asked() -
         ("a", "3", 2, True),
         ("b", "", 1, False),
     ]
+
+
+def test_what_an_auditor_was_not_sure_of_was_drawn_at_random_and_leads_nobody() -> None:
+    answers = [{"annotator": "user:1", "answer": "not_sure", "label": None}]
+    rows: list[dict[str, object]] = [
+        {"sample_id": name, "image_url": "/s.png", "label": "3", "votes": [], "state": "not_sure", "answers": answers}
+        for name in ("a", "b", "c")
+    ]
+    said = [
+        labels(("a", "not_sure", None), origin="audit"),
+        labels(("b", "not_sure", "targeted")),
+        labels(("b", "class", None), origin="labels"),
+        labels(("c", "not_sure", "targeted")),
+        labels(("c", "skipped", "audit")),
+    ]
+    found = disputes_of(pa.Table.from_pylist(rows, UNDECIDED), pa.concat_tables(said))
+    assert [one.asked_as_audit for one in found] == [True, False, False]
+    assert [task.asked_as for task in asked(found[0], before=())] == ["audit"]
 
 
 def test_candidates_are_the_scores_in_their_order_with_the_images_of_the_snapshot() -> None:
