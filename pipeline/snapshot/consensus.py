@@ -25,6 +25,8 @@ class Answer:
     ground_truth: bool = False
     asked_as: AskedAs | None = None
     """Why it was asked, of answers to our questions in the review project."""
+    led: bool = False
+    """Whether a person has made an answer theirs that the machine had written: the model chose and suggested it."""
 
     @property
     def recency(self) -> tuple[datetime, int]:
@@ -118,7 +120,7 @@ def decide(answers: Iterable[Answer]) -> Decided:
     said = considered(answers)
     audits = latest(answer for answer in said if answer.origin != "review")
     reviews = latest(answer for answer in said if answer.origin == "review")
-    at_random = any(answer.origin != "review" or answer.asked_as == "audit" for answer in said)
+    at_random = any((answer.origin != "review" and not answer.led) or answer.asked_as == "audit" for answer in said)
     standing = [answer for answer in audits if answer.kind != "not_sure"]
     if standing:
         return _stands(max(standing, key=lambda answer: answer.recency), at_random)

@@ -78,7 +78,7 @@ def pull(
         with SnapshotWriter(folder / "snapshot", labels.control.classes) as writer:
             annotators = staging.annotators()
             for sample_id, said in staging.samples():
-                _write(sample_id, said, annotators, writer, tally)
+                _write(sample_id, _told(said, frozenset(ignore)), annotators, writer, tally)
             report = tally.report()
             snapshot, _ = writer.finish(
                 data_dir,
@@ -178,6 +178,14 @@ def is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
     """
     edited = annotation.updated_at - annotation.created_at > _WRITTEN_IN_ONE_GO
     return annotation.annotator not in ignore or annotation.ground_truth or edited
+
+
+def _told(said: list[Said], machines: Collection[str]) -> list[Said]:
+    """`said`, where those of what the machines wrote that are a person's now are known as such."""
+    return [
+        replace(each, answer=replace(each.answer, led=True)) if each.answer.annotator in machines else each
+        for each in said
+    ]
 
 
 def _usable(sample_id: str) -> bool:

@@ -42,12 +42,16 @@ def settle(sample_id: str, said: Sequence[Said], annotators: Collection[str] = (
 
     An annotation of the audit project, of the review project, or marked as ground truth decides; all others of the
     labels project vote. So does a ground-truth annotation that one of the `annotators` made: an auditor has found it
-    right and marked it, and without it only the labels that were found wrong would be counted as given. A sample that
-    people have looked at is never noisy again, whatever they made of it.
+    right and marked it, and without it only the labels that were found wrong would be counted as given; the machine's
+    own user is no annotator there. A sample that people have looked at is never noisy again, whatever they made of it.
     """
     bulk = [each for each in said if each.answer.origin == "labels"]
     deciding = [each for each in said if each.answer.origin != "labels" or each.answer.ground_truth]
-    cast = votes(each.answer for each in bulk if not each.answer.ground_truth or each.answer.annotator in annotators)
+    cast = votes(
+        each.answer
+        for each in bulk
+        if not each.answer.ground_truth or (each.answer.annotator in annotators and not each.answer.led)
+    )
     decided = decide(each.answer for each in deciding)
     if decided.answer is None:
         return _noisy(sample_id, [each.image for each in bulk], cast)

@@ -216,10 +216,18 @@ def test_what_the_machine_wrote_itself_is_no_answer(server: Server) -> None:
     assert server.pull().is_new
 
 
-def test_a_persons_mark_on_what_the_machine_wrote_is_that_persons_decision(server: Server) -> None:
+def test_a_persons_mark_on_what_the_machine_wrote_is_that_persons_decision_and_estimates_nothing(
+    server: Server,
+) -> None:
     server.label("s1", says("cat", 1), says("dog", 66, 1, ground_truth=True))
     [row] = rows(server.pull(ignore={"user:66"}), "clean")
-    assert (row["label"], row["given_label"], row["provenance"]) == ("dog", "cat", "audit")
+    assert (row["label"], row["given_label"], row["provenance"]) == ("dog", "cat", "review")
+    server.ask("s1", "targeted", says("eel", 8))
+    [row] = rows(server.pull(ignore={"user:66"}), "clean")
+    assert (row["label"], row["provenance"]) == ("dog", "review"), "ground truth stands over reviews"
+    server.label("s2", replace(says("eel", 66), updated_at=START + timedelta(minutes=9)))
+    [row] = rows(server.pull(ignore={"user:66"}), "clean")
+    assert row["given_label"] == "cat", "it labels elsewhere, too, and still said nothing here before the star"
 
 
 def test_a_label_of_the_machine_that_a_person_changed_in_place_is_a_persons(server: Server) -> None:
