@@ -24,9 +24,10 @@ RECENT_RUNS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checks:
-    """Answers about labels that recent runs had changed."""
+    """First answers about labels that recent runs had changed."""
 
     answered: int
+    """Labels, however many people have answered: two who look at one image do not err independently."""
     right: int
     """People said what the machine had said, without having been shown it."""
 
@@ -37,21 +38,21 @@ class Checks:
 
 def checked(workspace: Workspace, snapshot: Snapshot) -> Checks:
     """The checks of the last runs."""
-    columns = ["sample_id", "label", "asked_as", "asked_by_run"]
-    rows = pq.read_table(snapshot.labels_path, columns=columns, filters=pc.field("asked_as") == "check")
-    said: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    named = (pc.field("asked_as") == "check") & (pc.field("answer") == "class") & pc.field("asked_by_run").is_valid()
+    columns = ["sample_id", "label", "asked_by_run", "annotation_id"]
+    rows = pq.read_table(snapshot.labels_path, columns=columns, filters=named).sort_by("annotation_id")
+    said: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for row in rows.to_pylist():
-        if row["label"] is not None and row["asked_by_run"] is not None:
-            said[row["asked_by_run"]].append((row["sample_id"], row["label"]))
+        said[row["asked_by_run"]].setdefault(row["sample_id"], row["label"])
     answered = right = 0
     for run in machine_runs(workspace)[:RECENT_RUNS]:
-        answers = said.pop(run.run_key, [])
+        answers = said.pop(run.run_key, {})
         if not answers:
             continue
-        asked = pc.field("sample_id").isin([sample for sample, _ in answers])
+        asked = pc.field("sample_id").isin(list(answers))
         changed = pq.read_table(run.path, columns=["sample_id", "suggestion"], filters=asked).to_pylist()
         suggestion = {row["sample_id"]: row["suggestion"] for row in changed}
-        for sample, label in answers:
+        for sample, label in answers.items():
             answered += sample in suggestion
             right += suggestion.get(sample) == label
     return Checks(answered=answered, right=right)

@@ -136,11 +136,17 @@ def last_run(settings: Settings) -> Path:
 
 
 def last_round(settings: Settings, found: Found) -> tuple[Pulled, Path]:
-    """What the last completed round pulled, and its `scores.parquet`."""
+    """What the last completed round pulled, and its `scores.parquet`; raises `DataError` where it was reverted."""
     completed, folder = _last(settings, found.labels)
+    workspace = Workspace.of(settings, found.labels.project_id)
+    if completed.run_key in trail.reverted(workspace):
+        raise DataError(
+            f"the last round, {completed.run_key}, was reverted and its questions taken back: new labels, or another "
+            "FASTEN_SEED, and `fasten retrain` make a new one"
+        )
     pulled = Pulled(
         labels=found.labels,
-        snapshot=snapshot_folder(Workspace.of(settings, found.labels.project_id).folder, completed.snapshot_id),
+        snapshot=snapshot_folder(workspace.folder, completed.snapshot_id),
         snapshot_id=completed.snapshot_id,
         fingerprint=completed.fingerprint,
         nothing_new="",

@@ -69,7 +69,7 @@ def triage_scores(settings: Settings, found: Found, pulled: Pulled, scores_path:
     if recheck:
         shown = [row for row in contradictions if row["image_url"]]
         tasks = triage.recheck_tasks(shown, recheck, key=key, asked=known, references=references, run_key=folder.name)
-        plan = triage.Plan.of(tasks)
+        plan = triage.Plan.of(tasks, pace=triage.pace_of(snapshot.labels_path), overlap=settings.overlap)
     else:
         labels, scores = pq.read_table(snapshot.labels_path), scoring.read_scores(scores_path)
         pace = triage.pace_of(labels)

@@ -8,7 +8,7 @@ from pipeline.triage.reasons import recheck_reason
 
 Contradiction = Mapping[str, Any]
 """One decision: `sample_id, image_url, label, provenance, auditor, model_label, probability` (of `model_label`), and
-where known `model_version`."""
+where known `error_probability` (that the decision is wrong, people being mostly right) and `model_version`."""
 
 
 def recheck_tasks(
@@ -38,7 +38,7 @@ def recheck_tasks(
             model_label=row["model_label"],
             confidence=row["probability"],
             reason=recheck_reason(label=row["label"], model_label=row["model_label"], probability=row["probability"]),
-            priority=row["probability"],
+            priority=row.get("error_probability", row["probability"]),
             model_version=row.get("model_version", ""),
             run_key=run_key,
             rank=place / len(chosen),

@@ -52,6 +52,17 @@ def test_only_answers_to_checks_count_against_what_the_asking_run_had_said(
     assert checked(Workspace(folder=tmp_path), after) == Checks(answered=2, right=1)
 
 
+def test_a_check_counts_once_however_many_answer_it_and_a_class_that_was_renamed_says_nothing(
+    tmp_path: Path, make_snapshot: Make, make_scores: Scored
+) -> None:
+    before = make_snapshot(tmp_path, noisy=dict.fromkeys("abc", "dark"))
+    add_run(tmp_path, before, make_scores(before, dict.fromkeys("abc", ("grey", "relabel"))))
+    said = [answer("a", "dark", 7), answer("a", "grey", 2), answer("a", "grey", 3), answer("b", "dark", 4)]
+    renamed = answer("c", "gray", 5) | {"answer": "unknown_class"}
+    after = make_snapshot(tmp_path, labels=[*said, renamed])
+    assert checked(Workspace(folder=tmp_path), after) == Checks(answered=2, right=1)
+
+
 def test_checks_of_old_runs_are_forgotten(tmp_path: Path, make_snapshot: Make, make_scores: Scored) -> None:
     snapshot = make_snapshot(tmp_path, noisy={"a": "dark"}, labels=[answer("a", "dark", 1)])
     scores = make_scores(snapshot, {"a": ("grey", "relabel")})

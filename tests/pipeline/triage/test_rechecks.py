@@ -17,7 +17,7 @@ def key(sample_id: str, question: str) -> str:
 
 ROWS = [
     contradiction("weak", 0.6),
-    contradiction("strong", 0.99, model_version="fasten/2"),
+    contradiction("strong", 0.99, model_version="fasten/2", error_probability=0.3),
     contradiction("no image", 0.97, image_url=None),
     contradiction("audited", 0.995, "audit"),
     contradiction("agreed", 0.9, model_label="3"),
@@ -41,6 +41,7 @@ def test_the_most_contradicted_reviews_are_asked_again_and_audits_are_only_liste
     assert Plan.of(tasks).tasks == tasks
     assert Plan.of(tasks, overlap=3).minutes == 2 * 3 * DEFAULT_S / 60
     assert Plan.of(tasks).counts["recheck"] == 2
+    assert Plan.of(tasks).expected_corrections == 0.3 + 0.8, "people are right more often than the model believes"
 
 
 def test_what_was_rechecked_once_is_not_rechecked_again() -> None:
