@@ -186,4 +186,5 @@ def confidence_in_words(probability: float) -> str:
         if probability >= limit:
             words = text
             break
-    return f"{words} ({probability:.0%})".replace("%", " %")
+    share = "over 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
+    return f"{words} ({share})"

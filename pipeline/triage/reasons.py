@@ -6,18 +6,19 @@ from pipeline.triage.candidates import Candidate, Dispute
 
 RANDOM = "Random check: say what you see."
 """Of everything drawn at random: which draw it was would tell whether the machine doubts the label."""
+DISAGREES = 0.8
+"""From this probability of another class on the model disagrees; below it is unsure."""
 _NUMBERS = {2: "Two", 3: "Three", 4: "Four"}
 
 
 def reason(candidate: Candidate) -> str:
-    """Why a targeted question is asked."""
+    """Why a targeted question is asked; what the model suggests, and how sure it is, stands beside it."""
     given, guess = candidate.given_label, candidate.model_label
-    sure = confidence_in_words(candidate.model_label_probability)
     if guess == given:
-        return f"The model is unsure of “{given}”: {sure}."
-    if candidate.decision == "relabel":
-        return f"The model disagrees with “{given}”: {sure} that it is “{guess}”."
-    return f"The model is unsure of “{given}”: it may be “{guess}”, {sure}."
+        return f"The model is unsure of “{given}”."
+    if candidate.model_label_probability >= DISAGREES:
+        return f"The model disagrees with “{given}”."
+    return f"The model is unsure: it may not be “{given}”."
 
 
 def tie_break_reason(dispute: Dispute) -> str:

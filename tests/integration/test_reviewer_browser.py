@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from pipeline.label_studio import LabelStudio
 from pipeline.queue import push, push_key
 from pipeline.records import NOT_SURE, UNSHOWN, UNUSABLE, Project, ReviewTask
-from pipeline.review_screen import NEUTRAL_REASON, confidence_in_words, is_earlier, review_config
+from pipeline.review_screen import NEUTRAL_REASON, is_earlier, review_config
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
@@ -148,7 +148,7 @@ def question(number: int, **changes: Any) -> ReviewTask:
         "current_label": "3",
         "model_label": "0",
         "confidence": 0.97,
-        "reason": f"The model disagrees with “3”: {confidence_in_words(0.97)} that it is “0”.",
+        "reason": "The model disagrees with “3”.",
         "priority": 0.5,
         "rank": number / 100,
         "model_version": "1",

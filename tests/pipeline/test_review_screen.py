@@ -180,6 +180,7 @@ def test_classes_that_a_screen_cannot_show_are_refused(classes: list[str]) -> No
 @pytest.mark.parametrize(
     ("probability", "words"),
     [
+        (0.999, "almost certain (over 99 %)"),
         (0.98, "almost certain (98 %)"),
         (0.95, "almost certain (95 %)"),
         (0.5, "unsure (50 %)"),
