@@ -17,7 +17,7 @@ from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.estimate import TransitionEstimate
 from fasten_model.train.loop import Loop
-from fasten_model.train.plan import clean_frequencies, clean_groups, steps_per_epoch
+from fasten_model.train.plan import class_weights, clean_frequencies, clean_groups, steps_per_epoch
 from fasten_model.train.seeds import generator
 from fasten_model.train.training_set import TrainingSet
 
@@ -66,6 +66,11 @@ class FastenStep(TrainingStep):
             balanced=method.clean_sampling == "balanced",
         )
         self._clean_prior = clean_frequencies(self.clean_groups, data.clean_labels, data.num_classes).to(device)
+        self._class_weights = torch.ones_like(self._clean_prior)
+        if method.clean_sampling == "shuffled" and not method.prior_correction:  # else their frequencies are seen to
+            drawn = self._clean_prior.cpu()
+            weights = class_weights(drawn, data.clean_labels, data.clean_estimates, data.held_out_labels)
+            self._class_weights = weights.to(device)
         self._bulk_prior = torch.full_like(self._clean_prior, 1 / data.num_classes)  # decayed mean of p
 
     def __call__(self, batch: Batch) -> StepLosses:
@@ -170,7 +175,7 @@ class FastenStep(TrainingStep):
             mean = self._loop.process.sum(p.sum(dim=0)) / size
             self._bulk_prior = 0.99 * self._bulk_prior + 0.01 * mean
             clean_logits = clean_logits.float() + self._clean_prior.log() - self._bulk_prior.log()
-        return cross_entropy(clean_logits, clean_labels)
+        return cross_entropy(clean_logits, clean_labels) * self._class_weights[clean_labels]
 
     def _noisy_targets(self, index: Tensor, labels: Tensor, evidence: Tensor, started: bool) -> Tensor:
         """What the noisy head learns of a noisy batch, int64 [B]."""

@@ -116,6 +116,22 @@ def clean_frequencies(groups: Sequence[CleanGroup], labels: Tensor, num_classes:
     return drawn / drawn.sum()
 
 
+def class_weights(drawn: Tensor, labels: Tensor, estimates: Tensor, held_out: Tensor | None) -> Tensor:
+    """What a clean sample of each class counts, so that reviews do not move the class frequencies: [K], 1 without any.
+
+    Reviewed samples are where the model doubted a label, and so of some classes much more than of others; a clean head
+    that learns their frequencies forgets the classes that they lack. Counted so, the batches have the classes as the
+    samples audited at random have them, those held out among them. drawn [K]: `clean_frequencies`. labels int64 [C]: y.
+    estimates bool [C]. held_out int64 [H].
+    """
+    labels, estimates = labels.cpu(), estimates.cpu()
+    if estimates.all() or not estimates.any():
+        return torch.ones_like(drawn)
+    at_random = labels[estimates] if held_out is None else torch.cat([labels[estimates], held_out.cpu()])
+    audited = 1 + torch.bincount(at_random, minlength=len(drawn))
+    return audited / audited.sum() / drawn
+
+
 def own_share(indices: Indices, process: Process) -> tuple[Indices, Indices | None]:
     """(this process's samples as it numbers them, their places in the whole batch), a list of steps each.
 

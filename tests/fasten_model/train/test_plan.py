@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from fasten_model.train.plan import (
     CleanGroup,
     CleanPlan,
+    class_weights,
     clean_frequencies,
     clean_groups,
     noisy_epoch,
@@ -120,3 +121,20 @@ def test_clean_frequencies_are_those_of_what_is_drawn() -> None:
     torch.testing.assert_close(balanced, torch.full((3,), 1 / 3))
     reviewed = clean_frequencies(clean_groups(labels, labels == 1, 6, balanced=False), labels, 4)
     torch.testing.assert_close(reviewed, torch.tensor([1 + 50 * 90 / 94, 51, 1 + 50 * 4 / 94, 1]) / 104)
+
+
+def test_reviews_do_not_move_the_class_frequencies_that_the_clean_head_learns() -> None:
+    audited, reviewed, held_out = [0] * 10 + [1] * 8 + [2] * 2, [0] * 70 + [1] * 10, [0] * 20 + [1] * 22 + [2] * 18
+    labels, estimates = torch.tensor(audited + reviewed), torch.arange(100) < 20
+    drawn = clean_frequencies(clean_groups(labels, estimates, 8, balanced=False), labels, 3)
+    weights = class_weights(drawn, labels, estimates, torch.tensor(held_out))
+    torch.testing.assert_close(drawn * weights, torch.tensor([31.0, 31, 21]) / 83)
+    assert weights[2] > 3, "the class that nobody was asked about counts for more"
+    torch.testing.assert_close(drawn * class_weights(drawn, labels, estimates, None), torch.tensor([11.0, 9, 3]) / 23)
+
+
+def test_without_reviews_every_clean_sample_counts_once() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    drawn = torch.tensor([0.9, 0.1])
+    for estimates in (torch.ones(100, dtype=torch.bool), torch.zeros(100, dtype=torch.bool)):
+        assert torch.equal(class_weights(drawn, labels, estimates, torch.zeros(50, dtype=torch.int64)), torch.ones(2))
