@@ -158,7 +158,7 @@ def push(
     settings = load_settings(labels_project=labels, review_project=review, queue_size=reviews, review_minutes=minutes)
     found = loop.survey(settings)
     pulled, scores = loop.last_round(settings, found)
-    plan = loop.triage_scores(settings, found, pulled, scores, recheck=recheck)
+    plan = loop.triage_scores(settings, found, pulled, scores, recheck=recheck, dry_run=dry_run)
     pushed = loop.push_queue(settings, found, plan, dry_run=dry_run)
     verb = "would be added" if dry_run else "added"
     say(f"{pushed.added:,} {verb} to “{pushed.title}”, {pushed.waiting:,} waiting")

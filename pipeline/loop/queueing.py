@@ -27,7 +27,7 @@ from pipeline.workspace import ReviewQueue, Workspace, write_whole
 logger = logging.getLogger(__name__)
 
 _PLAN = TypeAdapter(triage.Plan)
-QUEUE_FILE, RECHECK_FILE = "queue.json", "recheck.json"
+QUEUE_FILE, RECHECK_FILE, PREVIEW_FILE = "queue.json", "recheck.json", "preview.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,9 @@ class Pushed:
     """Where a reviewer starts; empty while there is no review project."""
 
 
-def triage_scores(settings: Settings, found: Found, pulled: Pulled, scores_path: Path, *, recheck: int = 0) -> Path:
+def triage_scores(
+    settings: Settings, found: Found, pulled: Pulled, scores_path: Path, *, recheck: int = 0, dry_run: bool = False
+) -> Path:
     """Compose the next questions, as many as there is room for; the path of the plan.
 
     What was asked before, answered or not, is read from the review project itself. With `recheck` the questions are so
@@ -92,7 +94,7 @@ def triage_scores(settings: Settings, found: Found, pulled: Pulled, scores_path:
             run_key=folder.name,
         )
     logger.info("planned %d questions: %s", len(plan.tasks), {kind: n for kind, n in plan.counts.items() if n})
-    path = folder / (RECHECK_FILE if recheck else QUEUE_FILE)
+    path = folder / (PREVIEW_FILE if dry_run else RECHECK_FILE if recheck else QUEUE_FILE)
     write_whole(path, _PLAN.dump_json(plan))
     return path
 

@@ -108,9 +108,10 @@ def test_pull_tells_the_snapshot_its_rows_and_what_was_left_out(monkeypatch: pyt
 def test_push_composes_anew_and_tells_what_it_added_or_would_add_and_where(
     monkeypatch: pytest.MonkeyPatch, options: list[str], verb: str
 ) -> None:
-    def plan(settings: Settings, found: object, pulled: object, scores: Path, *, recheck: int) -> Path:
+    def plan(settings: Settings, found: object, pulled: object, scores: Path, *, recheck: int, dry_run: bool) -> Path:
         assert (found, pulled, scores) == ("found", "pulled", Path("run/scores.parquet"))
         assert recheck == (3 if "--recheck" in options else 0)
+        assert dry_run == ("--dry-run" in options)
         assert (settings.queue_size, settings.review_minutes) == ((7, 2.5) if "--reviews" in options else (500, None))
         return Path("run/queue.json")
 
