@@ -1,6 +1,7 @@
 """The stages that reach people: compose what they should look at, and put it into their queue."""
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -81,6 +82,7 @@ def triage_scores(
             asked=known,
             finished={each.push_key: each.answers for each in asked if each.finished},
             budget=_room(settings, asked, pace),
+            most_audits=_audits_wanted(settings, asked),
             pace=pace,
             mode=settings.mode,
             audit_share=settings.audit_share,
@@ -109,6 +111,12 @@ def _room(settings: Settings, asked: Collection[Asked], pace: triage.Pace) -> tr
         minutes = max(0.0, minutes - sum(pace.of(kind) * answers for kind, answers in waiting) / 60)
     answers = sum(answers for _, answers in waiting)
     return triage.Budget(reviews=max(0, settings.queue_size - answers), minutes=minutes)
+
+
+def _audits_wanted(settings: Settings, asked: Collection[Asked]) -> int:
+    """What a full queue's share of random questions lacks: each push fills up what is left of the budget anew."""
+    waiting = sum(each.asked_as == "audit" for each in asked if not each.finished)
+    return max(0, math.ceil(settings.audit_share * settings.queue_size / settings.overlap) - waiting)
 
 
 def _references(

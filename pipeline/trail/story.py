@@ -136,7 +136,7 @@ def _judgement(row: Mapping[str, Any]) -> str:
         "relabel": f"changed “{row['given_label']}” to “{row['label']}”"
         if row["applied"]
         else f"suggested “{row['suggestion']}” for “{row['given_label']}”",
-        "low_confidence": f"was not sure of “{row['given_label']}”",
+        "low_confidence": f"doubted “{row['given_label']}”",
     }[row["decision"]]
     return (
         f"{did}: q “{row['suggestion']}” {row['suggestion_probability']:.0%}, max p {row['confidence']:.0%}, "

@@ -90,14 +90,16 @@ def compose(
     references: Mapping[str, Sequence[str]],
     run_key: str,
     finished: Mapping[str, int] | None = None,
+    most_audits: int | None = None,
 ) -> Plan:
     """The next batch of questions about `candidates` and `disputes`; the same for the same input in any order.
 
     asked: push keys of every question ever asked, answered or not. classes: those that have a floor. features: [N,D] of
     the trunk, rows as `candidates`; None where nothing is known of looks. key: the push key of (sample_id, question).
     references: class → audited images of it. finished: push key → answers, of those of `asked` that nobody is served
-    any more; where a key is missing, its question waits for `overlap` answers. Raises `DataError` where a sample is
-    among the candidates twice, or the features are not theirs.
+    any more; where a key is missing, its question waits for `overlap` answers. most_audits: as many random questions
+    may be added at most, so that a queue that is filled again and again does not fill with them. Raises `DataError`
+    where a sample is among the candidates twice, or the features are not theirs.
     """
     known, room = frozenset(asked), Room(budget, pace, overlap)
     disputes = list(disputes)
@@ -118,6 +120,8 @@ def compose(
     drawn: dict[AskedAs, list[Open]] = {"audit": [], "check": []}
     for kind, share in shares.items():
         wanted = due(share, before=len(known), batch=len(settling) + batch)
+        if kind == "audit" and most_audits is not None:
+            wanted = min(wanted, most_audits)
         drawn[kind] = [each for each in _at_random(kind, pool, wanted) if room.take(pace.of(kind))]
         taken = {each.push_key for each in drawn[kind]}
         pool = [each for each in pool if each.push_key not in taken]

@@ -295,3 +295,11 @@ def test_twenty_thousand_candidates_take_seconds() -> None:
     )
     assert len(plan.tasks) == 500
     assert time.process_time() - started < 20  # about one on an idle core
+
+
+@pytest.mark.parametrize(("most", "drawn"), [(None, 10), (4, 4), (0, 0), (50, 10)])
+def test_a_queue_that_is_filled_again_and_again_does_not_fill_with_random_questions(
+    most: int | None, drawn: int
+) -> None:
+    plan = composed(scored([0.0] * 200), most_audits=most)
+    assert (plan.counts["audit"], len(plan.tasks)) == (drawn, drawn)
