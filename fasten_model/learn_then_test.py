@@ -42,9 +42,11 @@ def lowest_passing(
         upper_tail(count - most, count, min(1.0, believed[count] / count)) if most >= 0 else 0.0
         for count, most in zip(tries, allowed, strict=True)
     ]
-    if max(hopes, default=0.0) == 0:
+    # Where confidences are low, every hope may be too small for a float.
+    start = max((at for at, most in enumerate(allowed) if most >= 0), key=hopes.__getitem__, default=None)
+    if start is None:
         return None, tries_needed(target, level) - max(tries, default=0)
-    start, lowest = hopes.index(max(hopes)), None
+    lowest = None
     for rho, count, most in zip(rhos[start:].tolist(), tries[start:], allowed[start:], strict=True):
         if errors[count] > most:
             break

@@ -57,7 +57,8 @@ class RhoChoice:
     pairs_held_out: int
     """All held-out pairs."""
     pairs_needed: int
-    """How many more held-out relabels, all of them right, the first test would have taken; 0 where it passed."""
+    """How many more held-out relabels, all of them right, the first test would have taken; 0 where it passed, or where
+    no bulk label is doubted."""
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -84,6 +85,8 @@ class RhoChoice:
     def _nothing(self) -> str:
         if self.target_precision is None:
             return "relabels nothing, as it was set"
+        if self.pairs_needed == 0 and self.pairs_held_out:
+            return "relabels nothing: the model doubts none of the labels"
         if self.pairs_held_out == 0:
             return "relabels nothing: no held-out audited sample has its bulk label, so nothing can be promised"
         more = ""
@@ -187,7 +190,7 @@ def choose_rho(
     if num_classes is not None:
         thresholds[common & _contradicted(pairs, rho, target_precision, level / num_classes, num_classes)] = NEVER
     choice = _choice(rho, thresholds, bulk, pairs, promised=min(promised, default=None), certainty=certainty)
-    return replace(choice, target_precision=target_precision, pairs_needed=min(lacking))
+    return replace(choice, target_precision=target_precision, pairs_needed=min(lacking) if len(bulk.confidence) else 0)
 
 
 def judge_rho(rho: float, bulk: Suggestions, pairs: Suggestions, *, certainty: float = CERTAINTY) -> RhoChoice:
@@ -235,7 +238,9 @@ def _sequences(bulk: Suggestions, pairs: Suggestions, target: float, level: floa
     doubted = torch.bincount(bulk.suggested, minlength=num_classes)
     largest = counts.argsort(descending=True, stable=True)
     sequence_of = torch.zeros(num_classes, dtype=torch.int64)
-    for alone in range(num_classes, 0, -1):
+    # Fewer pairs than one test alone would take are never ample: with many classes, most need no closer look.
+    possible = int((counts >= tries_needed(target, level)).sum())
+    for alone in range(possible, 0, -1):
         own, others = largest[:alone], largest[alone:]
         together = bool(doubted[others].any())
         enough = _ample_pairs(target, level / (alone + together))

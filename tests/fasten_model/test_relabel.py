@@ -243,7 +243,18 @@ def test_a_class_whose_few_pairs_are_wrong_is_left_out_of_what_all_share() -> No
 
 def test_no_doubted_label_needs_no_rho() -> None:
     found = choose_rho(suggested([], of=100), drawn(100, 1), 0.9, num_classes=2)
-    assert (found.rho, found.coverage, found.per_class) == (NEVER, 0.0, None)
+    assert (found.rho, found.coverage, found.per_class, found.pairs_needed) == (NEVER, 0.0, None, 0)
+    assert found.sentence() == "relabels nothing: the model doubts none of the labels"
+
+
+def test_confidences_too_low_for_any_hope_are_tested_all_the_same() -> None:
+    bulk = suggested([0.01] * 100, of=100)
+    right = suggested([0.01] * 500, [True] * 500, of=500)
+    assert choose_rho(bulk, right, 0.95).rho == pytest.approx(0.01)
+    wrong = suggested([0.01] * 500, [True] * 400 + [False] * 100, of=500)
+    found = choose_rho(bulk, wrong, 0.95)
+    assert found.rho == NEVER
+    assert found.pairs_needed > 0
 
 
 def test_the_surest_and_the_least_sure_of_suggestions_are_finite() -> None:
