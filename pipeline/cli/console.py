@@ -15,9 +15,10 @@ def _columns(stream: TextIO) -> int | None:
     return None if stream.isatty() else _UNLIMITED
 
 
-out = Console(highlight=False, soft_wrap=True, width=_columns(sys.stdout))
+# No emoji: ids and class names are shown as they are, and `ls:100:5` is not “ls💯5”.
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=_columns(sys.stdout))
 """Results: standard output."""
-err = Console(stderr=True, highlight=False, soft_wrap=True, width=_columns(sys.stderr))
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True, width=_columns(sys.stderr))
 """Progress and complaints: standard error."""
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pipeline import doctor, embedded
 from pipeline.cli import doctor as cli_doctor
 from pipeline.cli.app import app
-from pipeline.cli.console import log_to_terminal, printable
+from pipeline.cli.console import log_to_terminal, printable, say
 from pipeline.errors import ConfigError, FastenError, ServiceUnavailable, StackError
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -155,3 +155,8 @@ def test_progress_goes_to_standard_error_and_cannot_steer_the_terminal(capsys: p
 
 def test_printable_text_keeps_its_letters_and_line_ends() -> None:
     assert printable("ρ “é” 猫\n\t\r\x9b\x7f") == "ρ “é” 猫\n����"
+
+
+def test_ids_and_class_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    say("ls:100:5 is :cat: [bold]")
+    assert capsys.readouterr().out == "ls:100:5 is :cat: [bold]\n"
