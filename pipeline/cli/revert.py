@@ -1,6 +1,7 @@
 """`fasten revert RUN`: undo what one run changed."""
 
 import getpass
+import os
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def revert(
             door=door,
             review=queue,
             registry=Tracking(settings.tracking),
-            by=by or getpass.getuser(),
+            by=by or _user_name(),
             at=datetime.now(UTC),
             dry_run=dry_run,
         )
@@ -53,3 +54,10 @@ def revert(
     say(f"unanswered questions taken back: {done.withdrawn:,} (answered ones, which stay: {done.answered:,})")
     for alias, version in done.aliases.items():
         say(f"{alias}: version {version} again")
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, a user may be no more than a number
+        return f"uid {os.getuid()}"

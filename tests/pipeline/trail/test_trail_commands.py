@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from pipeline import label_studio, loop, tracking
 from pipeline.cli.app import app
 from pipeline.records import LabelControl, Project
-from pipeline.trail import append_machine, append_people, reverted
+from pipeline.trail import append_machine, append_people, reverted, reverted_rows
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -99,6 +99,22 @@ def test_history_of_an_unknown_sample_names_near_ones() -> None:
     )
 
 
+@pytest.mark.usefixtures("snapshot")
+def test_a_name_that_is_not_text_is_one_line() -> None:
+    assert refused("history", "a\udcff") == "'a\\udcff' is no sample's name: names are UTF-8"
+
+
+def test_an_event_is_one_line_whatever_a_class_is_called(workspace: Workspace, make_snapshot: Make) -> None:
+    vote = {"sample_id": "ls:100:5", "label": "dark\ntoday: :cat:"}
+    snapshot = make_snapshot(
+        workspace.folder, labels=[vote], noisy={"ls:100:5": vote["label"]}, classes=("bright", vote["label"])
+    )
+    append_people(workspace, snapshot, NOON)
+    answered, today = fasten("history", "ls:100:5").stdout.splitlines()
+    assert "answered “dark today: :cat:”" in answered
+    assert today.startswith("today: “dark today: :cat:” (original)")
+
+
 @pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize("command", [["history", "a"], ["export", "--out", "x"]])
 def test_before_the_first_pull_there_is_nothing_to_tell(command: list[str]) -> None:
@@ -132,3 +148,14 @@ def test_revert_says_what_it_undid_and_the_second_time_that_it_did(workspace: Wo
     assert reverted(workspace) == {"run-1"}
     assert fasten("revert", "run-1").stdout.splitlines()[0] == "run run-1 was reverted before"
     assert refused("revert", "run-9").startswith("no run 'run-9' is kept (the latest: run-1)")
+
+
+@pytest.mark.usefixtures("snapshot", "servers")
+def test_a_user_without_a_name_can_revert(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000730000")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert fasten("revert", "run-1").exit_code == 0
+    [row] = reverted_rows(workspace)
+    assert row["by"].startswith("uid ")
