@@ -1,7 +1,8 @@
 """Why a task of the review project was asked, as its own data tells; nothing in that is trusted.
 
 Whoever may edit the project may edit the data of its tasks. A push key that is none of ours makes the task somebody
-else's; a kind that its key does not stand for, a class that there is none of or a run that cannot be one is unknown.
+else's; a kind that its key does not stand for or that shows less than the task does, a class that there is none of or a
+run that cannot be one is unknown.
 """
 
 import re
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pipeline.queue import kinds_of_key
 from pipeline.records import UNSHOWN, AskedAs, Task
 
+_LEADING = ("current_label", "model_label", "suggestion")
+"""What a question of `UNSHOWN` has nothing in."""
 _RUN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", re.ASCII)
 
 
@@ -33,6 +36,8 @@ def read_question(task: Task, *, labels_project_id: int, classes: Collection[str
     if not kinds:
         return None
     asked_as = next((kind for kind in kinds if kind == task.data.get("asked_as")), None)
+    if asked_as in UNSHOWN and any(task.data.get(name) for name in _LEADING):
+        asked_as = None  # the answer was led: it must not estimate, whatever the task says now
     suggestion = task.data.get("model_label")
     shown = asked_as not in UNSHOWN and isinstance(suggestion, str) and suggestion in classes
     run = task.data.get("asked_by_run")

@@ -34,8 +34,9 @@ def key(asked: str = "") -> str:
     ],
 )
 def test_our_own_questions_are_read_back(asked: str, kind: AskedAs) -> None:
-    found = read(push_key=key(asked), asked_as=kind, asked_by_run="0123abcd-9f", model_label="dog")
     suggestion = None if kind in UNSHOWN else "dog"
+    shown = {} if suggestion is None else {"model_label": suggestion}
+    found = read(push_key=key(asked), asked_as=kind, asked_by_run="0123abcd-9f", **shown)
     assert found == Question(asked_as=kind, suggestion=suggestion, asked_by_run="0123abcd-9f")
 
 
@@ -53,6 +54,14 @@ def test_a_kind_that_the_key_does_not_stand_for_is_unknown(asked: str, claimed: 
     found = read(push_key=key(asked), asked_as=claimed)
     assert found is not None
     assert found.asked_as is None
+
+
+@pytest.mark.parametrize("shown", ["current_label", "model_label", "suggestion"])
+def test_a_question_that_shows_something_was_not_drawn_at_random_whatever_it_says(shown: str) -> None:
+    found = read(push_key=key(), asked_as="audit", **{shown: "dog"})
+    assert found is not None
+    assert found.asked_as is None
+    assert found.suggestion == ("dog" if shown == "model_label" else None)
 
 
 def test_questions_of_before_the_kinds_had_names_were_suggestions() -> None:
