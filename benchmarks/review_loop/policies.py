@@ -59,7 +59,8 @@ def by_score(score: Callable[[Tensor], Tensor]) -> Choose:
 
 def entropy(p: Tensor) -> Tensor:
     """−Σ p·log p [N]."""
-    return torch.special.entr(p).sum(dim=1)
+    surprise: Tensor = torch.special.entr(p)
+    return surprise.sum(dim=1)
 
 
 def least_confidence(p: Tensor) -> Tensor:
