@@ -20,7 +20,7 @@ it was given until a person decides, and in `auto` also as the model has changed
 reviews after the first audits, up to the number that every policy has. Precision: of the first 1, 5 and 10 % of all
 labels that were asked about, how many were really wrong; “targeted” leaves the random slices of ours out. To reach: the
 reviews from which on the share stays there for good; “> 650 (97.1)” where it does not in some seed: the end of the
-curve and the mean share there.
+curve and the mean share there. n: seeds. Runs that were stopped before their last round are left out.
 """
 
 
@@ -30,7 +30,7 @@ def markdown(title: str, rows: Sequence[RoundRow], settings: Sequence[str]) -> s
     runs = runs_of(good)
     parts = [f"# {title}", *settings, *made_lines(rows), LEGEND]
     for cell in unique(row.cell for row in good):
-        inside = {(seed, policy): run for (where, seed, policy), run in runs.items() if where == cell}
+        inside = _finished({(seed, policy): run for (where, seed, policy), run in runs.items() if where == cell})
         parts += [f"## {cell}", _given(inside.values())]
         parts += ["### Reviews spent", _policies(inside), _against_cleanlab(inside)]
         parts += ["### Labels right % after so many reviews: as handed out", _curves(inside, suggested=False)]
@@ -46,6 +46,12 @@ def markdown(title: str, rows: Sequence[RoundRow], settings: Sequence[str]) -> s
 
 Runs = dict[tuple[int, str], Run]
 """(seed, policy) → rounds, of one cell."""
+
+
+def _finished(runs: "Runs") -> "Runs":
+    """Those with as many rounds as any: a run that was stopped half-way would be compared with whole ones."""
+    most = max(map(len, runs.values()), default=0)
+    return {key: run for key, run in runs.items() if len(run) == most}
 
 
 def _given(runs: Iterable[Run]) -> str:

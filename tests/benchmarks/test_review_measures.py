@@ -74,3 +74,10 @@ def test_what_is_not_reached_is_said_with_where_the_curve_ends() -> None:
     assert "> 11 (95.0, 1 of 2 did)" in text
     assert "seed 2, random: ValueError: no" in text
     assert "100 labels, 40.0 % of them wrong; 10 audited before the first round; rounds of 1 questions." in text
+
+
+def test_a_run_that_was_stopped_half_way_is_not_compared() -> None:
+    whole = [row(1, [0.5, 0.6]), row(2, [0.6, 0.7])]
+    text = markdown("t", [*whole, row(1, [0.5, 0.9], policy="margin")], [])
+    assert "| random" in text
+    assert "margin" not in text
