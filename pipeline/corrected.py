@@ -4,6 +4,8 @@
   label stands.
 - Mode `auto`, and the latest run that nobody has reverted changes the label: its label, provided that it judged the
   same image with the same given label. What people have said since is not overwritten by what a machine said before.
+  Where that run could promise nothing, the relabels of the last one that did stand: a promise was made about a set of
+  labels, and does not lapse because a later model cannot repeat it. Where checks contradict a promise, none stand.
 - Else the given label.
 
 The soft label is one-hot for a person's decision, the shares of what they said where people disagree, and else the
@@ -56,15 +58,33 @@ def corrected_rows(
     workspace: Workspace, snapshot: Snapshot, *, mode: Mode, sample_id: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """The corrected labels one by one, by sample id; of one sample where `sample_id` is given."""
+    runs = _runs(workspace, snapshot)
     run = deciding_run(workspace, snapshot)
-    judged = iter(()) if run is None else _judged(run, snapshot.classes, sample_id)
+    changing = _changing(runs, run) if mode == "auto" else None
     rows = merge(
         _decided(snapshot, sample_id),
         _undecided(snapshot, sample_id),
-        _noisy(snapshot, sample_id, judged, mode),
+        _noisy(snapshot, sample_id, _Judge(run, snapshot, sample_id), _Judge(changing, snapshot, sample_id)),
         key=itemgetter("sample_id"),
     )
     yield from rows
+
+
+def standing_relabels(workspace: Workspace, snapshot: Snapshot) -> dict[str, str]:
+    """Sample → label, of the last run that promised something: what stands while later runs cannot."""
+    run = next((run for run in _runs(workspace, snapshot) if run.promise == "made"), None)
+    judge = _Judge(run, snapshot, None)
+    said = ((row, judge.of(row)) for row in _rows(snapshot.noisy_path, None))
+    return {row["sample_id"]: one["suggestion"] for row, one in said if one and one["decision"] == "relabel"}
+
+
+def _changing(runs: Sequence[MachineRun], latest: MachineRun | None) -> MachineRun | None:
+    """The run whose relabels are applied."""
+    if latest is None or latest.promise == "broken":
+        return None
+    if latest.promise != "none":
+        return latest
+    return next((run for run in runs if run.promise == "made" and run.at <= latest.at), None)
 
 
 def deciding_run(workspace: Workspace, snapshot: Snapshot) -> MachineRun | None:
@@ -72,16 +92,21 @@ def deciding_run(workspace: Workspace, snapshot: Snapshot) -> MachineRun | None:
 
     A run that knew a class which is no more does not count.
     """
-    undone = reverted(workspace)
     completed = workspace.completed()
-    runs = [
+    runs = _runs(workspace, snapshot)
+    return next(
+        (run for run in runs if completed is not None and run.run_key == completed.run_key), next(iter(runs), None)
+    )
+
+
+def _runs(workspace: Workspace, snapshot: Snapshot) -> list[MachineRun]:
+    """The runs that nobody has reverted and that knew no class which is no more, the latest first."""
+    undone = reverted(workspace)
+    return [
         run
         for run in machine_runs(workspace)
         if run.run_key not in undone and set(run.classes) <= set(snapshot.classes)
     ]
-    return next(
-        (run for run in runs if completed is not None and run.run_key == completed.run_key), next(iter(runs), None)
-    )
 
 
 def _decided(snapshot: Snapshot, sample_id: str | None) -> Iterator[dict[str, Any]]:
@@ -120,37 +145,48 @@ def _undecided(snapshot: Snapshot, sample_id: str | None) -> Iterator[dict[str, 
         }
 
 
-def _noisy(
-    snapshot: Snapshot, sample_id: str | None, judged: Iterator[dict[str, Any]], mode: Mode
-) -> Iterator[dict[str, Any]]:
-    said = next(judged, None)
+def _noisy(snapshot: Snapshot, sample_id: str | None, latest: "_Judge", changing: "_Judge") -> Iterator[dict[str, Any]]:
     for row in _rows(snapshot.noisy_path, sample_id):
-        while said is not None and said["sample_id"] < row["sample_id"]:
-            said = next(judged, None)
-        # What was said of another image, or before the annotators changed their mind, says nothing.
-        applies = said is not None and all(said[name] == row[name] for name in ("sample_id", "image_sha256"))
-        yield _corrected(
-            row, said if said and applies and said["given_label"] == row["label"] else None, snapshot, mode
-        )
+        yield _corrected(row, latest.of(row), changing.of(row), snapshot)
 
 
 def _corrected(
-    row: Mapping[str, Any], said: Mapping[str, Any] | None, snapshot: Snapshot, mode: Mode
+    row: Mapping[str, Any], said: Mapping[str, Any] | None, change: Mapping[str, Any] | None, snapshot: Snapshot
 ) -> dict[str, Any]:
-    """One noisy sample with what the run said of it."""
-    changed = said is not None and mode == "auto" and said["decision"] == "relabel"
+    """One noisy sample with what the latest run said of it, and what the run whose relabels are applied did."""
+    if change is not None and change["decision"] != "relabel":
+        change = None
+    source = change or said
     return {
         "sample_id": row["sample_id"],
         "image_sha256": row["image_sha256"],
         "image_url": row["image_url"],
-        "label": said["suggestion"] if said and changed else row["label"],
+        "label": change["suggestion"] if change else row["label"],
         "soft_label": said["posterior"] if said else _one_hot(row["label"], snapshot.classes),
-        "source": "model" if changed else "original",
+        "source": "model" if change else "original",
         "given_label": row["label"],
-        "decided_by": said["model_version"] if said and changed else None,
-        "decided_at": said["at"] if said and changed else None,
-        "run_key": said["run_key"] if said else None,
+        "decided_by": change["model_version"] if change else None,
+        "decided_at": change["at"] if change else None,
+        "run_key": source["run_key"] if source else None,
     }
+
+
+class _Judge:
+    """What one run said of noisy samples, asked for by sample id in ascending order; nothing where there is no run."""
+
+    def __init__(self, run: MachineRun | None, snapshot: Snapshot, sample_id: str | None) -> None:
+        self._rows = iter(()) if run is None else _judged(run, snapshot.classes, sample_id)
+        self._next = next(self._rows, None)
+
+    def of(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What it said of the sample of this row of `noisy.parquet`, if that was the same image and given label."""
+        while self._next is not None and self._next["sample_id"] < row["sample_id"]:
+            self._next = next(self._rows, None)
+        said = self._next
+        # What was said of another image, or before the annotators changed their mind, says nothing.
+        if said is None or any(said[name] != row[name] for name in ("sample_id", "image_sha256")):
+            return None
+        return said if said["given_label"] == row["label"] else None
 
 
 def _judged(run: MachineRun, classes: Sequence[str], sample_id: str | None) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from fasten_model.relabel import NEVER
 from pipeline import scoring, trail
 from pipeline.checks import checked
 from pipeline.contradictions import read_contradictions
+from pipeline.corrected import standing_relabels
 from pipeline.errors import DataError, ServiceError
 from pipeline.label_studio import LabelStudio
 from pipeline.loop.model import TrainedModel, promise_broken, read_fitted
@@ -32,7 +33,12 @@ from pipeline.workspace import Completed, Workspace, config_digest, write_whole
 
 logger = logging.getLogger(__name__)
 
-_BROKEN = "relabels nothing: too many of the applied relabels that people checked were wrong"
+_BROKEN = {
+    "rho": NEVER,
+    "per_class": None,
+    "broken": True,
+    "sentence": "relabels nothing: too many of the applied relabels that people checked were wrong",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +65,13 @@ def report_run(
     pairs = [row for row in clean if row["provenance"] == "audit" and row["given_label"] is not None]
     fitted = read_fitted(trained.folder)
     broken = promise_broken(settings, Workspace.of(settings, pulled.labels.project_id), snapshot)
-    relabels = fitted["relabels"] | ({"rho": NEVER, "per_class": None, "sentence": _BROKEN} if broken else {})
+    relabels = fitted["relabels"] | (_BROKEN if broken else {})
     people = people_of(snapshot, scores)
     workspace = Workspace.of(settings, pulled.labels.project_id)
     checks = checked(workspace, snapshot)
     undecided = Counter(pq.read_table(snapshot.undecided_path, columns=["state"])["state"].to_pylist())
+    stand = settings.mode == "auto" and trail.promise_of(relabels) == "none"
+    standing = len(standing_relabels(workspace, snapshot)) if stand else 0
     report = RoundReport(
         labels_project=pulled.labels.title,
         review_project=pushed.title,
@@ -77,7 +85,7 @@ def report_run(
         expected_wrong=sum(scores["error_probability"].to_pylist()),
         decisions=count_decisions(scoring.decisions_of(scores)),
         mode=settings.mode,
-        relabels=relabels["sentence"],
+        relabels=relabels["sentence"] + (f"; {standing} of an earlier promise stand" if standing else ""),
         checks=checks.answered,
         checks_right=checks.right,
         temperature=fitted["temperature"],

@@ -13,9 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline import queue, scoring, trail, triage
 from pipeline.contradictions import read_contradictions
+from pipeline.corrected import standing_relabels
 from pipeline.errors import DataError
 from pipeline.images import ImageStore
 from pipeline.label_studio import Asked, LabelStudio
+from pipeline.loop.model import promise_broken, read_fitted
 from pipeline.loop.survey import Found, Pulled, find_review_project, review_title
 from pipeline.records import AskedAs, Project
 from pipeline.references import reference_images
@@ -76,8 +78,9 @@ def triage_scores(
     else:
         labels, scores = pq.read_table(snapshot.labels_path), scoring.read_scores(scores_path)
         pace = triage.pace_of(labels)
+        candidates = triage.candidates_of(scores, pq.read_table(snapshot.noisy_path))
         plan = triage.compose(
-            triage.candidates_of(scores, pq.read_table(snapshot.noisy_path)),
+            triage.stand(candidates, _standing(settings, pulled, snapshot, folder)),
             triage.disputes_of(pq.read_table(snapshot.undecided_path), labels),
             asked=known,
             finished={each.push_key: each.answers for each in asked if each.finished},
@@ -99,6 +102,15 @@ def triage_scores(
     path = folder / (PREVIEW_FILE if dry_run else RECHECK_FILE if recheck else QUEUE_FILE)
     write_whole(path, _PLAN.dump_json(plan))
     return path
+
+
+def _standing(settings: Settings, pulled: Pulled, snapshot: Snapshot, folder: Path) -> dict[str, str]:
+    """Relabels that are applied although this run could promise none."""
+    workspace = Workspace.of(settings, pulled.labels.project_id)
+    none = trail.promise_of(read_fitted(folder)["relabels"]) == "none"
+    if settings.mode != "auto" or not none or promise_broken(settings, workspace, snapshot):
+        return {}
+    return standing_relabels(workspace, snapshot)
 
 
 def _room(settings: Settings, asked: Collection[Asked], pace: triage.Pace) -> triage.Budget:

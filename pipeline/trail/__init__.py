@@ -12,7 +12,7 @@ that died may be run again from any point.
 """
 
 from pipeline.trail.asked import append_asked, asked_rows
-from pipeline.trail.machine import MachineRun, append_machine, machine_rows, machine_runs
+from pipeline.trail.machine import MachineRun, append_machine, machine_rows, machine_runs, promise_of
 from pipeline.trail.people import append_people, keep_people, people_rows
 from pipeline.trail.reverted import mark_reverted, mark_withdrawn, reverted, reverted_rows, withdrawn_rows
 
@@ -28,6 +28,7 @@ __all__ = [
     "mark_reverted",
     "mark_withdrawn",
     "people_rows",
+    "promise_of",
     "reverted",
     "reverted_rows",
     "withdrawn_rows",

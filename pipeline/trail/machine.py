@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +15,19 @@ from pipeline.snapshot import Snapshot
 from pipeline.trail.files import folder, one_writer, read_about, read_rows, safe_name, write_rows
 from pipeline.trail.schema import MACHINE
 from pipeline.workspace import Workspace
+
+Promise = Literal["made", "by hand", "none", "broken"]
+"""Of a run's relabels: held-out pairs promise their precision; ρ was set by hand; nothing could be promised, or checks
+contradict what was promised, and so there are none."""
+
+
+def promise_of(relabels: Mapping[str, Any]) -> Promise:
+    """What the `relabels` of a `fitted.json` stand for."""
+    if relabels.get("broken"):
+        return "broken"
+    if relabels.get("target_precision") is None:
+        return "by hand"
+    return "made" if min([relabels["rho"], *(relabels.get("per_class") or [])]) <= 1 else "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +43,7 @@ class MachineRun:
     model_version: str
     mlflow_run_id: str
     at: datetime
+    promise: Promise = "by hand"
 
 
 def append_machine(
@@ -60,6 +74,7 @@ def append_machine(
             "model_version": scores["model_version"][0].as_py() if scores.num_rows else "",
             "mlflow_run_id": mlflow_run_id,
             "at": at.isoformat(),
+            "promise": promise_of(fitted["relabels"]),
         }
         same = {"snapshot_id": snapshot.snapshot_id, "run_key": run_key, "mlflow_run_id": mlflow_run_id, "at": at}
         write_rows(path, MACHINE, (row | same for row in _decided(snapshot, scores, fitted, mode)), about=about)

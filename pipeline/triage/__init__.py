@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from fasten_model.scoring import DECISIONS
 from pipeline.triage.budget import Budget
-from pipeline.triage.candidates import Candidate, Dispute, candidates_of, disputes_of
+from pipeline.triage.candidates import Candidate, Dispute, candidates_of, disputes_of, stand
 from pipeline.triage.pace import Pace, pace_of
 from pipeline.triage.plan import Plan, compose
 from pipeline.triage.reasons import reason
@@ -30,6 +30,7 @@ __all__ = [
     "pace_of",
     "reason",
     "recheck_tasks",
+    "stand",
 ]
 
 

@@ -1,7 +1,8 @@
 """What a question can be about: a scored label, or a sample that people could not agree on."""
 
 from collections import Counter
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 
 import pyarrow as pa
 
@@ -43,6 +44,16 @@ class Candidate:
         if mode == "auto" and self.decision == "relabel":
             return 1 - self.model_label_probability
         return self.error_probability
+
+
+def stand(candidates: Iterable[Candidate], standing: Mapping[str, str]) -> list[Candidate]:
+    """The candidates; those whose label is changed already (`standing`, sample → label) as the model would have it are
+    relabels. What the model suggests no longer stays as it is scored: there an answer may set the change right.
+    """
+    return [
+        replace(each, decision="relabel") if standing.get(each.sample_id) == each.model_label else each
+        for each in candidates
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from pipeline.corrected import CORRECTED, corrected_labels, corrected_rows
+from pipeline.corrected import CORRECTED, corrected_labels, corrected_rows, standing_relabels
 from pipeline.trail import append_machine, mark_reverted
 from pipeline.workspace import Completed, Workspace
 
@@ -143,3 +143,46 @@ def test_one_sample_is_as_in_the_whole(workspace: Workspace, snapshot: "Snapshot
         [alone] = corrected_rows(workspace, snapshot, mode="auto", sample_id=whole["sample_id"])
         assert alone == whole
     assert list(corrected_rows(workspace, snapshot, mode="auto", sample_id="f")) == []
+
+
+def promise(made: bool) -> dict[str, Any]:
+    rho = 0.8 if made else 2.0
+    return {"relabels": {"rho": rho, "per_class": None, "target_precision": 0.95}, "transition": FITTED["transition"]}
+
+
+def test_relabels_of_a_promise_stand_while_later_runs_can_promise_nothing(
+    workspace: Workspace, snapshot: "Snapshot", make_scores: Scored
+) -> None:
+    def add(key: str, hour: int, said: dict[str, tuple[str, str]], fitted: dict[str, Any]) -> None:
+        at = NOON + timedelta(hours=hour)
+        scores = make_scores(snapshot, said)
+        append_machine(workspace, key, snapshot, scores, fitted, mode="auto", mlflow_run_id="m", at=at)
+
+    doubted = {"a": ("grey", "low_confidence")}
+    add("run-1", 1, RELABELS, promise(made=True))
+    add("run-2", 2, doubted, promise(made=False))
+    assert labels(workspace, snapshot)["a"] == ("grey", "model")
+    assert labels(workspace, snapshot, "suggest")["a"] == ("dark", "original")
+    assert standing_relabels(workspace, snapshot) == {"a": "grey"}
+    add("run-3", 3, {"b": ("dark", "relabel")}, promise(made=True))
+    now = labels(workspace, snapshot)
+    assert (now["a"], now["b"]) == (("dark", "original"), ("dark", "model")), "a new promise takes the old one's place"
+    mark_reverted(workspace, "run-3", by="me", at=NOON)
+    assert labels(workspace, snapshot)["a"] == ("grey", "model")
+    mark_reverted(workspace, "run-1", by="me", at=NOON)
+    assert labels(workspace, snapshot)["a"] == ("dark", "original"), "what made the promise is undone"
+
+
+@pytest.mark.parametrize(
+    "relabels", [{"rho": 2.0, "target_precision": 0.95, "broken": True}, {"rho": 2.0, "target_precision": None}]
+)
+def test_nothing_stands_where_checks_contradict_it_or_rho_is_set_by_hand(
+    workspace: Workspace, snapshot: "Snapshot", make_scores: Scored, relabels: dict[str, Any]
+) -> None:
+    for hour, (said, fitted) in enumerate(
+        [(RELABELS, promise(made=True)), ({}, FITTED | {"relabels": relabels | {"per_class": None}})]
+    ):
+        at = NOON + timedelta(hours=hour)
+        scores = make_scores(snapshot, said)
+        append_machine(workspace, f"run-{hour}", snapshot, scores, fitted, mode="auto", mlflow_run_id="m", at=at)
+    assert labels(workspace, snapshot)["a"] == ("dark", "original")

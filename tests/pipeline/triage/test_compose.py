@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from fasten_model.scoring import Decision
 from pipeline.errors import DataError
 from pipeline.records import AskedAs, Mode
-from pipeline.triage import Budget, Candidate, Dispute, Pace, Plan, compose
+from pipeline.triage import Budget, Candidate, Dispute, Pace, Plan, compose, stand
 from pipeline.triage.targeted import MOST_FOR_FLOORS, NEGLIGIBLE
 
 CLASSES = ("3", "5", "8")
@@ -303,3 +303,15 @@ def test_a_queue_that_is_filled_again_and_again_does_not_fill_with_random_questi
 ) -> None:
     plan = composed(scored([0.0] * 200), most_audits=most)
     assert (plan.counts["audit"], len(plan.tasks)) == (drawn, drawn)
+
+
+def test_a_label_that_is_changed_already_is_asked_about_only_where_the_model_would_not_change_it_so_again() -> None:
+    unsure: Any = {"model_label_probability": 0.99, "decision": "low_confidence"}
+    doubted = [replace(each, **unsure) for each in scored([0.99, 0.99, 0.99])]
+    [first, second, third] = [each.sample_id for each in doubted]
+    standing = {first: doubted[0].model_label, second: "another class"}
+    ready = stand(doubted, standing)
+    assert [each.decision for each in ready] == ["relabel", "low_confidence", "low_confidence"]
+    plan = composed(ready, mode="auto", audit_share=0.0, check_share=0.0)
+    assert set(asked_as(plan, "targeted")[:2]) == {second, third}
+    assert first not in asked_as(plan, "targeted")[:2]
