@@ -97,9 +97,9 @@ def estimate_label_noise(probabilities: Tensor, noisy: LabelledImages, audited: 
     The shared T of votes takes each vote for a sample of its own (`soft_count_transition`); each annotator's is
     counted with the posterior under it. A second round changed nothing on digits.
 
-    Of audited samples only those drawn at random are pairs. Votes on the others, which were asked about because the
-    model doubted, stay among those of the bulk, with what is now known of them: left out, they would take the wrong
-    votes along, and every annotator would look better with each round. What was asked depended on images and votes
+    Of audited samples only those drawn at random are pairs. Labels and votes of the others, which were asked about
+    because the model doubted, stay among those of the bulk, with what is now known of them: left out, they would take
+    the wrong ones along, and labels would look better with each round. What was asked depended on images and votes
     only, so that bulk and reviews together are not biased (Rubin, 1976), while either alone is.
 
     probabilities [N,K]: calibrated p of the noisy samples.
@@ -107,14 +107,18 @@ def estimate_label_noise(probabilities: Tensor, noisy: LabelledImages, audited: 
     num_classes = probabilities.shape[1]
     names = told_apart(noisy)
     drawn, targeted = (_audited(audited, names, at_random=kind) for kind in (True, False))
+    known = torch.nn.functional.one_hot(targeted.true, num_classes).to(probabilities)
+    beliefs = torch.cat([probabilities, known])
     transition = soft_count_transition(
-        probabilities, noisy.labels, num_classes, pairs=torch.stack([drawn.true, drawn.given], dim=1)
+        beliefs,
+        torch.cat([noisy.labels, targeted.given]),
+        num_classes,
+        pairs=torch.stack([drawn.true, drawn.given], dim=1),
     )
     if not names:
         return LabelNoise(transition=transition)
 
-    known = torch.nn.functional.one_hot(targeted.true, num_classes).to(probabilities)
-    beliefs, votes = torch.cat([probabilities, known]), torch.cat([noisy.votes_of(names), targeted.votes])
+    votes = torch.cat([noisy.votes_of(names), targeted.votes])
     row, column = (votes >= 0).nonzero().unbind(dim=1)
     true_row, true_column = (drawn.votes >= 0).nonzero().unbind(dim=1)
     shared = soft_count_transition(

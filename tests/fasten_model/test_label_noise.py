@@ -94,13 +94,15 @@ def test_every_vote_is_better_than_the_given_label_alone() -> None:
     assert torch.allclose(by_votes.sum(dim=1), torch.ones(len(noisy)))
 
 
-def test_only_samples_drawn_at_random_are_pairs() -> None:
+def test_reviews_are_members_of_the_bulk_and_only_random_audits_are_pairs() -> None:
     noisy, p, _ = crowd(500)
     clean, _, _ = crowd(300, seed=1, audited=True)
     targeted = replace(clean, estimates=torch.zeros(300, dtype=torch.bool))
-    without = estimate_label_noise(p, noisy, [])
-    assert torch.equal(without.transition, estimate_label_noise(p, noisy, [targeted]).transition)
-    assert not torch.equal(without.transition, estimate_label_noise(p, noisy, [clean]).transition)
+    bulk = torch.cat([p, torch.nn.functional.one_hot(clean.labels, p.shape[1]).to(p)])
+    known = torch.cat([noisy.labels, clean.given_labels])
+    expected = soft_count_transition(bulk, known, p.shape[1])
+    torch.testing.assert_close(estimate_label_noise(p, noisy, [targeted]).transition, expected)
+    assert not torch.allclose(expected, estimate_label_noise(p, noisy, [clean]).transition)
 
 
 def test_reviews_of_the_wrong_labels_make_no_annotator_look_better() -> None:
@@ -117,6 +119,18 @@ def test_reviews_of_the_wrong_labels_make_no_annotator_look_better() -> None:
     assert left_out is not None
     torch.testing.assert_close(after[0, 0, 0], before[0, 0, 0], rtol=0, atol=0.03)
     assert left_out[0, 0, 0] > before[0, 0, 0] + 0.08
+
+
+def test_reviews_of_the_wrong_labels_do_not_make_the_shared_matrix_look_better_either() -> None:
+    noisy, p, truth = crowd(4_000)
+    asked = noisy.labels != truth
+    reviewed = replace(noisy.at(asked), labels=truth[asked], given_labels=noisy.labels[asked])
+    reviewed = replace(reviewed, estimates=torch.zeros(len(reviewed), dtype=torch.bool))
+    whole = estimate_label_noise(p, noisy, []).transition.diagonal().mean()
+    after = estimate_label_noise(p[~asked], noisy.at(~asked), [reviewed]).transition.diagonal().mean()
+    left_out = estimate_label_noise(p[~asked], noisy.at(~asked), []).transition.diagonal().mean()
+    assert abs(after - whole) < 0.05
+    assert left_out > whole + 0.1
 
 
 def noise() -> LabelNoise:
