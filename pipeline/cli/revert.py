@@ -52,6 +52,8 @@ def revert(
         say("a dry run: this is what would be undone")
     say(f"relabels that count no longer: {done.relabels:,}")
     say(f"unanswered questions taken back: {done.withdrawn:,} (answered ones, which stay: {done.answered:,})")
+    if not done.aliases and not done.before:
+        say("no alias of the registered model points at it, or there is no earlier version to go back to")
     for alias, version in done.aliases.items():
         say(f"{alias}: version {version} again")
 

@@ -80,6 +80,8 @@ def write_dataset(out: Path, workspace: Workspace, snapshot: Snapshot, *, mode: 
     made_from = [FORMAT, snapshot.snapshot_id, mode, run.path.name if run else None, _trail_files(workspace)]
     export_id = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     out = out.absolute()
+    if not out.name:
+        raise DataError(f"{out} cannot be replaced by an export: name a folder below it (--out)")
     out.parent.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(workspace), _staging(out) as staged:
         there = _there(out)
@@ -155,6 +157,12 @@ def _there(out: Path) -> Exported | None:
         found = None
     if found is None or found.format != FORMAT:
         raise DataError(f"{out} holds something that is no export of corrected labels: name another folder (--out)")
+    files = {str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir()}
+    if foreign := sorted(files - {*found.files, "manifest.json"}):
+        raise DataError(
+            f"{out} holds {foreign[0][:200]!r}, which no export wrote and a new one would delete: move it, or "
+            "name another folder (--out)"
+        )
     return found
 
 

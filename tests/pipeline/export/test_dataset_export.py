@@ -164,6 +164,12 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "manifest.json").write_text("{}")
+    (out / "data" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"holds 'data/notes.txt', which no export wrote"):
+        write_dataset(out, workspace, relabelled, mode="suggest")
+    assert (out / "data" / "notes.txt").read_text() == "mine"
+    with pytest.raises(DataError, match="cannot be replaced by an export"):
+        write_dataset(Path("/"), workspace, relabelled, mode="suggest")
     with pytest.raises(DataError, match="no export of corrected labels: name another folder"):
         write_dataset(other, workspace, relabelled, mode="auto")
     with pytest.raises(DataError, match="no export"):
