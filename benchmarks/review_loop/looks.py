@@ -22,6 +22,8 @@ from fasten_model.scoring import Scores, score
 from fasten_model.train import TrainConfig
 from fasten_model.train.seeds import generator
 
+NONE = -1
+"""In `Look.standing`: nothing was promised."""
 Kind = Literal["fasten", "folds"]
 """`fasten`: `fasten_model.fit`. `folds`: cross-entropy on the labels as they are now, out of fold."""
 
@@ -46,6 +48,9 @@ class Look:
     """`fasten`: the M open samples."""
     accuracy: float | None = None
     """`fasten`: of the clean head on the test images."""
+    standing: Tensor | None = None
+    """int64 [N]: what an earlier round promised to change an open label to, where this one promises nothing; NONE else
+    (`pipeline.corrected`: its relabels stand)."""
 
     @property
     def rows(self) -> Tensor:

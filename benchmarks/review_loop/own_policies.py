@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 from benchmarks.review_loop.ledger import Ledger, Question
-from benchmarks.review_loop.looks import Look
+from benchmarks.review_loop.looks import NONE, Look
 from benchmarks.review_loop.pool import Pool
 from fasten_model.scoring import DECISIONS
 from pipeline.records import Mode
 from pipeline.settings import Settings
-from pipeline.triage import Budget, Candidate, Pace, compose
+from pipeline.triage import Budget, Candidate, Pace, compose, stand
 
 
 def compose_questions(
@@ -28,8 +30,9 @@ def compose_questions(
         rows = look.rows.tolist()
         place = {pool.sample_ids[row]: row for row in rows}
         asked = {_key(pool.sample_ids[row]) for row in (~ledger.open).nonzero().flatten().tolist()[pool.audited :]}
+        standing = {} if look.standing is None else _standing(pool, look.standing)
         plan = compose(
-            _candidates(pool, look),
+            stand(_candidates(pool, look), standing),
             (),
             asked=asked,
             budget=Budget(reviews=most, minutes=None),
@@ -46,6 +49,11 @@ def compose_questions(
         return [Question(sample=place[task.sample_id], asked_as=task.asked_as) for task in plan.tasks]
 
     return choose
+
+
+def _standing(pool: Pool, labels: Tensor) -> dict[str, str]:
+    places = (labels != NONE).nonzero().flatten().tolist()
+    return {pool.sample_ids[place]: pool.classes[int(labels[place])] for place in places}
 
 
 def _candidates(pool: Pool, look: Look) -> list[Candidate]:

@@ -15,7 +15,7 @@ from benchmarks.data.noise import counted_transition
 from benchmarks.machine import code_line, hardware_line
 from benchmarks.measures import transition_error
 from benchmarks.review_loop.ledger import Ledger, Question
-from benchmarks.review_loop.looks import Look, Looks, Setup
+from benchmarks.review_loop.looks import NONE, Look, Looks, Setup
 from benchmarks.review_loop.policies import Policy
 from benchmarks.review_loop.pool import Pool
 from benchmarks.review_loop.reliability import reliability
@@ -43,6 +43,7 @@ def play(
 ) -> None:
     """Every round of `policy` that `results` does not have; `said` is called with each new row."""
     pool, ledger = game.pool, Ledger.start(game.pool)
+    standing = torch.full((len(pool),), NONE)
     stored = {row.key: row for row in results.rows() if row.error is None}
     for number in range(1, game.rounds + 1):
         empty = RoundRow(
@@ -50,9 +51,11 @@ def play(
         )  # fmt: skip
         row = stored.get(empty.key)
         if row is None:
-            row = _round(game, policy, looks, ledger, empty)
+            row = _round(game, policy, looks, ledger, standing, empty)
             results.add(row)
             said(row)
+        if row.standing is not None:
+            standing = torch.tensor(row.standing, dtype=torch.int64)
         ledger = ledger.answered(pool, questions_of(row), all_claim=policy.all_claim)
 
 
@@ -62,9 +65,11 @@ def questions_of(row: RoundRow) -> list[Question]:
     return [Question(sample=sample, asked_as=asked_as) for sample, asked_as in pairs]  # type: ignore[arg-type]
 
 
-def _round(game: Game, policy: Policy, looks: Looks, ledger: Ledger, empty: RoundRow) -> RoundRow:
+def _round(game: Game, policy: Policy, looks: Looks, ledger: Ledger, standing: Tensor, empty: RoundRow) -> RoundRow:
     pool, started = game.pool, time.perf_counter()
     look = looks.look(policy.kind, ledger)
+    if policy.applies:
+        look = replace(look, standing=standing_after(look, standing))
     questions = list(policy.choose(pool, ledger, look, game.batch, empty.round))
     seconds = time.perf_counter() - started
     if len(questions) > game.batch:
@@ -82,8 +87,9 @@ def _round(game: Game, policy: Policy, looks: Looks, ledger: Ledger, empty: Roun
         asked_as=[question.asked_as for question in questions],
         wrong=pool.wrong[picked].tolist(),
         contradicted=(pool.given != pool.answers)[picked].tolist(),
-        handed=accuracy_curve(handed_out(look, applied=policy.applies), picked, pool),
+        handed=accuracy_curve(handed_out(look), picked, pool),
         suggested=accuracy_curve(look.guess, picked, pool),
+        standing=None if look.standing is None else look.standing.tolist(),
         bin_count=bins.count.tolist(),
         bin_predicted=bins.predicted.tolist(),
         bin_wrong=bins.wrong.tolist(),
@@ -94,12 +100,20 @@ def _round(game: Game, policy: Policy, looks: Looks, ledger: Ledger, empty: Roun
     return row if look.fitted is None else _with_estimates(row, game, look)
 
 
-def handed_out(look: Look, *, applied: bool) -> Tensor:
+def standing_after(look: Look, before: Tensor) -> Tensor:
+    """int64 [N]: this model's relabels where it promises any, else those of before, as far as the labels are open."""
+    assert look.scores is not None
+    relabeled = look.scores.decisions == RELABEL
+    if not relabeled.any():
+        return torch.where(look.open, before, NONE)
+    standing = torch.full_like(before, NONE)
+    standing[look.rows[relabeled]] = look.scores.guess[relabeled]
+    return standing
+
+
+def handed_out(look: Look) -> Tensor:
     """int64 [N]: the labels before this round's answers; with relabels where they are applied."""
-    labels = look.labels.clone()
-    if applied and look.scores is not None:
-        labels[look.open] = look.scores.suggested
-    return labels
+    return look.labels if look.standing is None else torch.where(look.standing != NONE, look.standing, look.labels)
 
 
 def accuracy_curve(labels: Tensor, picked: Tensor, pool: Pool) -> list[float]:

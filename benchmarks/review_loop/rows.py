@@ -43,6 +43,8 @@ class RoundRow:
     """Sum of the error probabilities in each bin."""
     bin_wrong: list[int] | None = None
     """Labels in each bin that are wrong."""
+    standing: list[int] | None = None
+    """Labels that are changed after this round's model by its promise or an earlier one's, −1 where none is: [N]."""
     rho: float | None = None
     changed: int | None = None
     """Open labels with a decision to relabel, whether the policy hands them out or not."""

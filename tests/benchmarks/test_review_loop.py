@@ -9,14 +9,15 @@ import torch
 
 from benchmarks.data import NoiseSpec, Source
 from benchmarks.review_loop.ledger import OPEN, Ledger, Question
-from benchmarks.review_loop.looks import Kind, Look, Looks, Setup, look_fasten
+from benchmarks.review_loop.looks import NONE, Kind, Look, Looks, Setup, look_fasten
 from benchmarks.review_loop.measures import Run, area, curve, noise_by, precision, reviews_to_reach, runs_of
-from benchmarks.review_loop.play import Game, play, questions_of
+from benchmarks.review_loop.play import Game, handed_out, play, questions_of, standing_after
 from benchmarks.review_loop.policies import CLEANLAB, POLICIES, Policy, by_order
 from benchmarks.review_loop.pool import Pool, answers_of, draw_pool
 from benchmarks.review_loop.rows import RoundRow
 from benchmarks.rows_file import RowsFile
 from fasten_model.errors import DataError
+from fasten_model.scoring import decide
 from fasten_model.train import TrainConfig
 
 SETUP = Setup(config=TrainConfig(device="cpu"), steps=2, holdout=0.5, target_precision=0.95, certainty=0.9, folds=3)
@@ -247,3 +248,25 @@ def test_our_model_judges_what_is_open_and_nothing_else(noise: NoiseSpec) -> Non
     assert len(look.error) == len(look.scores.guess) == 40
     assert torch.equal(look.guess[:20], pool.truth[:20])
     assert look.p.shape == (60, 3)
+
+
+def test_what_was_promised_stands_while_nothing_is_promised_and_the_label_is_open() -> None:
+    pool = toy_pool(samples=60)
+    ledger = Ledger.start(pool)
+    believed = Believer(pool).look("fasten", ledger)
+    places = believed.rows
+    p = torch.nn.functional.one_hot(pool.given[places], 3).double()
+    sure = decide(p, p.roll(1, dims=1), pool.given[places], rho=0.9, target_precision=0.95)
+    unsure = decide(p, p.roll(1, dims=1), pool.given[places], rho=2.0, target_precision=0.95)
+    nothing = torch.full((len(pool),), NONE)
+    promised = standing_after(replace(believed, scores=sure), nothing)
+    assert torch.equal(promised[places], sure.guess)
+    assert bool((promised[~ledger.open] == NONE).all())
+    asked = [Question(sample=int(places[0]), asked_as="targeted")]
+    later = Believer(pool).look("fasten", after := ledger.answered(pool, asked, all_claim=False))
+    open_scores = decide(p[1:], p[1:].roll(1, dims=1), pool.given[after.open], rho=2.0, target_precision=0.95)
+    kept = standing_after(replace(later, scores=open_scores), promised)
+    assert kept[places[0]] == NONE, "a person has decided"
+    assert torch.equal(kept[places[1:]], promised[places[1:]])
+    assert torch.equal(standing_after(replace(believed, scores=unsure), nothing), nothing)
+    assert torch.equal(handed_out(replace(later, standing=kept))[places[1:]], sure.guess[1:])
