@@ -1,6 +1,7 @@
 """Which decisions of people the model contradicts most: what a second person should look at, when asked for."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
 from fasten_model.posterior import posterior
 from pipeline.errors import DataError
+from pipeline.trail import asked_rows
+from pipeline.workspace import Workspace
 
 PERSON_RIGHT = 0.95
 """How often a person's decision is right, before the model is heard."""
@@ -84,8 +87,38 @@ def write_contradictions(table: pa.Table, scores_path: Path) -> None:
         staged.unlink(missing_ok=True)
 
 
-def read_contradictions(scores_path: Path) -> list[dict[str, Any]]:
-    """The rows beside these scores; none where there is no such file, as in runs of earlier versions."""
+def contradictions_known(scores_path: Path, workspace: Workspace) -> list[dict[str, Any]]:
+    """The rows beside these scores, and for reviews what the model had said when it asked, where that is stronger.
+
+    A model learns from every review, the wrong ones too, and soon agrees. What it said before it knew the answer is an
+    opinion of its own. Once a second person has been asked, that opinion has had its say.
+    """
+    first: dict[str, Mapping[str, Any]] = {}
+    settled = set()
+    for row in asked_rows(workspace):
+        if row["asked_as"] == "recheck":
+            settled.add(row["sample_id"])
+        elif row["asked_as"] == "targeted" and row["suggestion"] is not None:
+            first[row["sample_id"]] = row
+    rows = _read(scores_path)
+    return [
+        row if row["provenance"] != "review" or row["sample_id"] in settled else _at_first(row, first) for row in rows
+    ]
+
+
+def _at_first(row: dict[str, Any], first: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    asked = first.get(row["sample_id"])
+    now = row["probability"] if row["model_label"] != row["label"] else 0.0
+    if asked is None or asked["suggestion"] == row["label"] or asked["confidence"] <= now:
+        return row
+    # One class against another, as people slip: the decision's own share is at most what the suggestion leaves.
+    share = asked["confidence"]
+    wrong = (1 - PERSON_RIGHT) * share / ((1 - PERSON_RIGHT) * share + PERSON_RIGHT * (1 - share))
+    said = {"model_label": asked["suggestion"], "probability": share, "error_probability": wrong}
+    return {**row, **said, "model_version": asked["model_version"]}
+
+
+def _read(scores_path: Path) -> list[dict[str, Any]]:
     path = scores_path.with_name(FILE)
     try:
         rows: list[dict[str, Any]] = pq.read_table(path, schema=CONTRADICTIONS).to_pylist()

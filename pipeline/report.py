@@ -149,7 +149,8 @@ def _planned(report: RoundReport) -> str:
     asked = [f"{report.planned[kind]} {name}" for kind, name in _KINDS.items() if report.planned.get(kind)]
     if not asked:
         return "none"
-    return f"{', '.join(asked)}; about {report.minutes:.0f} minutes, {report.corrections:.0f} labels set right"
+    minutes = f"about {report.minutes:.0f} minutes" if report.minutes >= 1 else "less than a minute"
+    return f"{', '.join(asked)}; {minutes}, {report.corrections:.0f} labels set right"
 
 
 def _checks(report: RoundReport) -> list[str]:

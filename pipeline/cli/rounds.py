@@ -97,12 +97,16 @@ def triage(
     second person about the reviewed ones, audits are for their auditor to mend.
     """
     from pipeline import loop, scoring
-    from pipeline.contradictions import read_contradictions
+    from pipeline.contradictions import contradictions_known
     from pipeline.triage import contradicted, count_decisions
+    from pipeline.workspace import Workspace
 
     if recheck:
-        folder = scores.parent if scores else loop.last_run(_settings(labels, None, None))
-        _list_contradicted(contradicted(read_contradictions(folder / "scores.parquet"))[:recheck])
+        if scores is not None:
+            raise ConfigError("--recheck is about the last round's decisions: leave out --scores")
+        folder = loop.last_run(_settings(labels, None, None))
+        rows = contradictions_known(folder / "scores.parquet", Workspace(folder=folder.parent.parent))
+        _list_contradicted(contradicted(rows)[:recheck])
         return
     path = scores or loop.last_run(_settings(labels, None, None)) / "scores.parquet"
     found = scoring.read_scores(path)
@@ -166,7 +170,8 @@ def push(
         if count:
             say(f"  {kind.replace('_', '-'):10} {count:,}")
     if pushed.added:
-        say(f"about {pushed.minutes:.0f} minutes of work, {pushed.corrections:.0f} labels set right")
+        minutes_of_work = f"about {pushed.minutes:.0f} minutes" if pushed.minutes >= 1 else "less than a minute"
+        say(f"{minutes_of_work} of work, {pushed.corrections:.0f} labels set right")
     if pushed.url:
         say(pushed.url)
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from fasten_model.relabel import NEVER
 from pipeline import scoring, trail
 from pipeline.checks import checked
-from pipeline.contradictions import read_contradictions
+from pipeline.contradictions import contradictions_known
 from pipeline.corrected import standing_relabels
 from pipeline.errors import DataError, ServiceError
 from pipeline.label_studio import LabelStudio
@@ -97,7 +97,7 @@ def report_run(
         minutes=pushed.minutes,
         corrections=pushed.corrections,
         undecided=dict(undecided),  # asdict makes nonsense of a Counter
-        contradicted=len(contradicted(read_contradictions(scores_path))),
+        contradicted=len(contradicted(contradictions_known(scores_path, workspace))),
         model_version=trained.model_version,
         people=markdown_of_people(people),
         links={

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline import queue, scoring, trail, triage
-from pipeline.contradictions import read_contradictions
+from pipeline.contradictions import contradictions_known
 from pipeline.corrected import standing_relabels
 from pipeline.errors import DataError
 from pipeline.images import ImageStore
@@ -65,7 +65,7 @@ def triage_scores(
         review = find_review_project(settings, door, found.labels)
         asked = tuple(door.asked(review)) if review is not None else ()
     known = {each.push_key for each in asked}
-    contradictions = read_contradictions(scores_path)
+    contradictions = contradictions_known(scores_path, Workspace.of(settings, pulled.labels.project_id))
     references = _references(settings, pulled, snapshot, contradictions)
 
     def key(sample_id: str, question: str = "") -> str:

@@ -1,6 +1,7 @@
 """Decisions of people against the model: the order, the probability, and what each row carries."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,8 +12,14 @@ from torch import Tensor, nn
 from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
 from fasten_model.network import TwoHeadNetwork
-from pipeline.contradictions import CONTRADICTIONS, contradictions
+from pipeline.contradictions import CONTRADICTIONS, contradictions, contradictions_known, write_contradictions
+from pipeline.errors import DataError
+from pipeline.records import AskedAs, ReviewTask
 from pipeline.schema import CLEAN
+from pipeline.trail import append_asked
+from pipeline.workspace import Workspace
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class Brightness(nn.Module):
@@ -90,3 +97,48 @@ def test_no_decisions_are_no_rows(model: Model) -> None:
     clean, rows = decided([0], [0], [200])
     found = contradictions(model, clean.at(torch.tensor([False])), rows.slice(0, 0), model_version="m")
     assert (len(found), found.schema) == (0, CONTRADICTIONS)
+
+
+def review(sample: str, label: str, model_label: str, probability: float, provenance: str = "review") -> dict[str, Any]:
+    plain = {"image_url": "/x.png", "auditor": "user:1", "error_probability": 0.1, "model_version": "m/2"}
+    said = {"label": label, "model_label": model_label, "probability": probability, "provenance": provenance}
+    return {"sample_id": sample, **plain, **said}
+
+
+def question(sample: str, suggestion: str, confidence: float, kind: AskedAs = "targeted") -> ReviewTask:
+    return ReviewTask(
+        push_key=f"{sample} {kind}", sample_id=sample, image_url="/x.png", asked_as=kind, current_label="dark",
+        model_label=suggestion, confidence=confidence, reason="", priority=0.5, model_version="m/1",
+    )  # fmt: skip
+
+
+def test_a_review_that_the_model_has_learnt_since_is_contradicted_by_what_it_said_when_it_asked(tmp_path: Path) -> None:
+    rows = [
+        review("learnt", "dark", "dark", 0.9),
+        review("said so", "bright", "bright", 0.9),
+        review("still", "dark", "bright", 0.99),
+        review("rechecked", "dark", "dark", 0.9),
+        review("audited", "dark", "dark", 0.9, "audit"),
+        review("never asked", "dark", "dark", 0.9),
+    ]
+    write_contradictions(pa.Table.from_pylist(rows, schema=CONTRADICTIONS), tmp_path / "scores.parquet")
+    workspace = Workspace(folder=tmp_path)
+    asked = [question(row["sample_id"], "bright", 0.97) for row in rows[:5]]
+    append_asked(workspace, "run-1", [*asked, question("rechecked", "bright", 0.97, "recheck")], at=NOON)
+    found = {row["sample_id"]: row for row in contradictions_known(tmp_path / "scores.parquet", workspace)}
+    said = {sample: (row["model_label"], row["probability"], row["model_version"]) for sample, row in found.items()}
+    assert said["learnt"] == ("bright", 0.97, "m/1")
+    assert found["learnt"]["error_probability"] == pytest.approx(0.05 * 0.97 / (0.05 * 0.97 + 0.95 * 0.03))
+    assert said["still"] == ("bright", 0.99, "m/2"), "what it says now is stronger"
+    for sample in ("said so", "rechecked", "audited", "never asked"):
+        assert said[sample][1:] == (0.9, "m/2")
+
+
+def test_runs_of_earlier_versions_have_no_contradictions(tmp_path: Path) -> None:
+    assert contradictions_known(tmp_path / "scores.parquet", Workspace(folder=tmp_path)) == []
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "contradictions.parquet").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"contradictions\.parquet is not a readable Parquet file"):
+        contradictions_known(tmp_path / "scores.parquet", Workspace(folder=tmp_path))
