@@ -1,7 +1,7 @@
 """Scores: what the model says of every noisy sample, as rows of `scores.parquet`."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from fasten_model.scoring import score as score_labels
 from pipeline.errors import DataError
 from pipeline.records import Mode
 from pipeline.schema import SCORES
-from pipeline.triage import Candidate
 
 FEATURES_FILE = "features.npy"
 
@@ -156,20 +155,3 @@ def decisions_of(scores: pa.Table) -> list[Decision]:
     """The column of decisions."""
     decisions: list[Decision] = scores["decision"].to_pylist()
     return decisions
-
-
-def candidates(scores: pa.Table, image_urls: Mapping[str, str]) -> Iterator[Candidate]:
-    """The scored samples as triage sees them; `image_urls` maps each `sample_id` to its image."""
-    for row in scores.to_pylist():
-        yield Candidate(
-            sample_id=row["sample_id"],
-            image_url=image_urls[row["sample_id"]],
-            given_label=row["given_label"],
-            model_label=row["model_label"],
-            model_label_probability=row["model_label_probability"],
-            confidence=row["confidence"],
-            error_probability=row["error_probability"],
-            decision=row["decision"],
-            priority=row["priority"],
-            model_version=row["model_version"],
-        )

@@ -16,7 +16,6 @@ from fasten_model.relabel import NEVER
 from pipeline.errors import DataError
 from pipeline.schema import SCORES
 from pipeline.scoring import (
-    candidates,
     decisions_of,
     features_path,
     is_scores_file,
@@ -72,14 +71,6 @@ def test_what_is_no_scores_file_is_one_line(tmp_path: Path, content: Any, says: 
         read_scores(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
-
-
-def test_a_candidate_carries_its_image_and_what_the_reviewer_is_offered() -> None:
-    table = rows({"sample_id": "b", "model_label": "cow", "model_label_probability": 0.4})
-    [candidate] = candidates(table, {"b": "/data/b.png", "a": "/data/a.png"})
-    assert (candidate.sample_id, candidate.image_url) == ("b", "/data/b.png")
-    assert (candidate.model_label, candidate.model_label_probability) == ("cow", 0.4)
-    assert (candidate.given_label, candidate.decision, candidate.priority) == ("cat", "relabel", 0.05)
 
 
 @pytest.fixture
