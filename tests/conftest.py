@@ -1,8 +1,21 @@
 """What several folders of tests share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+_WITH_SERVERS = ("flows", "integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What talks to servers comes last: its clients leave threads behind in this process.
+
+    They draw random numbers when they like, and Hypothesis, which watches the shared generator while it makes an
+    example, takes that for a fault of the test that happens to run.
+    """
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] in _WITH_SERVERS)
 
 
 @pytest.fixture(scope="session")
