@@ -84,6 +84,42 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRef:
+    """One image as tasks name it."""
+
+    url: str
+    task_id: int
+    """A task that shows it: Label Studio resolves cloud addresses per task."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskRead:
+    """One task as it was read, with what came along: what tells a change from none."""
+
+    task_id: int
+    task: Task | None
+    """None where it cannot be read at all."""
+    updated_at: str
+    """Label Studio's time of the last change of the task or its annotations, in UTC with microseconds, so that times
+    compare as texts; empty where there is none."""
+    answers: int
+    """Annotations that are not skipped, whether they can be read or not."""
+    entries: int
+    """Everything that anybody said of it, skipped and unreadable entries too; a task without any is not kept."""
+    problems: tuple[tuple[str, str], ...] = ()
+    """(reason, where) of what cannot be read of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Some of a project's tasks, by ascending id."""
+
+    tasks: tuple[TaskRead, ...]
+    through: int
+    """Every task up to this id has been read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProjectState:
     """What can be known about a project in two cheap requests; equal states mean nothing new to pull."""
 

@@ -18,6 +18,7 @@ from pipeline.errors import ServiceUnavailable
 from pipeline.images.check import ImageConfig, ImageError, VerifiedImage, verify_image
 from pipeline.images.fetch import ImageFetcher
 from pipeline.images.store import ImageStore
+from pipeline.records import ImageRef
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +57,15 @@ class Images:
         self._fetcher.close()
         self.store.__exit__(kind, error, trace)
 
-    def resolve(self, urls: Iterable[str]) -> Iterator[tuple[str, str | ImageError]]:
+    def resolve(self, refs: Iterable[ImageRef]) -> Iterator[tuple[str, str | ImageError]]:
         """(url, hash, or why there is none) for every URL given, in no particular order.
 
-        `urls` should be distinct; they are taken as needed, so there may be any number. What is known already costs a
+        `refs` should be distinct; they are taken as needed, so there may be any number. What is known already costs a
         look-up. Raises `ServiceUnavailable` when ten fetches in a row find nobody who answers: that is an outage, not
         ten bad images, and a snapshot made of it would look as if the labels had gone.
         """
         pending: dict[Future[VerifiedImage], str] = {}
-        remaining = iter(urls)
+        remaining = iter(ref.url for ref in refs)
         more = True
         progress = _Progress()
         silent = 0

@@ -15,6 +15,7 @@ from pipeline.errors import ServiceError
 from pipeline.label_studio.connection import Connection, LabelStudioConfig
 from pipeline.label_studio.people import PeopleCalls
 from pipeline.label_studio.projects import ProjectCalls
+from pipeline.label_studio.reading import ReadingCalls
 from pipeline.label_studio.tasks import TaskCalls
 
 
@@ -27,7 +28,7 @@ class ServerInfo:
     """E-mail address of the token's owner: for the terminal, never for an artifact."""
 
 
-class LabelStudio(ProjectCalls, TaskCalls, PeopleCalls):
+class LabelStudio(ProjectCalls, ReadingCalls, TaskCalls, PeopleCalls):
     """Label Studio as one user sees it. Every method may raise `ServiceUnavailable` and `ServiceError`."""
 
     def __init__(self, config: LabelStudioConfig, *, transport: httpx.BaseTransport | None = None) -> None:

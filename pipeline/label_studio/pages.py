@@ -20,6 +20,8 @@ TASK_FIELDS = (
     "updated_at",
 )  # fmt: skip
 """What is read of a task and, by the same names, of its annotations."""
+LISTING_SIZE = 10_000
+"""Tasks per request where only ids and times are asked for."""
 
 Filter = dict[str, Any]
 
@@ -27,6 +29,17 @@ Filter = dict[str, Any]
 def answered() -> list[Filter]:
     """Filters, either of which holds for a task that somebody answered or skipped."""
     return [_number(field, "greater", 0) for field in ("total_annotations", "cancelled_annotations")]
+
+
+def changed_since(time: str) -> Filter:
+    """Filter: the task or one of its annotations has changed after `time` (ISO 8601 in UTC, with microseconds)."""
+    return {"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": time}
+
+
+def ids_between(after: int, through: int | None) -> list[Filter]:
+    """Filters, all of which hold for tasks after one id, up to another one."""
+    upper = [] if through is None else [_number("id", "less", through + 1)]
+    return [_number("id", "greater", after), *upper]
 
 
 def unanswered() -> list[Filter]:
@@ -77,20 +90,35 @@ def walk(
     connection: Connection, project_id: int, *, any_of: Sequence[Filter], fields: Sequence[str], answers: bool
 ) -> Iterator[Any]:
     """The raw JSON of every task that passes one of the filters (all tasks, if there are none), by ascending id."""
-    last = 0
-    while True:
-        after = _number("id", "greater", last)
-        query: dict[str, Any] = {"ordering": ["tasks:id"], "filters": {"conjunction": "or", "items": [after]}}
-        if any_of:  # (filter and id > last) or (filter and id > last): a child belongs to its parent
-            query["filters"]["items"] = [{**one, "child_filter": after} for one in any_of]
-        raw = page(connection, project_id, query, fields=fields, size=connection.config.page_size, answers=answers)
-        yield from raw["tasks"]
-        if len(raw["tasks"]) >= raw["total"]:  # not "shorter than asked": a server may allow smaller pages only
-            return
-        ids = [task["id"] for task in raw["tasks"] if isinstance(task, dict) and isinstance(task.get("id"), int)]
-        if not ids or max(ids) <= last:
-            raise ServiceError(f"Label Studio does not page through project {project_id}: no task after id {last}")
-        last = max(ids)
+    last: int | None = 0
+    while last is not None:
+        tasks, last = page_after(connection, project_id, last, any_of=any_of, fields=fields, answers=answers)
+        yield from tasks
+
+
+def page_after(
+    connection: Connection,
+    project_id: int,
+    after: int,
+    *,
+    any_of: Sequence[Filter],
+    fields: Sequence[str],
+    answers: bool,
+    size: int | None = None,
+) -> tuple[list[Any], int | None]:
+    """(the next tasks with a larger id than `after`, where the page after them starts); None where there is none."""
+    later = _number("id", "greater", after)
+    query: dict[str, Any] = {"ordering": ["tasks:id"], "filters": {"conjunction": "or", "items": [later]}}
+    if any_of:  # (filter and id > last) or (filter and id > last): a child belongs to its parent
+        query["filters"]["items"] = [{**one, "child_filter": later} for one in any_of]
+    raw = page(connection, project_id, query, fields=fields, size=size or connection.config.page_size, answers=answers)
+    tasks: list[Any] = raw["tasks"]
+    if len(tasks) >= raw["total"]:  # not "shorter than asked": a server may allow smaller pages only
+        return tasks, None
+    ids = [task["id"] for task in tasks if isinstance(task, dict) and isinstance(task.get("id"), int)]
+    if not ids or max(ids) <= after:
+        raise ServiceError(f"Label Studio does not page through project {project_id}: no task after id {after}")
+    return tasks, max(ids)
 
 
 def page(
@@ -101,11 +129,12 @@ def page(
     fields: Sequence[str],
     size: int,
     answers: bool,
+    number: int = 1,
 ) -> Mapping[str, Any]:
     """One answer of `GET /api/tasks`: `tasks`, `total`, `total_annotations`, of which the shape is checked."""
     params: list[tuple[str, Any]] = [
         ("project", project_id),
-        ("page", 1),
+        ("page", number),
         ("page_size", size),
         ("fields", "all" if answers else "task_only"),
         ("resolve_uri", "false"),  # the URL as it was entered, so that it means the same in a year
@@ -120,7 +149,7 @@ def page(
     return found
 
 
-def _number(field: str, operator: Literal["equal", "greater"], value: int) -> Filter:
+def _number(field: str, operator: Literal["equal", "greater", "less"], value: int) -> Filter:
     return {"filter": f"filter:tasks:{field}", "operator": operator, "type": "Number", "value": value}
 
 

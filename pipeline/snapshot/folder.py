@@ -5,7 +5,7 @@
         snapshots/<snapshot_id>/    labels.parquet  noisy.parquet  clean.parquet  undecided.parquet  manifest.json
         images/                     shared by all snapshots (`pipeline.images.store`)
 
-The id is a hash of the content (schema version, classes, every row in the order written), not of the Parquet bytes:
+The id is a hash of the content (schema version, classes, every value in the order written), not of Parquet's bytes:
 the same labels give the same id under every version of pyarrow, and a pull that finds nothing new writes nothing.
 """
 
@@ -66,7 +66,9 @@ class Manifest:
     """What the pull left out, by reason."""
     projects: tuple[ProjectSource, ...] = ()
     states: tuple[ProjectState, ...] = ()
-    """The projects' states just before the pull: its cursors."""
+    """The projects' states just before the pull."""
+    cursors: dict[str, str] = field(default_factory=dict)
+    """Project id → the `updated_at` up to which every change of that project is in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,40 +4,52 @@
 *reviewed* are those answered in the review project. Both leave the noisy samples for good, whatever people made of them
 (`consensus.decide` says what). All other annotations of the labels project are votes. A sample of the
 audit project is the labels project's one of the same `sample_id`, or else the only one with the very same image.
+
+What Label Studio holds is kept in the workspace's mirror, of which only changes are read (`catch_up`). The snapshot is
+made from the mirror alone: the same mirror gives the same snapshot, whatever was read when.
 """
 
+import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from pipeline.errors import ConfigError
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.errors import ConfigError, DataError
 from pipeline.images import Images
-from pipeline.records import Annotation, Origin, Project, ProjectState, Task
-from pipeline.snapshot.folder import Latest, ProjectSource, Snapshot, read_latest, write_latest
+from pipeline.records import Annotation, ImageRef, Origin, Project, ProjectState, TaskRead
+from pipeline.schema import SCHEMA_VERSION
+from pipeline.snapshot.catch_up import ChangeSource, Source, catch_up
+from pipeline.snapshot.folder import (
+    Latest,
+    ProjectSource,
+    Snapshot,
+    open_snapshot,
+    read_latest,
+    snapshot_folder,
+    write_latest,
+)
+from pipeline.snapshot.mirror import Mirror, Row, reading_of
 from pipeline.snapshot.question import Question, read_question
+from pipeline.snapshot.said import Said
 from pipeline.snapshot.settle import TABLE, settle
-from pipeline.snapshot.staging import Said, Staging
 from pipeline.snapshot.tally import PullReport, Tally
 from pipeline.snapshot.writer import SnapshotWriter, exclusive_pull
 
 logger = logging.getLogger(__name__)
 
-_PROGRESS = 10_000
 _LONGEST_SAMPLE_ID = 1_000
 _WRITTEN_IN_ONE_GO = timedelta(seconds=1)
-
-
-class TaskSource(Protocol):
-    """What a pull needs of Label Studio (`label_studio.LabelStudio` has it)."""
-
-    def iter_tasks(
-        self, project: Project, *, annotated_only: bool = False, on_bad: Callable[[str, str], None] | None = None
-    ) -> Iterator[Task]:
-        """Tasks with all their annotations; what cannot be read is left out and told to `on_bad(reason, where)`."""
-        ...
+_IMAGES_A_COMMIT = 500
+_REPORT = TypeAdapter(PullReport)
+RULES = 1
+"""Raised whenever the same mirror gives another snapshot than before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +62,7 @@ class PullResult:
 
 
 def pull(
-    door: TaskSource,
+    door: ChangeSource,
     images: Images,
     *,
     labels: Project,
@@ -59,25 +71,42 @@ def pull(
     data_dir: Path,
     states: Sequence[ProjectState] = (),
     ignore: Collection[str] = (),
+    now: datetime | None = None,
 ) -> PullResult:
-    """Read the projects, fetch new images, write the snapshot below `data_dir` unless it is the one of the last pull.
+    """Read what has changed, fetch new images, write the snapshot below `data_dir` unless it is the one of before.
 
-    `images` keeps its store below `data_dir` too; `states` are the projects' states just before, for the manifest. What
-    the annotators in `ignore` (as `user:7`) wrote is a machine's own, and no answer of anybody. A sample at fault is
-    counted, reported and left out. Raises `ConfigError` where the projects do not belong together, and lets the errors
-    of Label Studio through; then nothing is written but images that were fetched whole.
+    `images` keeps its store below `data_dir` too; `states` are the projects' states just before: a project that looks
+    as it did at the end of the last pull is not read. What the annotators in `ignore` (as `user:7`) wrote is a
+    machine's own, and no answer of anybody. A sample at fault is counted, reported and left out. Raises `ConfigError`
+    where the projects do not belong together, and lets the errors of Label Studio through; then no snapshot is written,
+    and what was read and fetched is kept for the next pull.
     """
     projects = _projects(labels, audit, review)
-    tally = Tally()
-    with exclusive_pull(data_dir) as folder, Staging(folder) as staging:
+    known = {state.project_id: state for state in states}
+    with exclusive_pull(data_dir) as folder, Mirror(data_dir / "mirror.sqlite") as mirror:
+        mark = mirror.noted("mark") or uuid.uuid4().hex[:8]
+        mirror.note("mark", mark)
+        mirror.keep_only([project.project_id for _, project in projects])
         for origin, project in projects:
-            _read(door, project, origin, staging, tally, labels=labels, ignore=frozenset(ignore))
-        for url, image in images.resolve(staging.urls()):
-            staging.set_image(url, image)
-        tally.linked = staging.link_by_image()
+            source = Source(
+                project=project,
+                origin=origin,
+                reading=_reading(project, labels),
+                state=known.get(project.project_id),
+            )
+            catch_up(door, mirror, source, _Reader(project, labels, origin), mark=mark, now=now)
+        _resolve(images, mirror)
+        inputs = _inputs(mirror, projects, ignore)
+        if (unchanged := _as_before(mirror, data_dir, inputs)) is not None:
+            logger.info("snapshot %s: nothing has changed", unchanged.snapshot.snapshot_id)
+            return unchanged
+        tally = Tally()
+        tally.linked = mirror.link_by_image()
+        for reason, where in mirror.problems():
+            tally.reject(reason, where)
         with SnapshotWriter(folder / "snapshot", labels.control.classes) as writer:
-            annotators = staging.annotators()
-            for sample_id, said in staging.samples():
+            annotators = mirror.annotators()
+            for sample_id, said in mirror.samples():
                 _write(sample_id, _told(said, frozenset(ignore)), annotators, writer, tally)
             report = tally.report()
             snapshot, _ = writer.finish(
@@ -88,12 +117,58 @@ def pull(
                     for origin, project in projects
                 ],
                 states=states,
+                cursors={str(project.project_id): _cursor(mirror, project) for _, project in projects},
             )
         before = read_latest(data_dir)
         is_new = before is None or before.snapshot_id != snapshot.snapshot_id
         write_latest(data_dir, Latest(snapshot_id=snapshot.snapshot_id))
+        # Linking touched nothing that the inputs are made of.
+        mirror.note("written", json.dumps([inputs, snapshot.snapshot_id, asdict(report)]))
     _tell(report, snapshot, is_new)
     return PullResult(snapshot=snapshot, is_new=is_new, report=report)
+
+
+def _reading(project: Project, labels: Project) -> str:
+    return reading_of(asdict(project.control), labels.project_id, labels.control.classes, _LONGEST_SAMPLE_ID)
+
+
+def _cursor(mirror: Mirror, project: Project) -> str:
+    standing = mirror.standing(project.project_id)
+    return standing.cursor if standing is not None else ""
+
+
+def _inputs(mirror: Mirror, projects: Sequence[tuple[Origin, Project]], ignore: Collection[str]) -> str:
+    """Digest of everything that a snapshot is made from."""
+    used = [(origin, project.project_id, project.title, project.control.classes) for origin, project in projects]
+    return reading_of(mirror.generation, used, sorted(ignore), SCHEMA_VERSION, RULES)
+
+
+def _as_before(mirror: Mirror, data_dir: Path, inputs: str) -> PullResult | None:
+    """The last pull's snapshot, where it was made from the same and is there."""
+    noted, latest = mirror.noted("written"), read_latest(data_dir)
+    if noted is None or latest is None:
+        return None
+    try:
+        made_from, snapshot_id, report = json.loads(noted)
+        if (made_from, snapshot_id) != (inputs, latest.snapshot_id):
+            return None
+        snapshot = open_snapshot(snapshot_folder(data_dir, snapshot_id))
+        return PullResult(snapshot=snapshot, is_new=False, report=_REPORT.validate_python(report))
+    except (ValueError, ValidationError, DataError) as error:
+        logger.warning("the last snapshot is written anew: %s", str(error).partition("\n")[0])
+        return None
+
+
+def _resolve(images: Images, mirror: Mirror) -> None:
+    """Fetch the images that are not there yet; where the store has lost some, look at all."""
+    parts = json.dumps(sorted(part.name for part in images.store.parts()))
+    before = set(json.loads(mirror.noted("parts") or "[]"))
+    if before - set(json.loads(parts)):
+        mirror.forget_images()
+    found = images.resolve(ImageRef(url=url, task_id=task_id) for url, task_id in mirror.wanted())
+    while group := list(islice(found, _IMAGES_A_COMMIT)):
+        mirror.set_images(group)
+    mirror.note("parts", json.dumps(sorted(part.name for part in images.store.parts())))
 
 
 def _projects(labels: Project, audit: Project | None, review: Project | None) -> list[tuple[Origin, Project]]:
@@ -131,44 +206,37 @@ def check_same_classes(labels: Project, other: Project, *, role: Origin) -> None
     )
 
 
-def _read(
-    door: TaskSource,
-    project: Project,
-    origin: Origin,
-    staging: Staging,
-    tally: Tally,
-    *,
-    labels: Project,
-    ignore: Collection[str],
-) -> None:
-    field = project.control.image_field
-    read = 0
-    for task in door.iter_tasks(project, annotated_only=True, on_bad=tally.reject):
-        where = f"task {task.task_id} of project {project.project_id}"
-        if not _usable(task.sample_id):
-            tally.reject("sample_id is too long or not text", where)
-            continue
+class _Reader:
+    """Makes of a task of one project what the mirror keeps of it."""
+
+    def __init__(self, project: Project, labels: Project, origin: Origin) -> None:
+        self._project, self._labels, self._origin = project, labels, origin
+
+    def __call__(self, read: TaskRead) -> Row:
+        where = f"task {read.task_id} of project {self._project.project_id}"
+        problems, task = list(read.problems), read.task
         question: Question | None = Question()
-        if origin == "review":
+        usable = task is not None and _usable(task.sample_id)
+        if task is not None and not usable:
+            problems.append(("sample_id is too long or not text", where))
+        if task is not None and usable and self._origin == "review":
+            labels = self._labels
             question = read_question(task, labels_project_id=labels.project_id, classes=labels.control.classes)
-        if question is None:
-            tally.reject("review task was asked for another labels project", where)
-            continue
-        by_people = tuple(each for each in task.annotations if is_a_persons(each, ignore))
-        url = task.data.get(field)
-        staging.add(
-            replace(task, annotations=by_people), origin, url if isinstance(url, str) and url else None, question
+            if question is None:
+                problems.append(("review task was asked for another labels project", where))
+        readable = task is not None and usable and question is not None
+        url = task.data.get(self._project.control.image_field) if task is not None else None
+        return Row(
+            project_id=self._project.project_id,
+            task_id=read.task_id,
+            sample_id=task.sample_id if task is not None and usable else "",
+            annotations=task.annotations if task is not None and readable else (),
+            image_url=url if readable and isinstance(url, str) and url else None,
+            question=question or Question(),
+            updated_at=read.updated_at,
+            answers=read.answers,
+            problems=tuple(problems),
         )
-        for annotation in by_people:
-            tally.annotations[origin] += 1
-            if annotation.kind == "unknown_class":
-                tally.reject("annotation names an unknown class", f"{where}: {str(annotation.label)[:80]!r}")
-            elif annotation.kind == "empty":
-                tally.reject("annotation is empty", where)
-        read += 1
-        if read % _PROGRESS == 0:
-            logger.info("%d tasks of project %r read", read, project.title)
-    logger.info("project %r: %d tasks with annotations", project.title, read)
 
 
 def is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
@@ -181,11 +249,20 @@ def is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
 
 
 def _told(said: list[Said], machines: Collection[str]) -> list[Said]:
-    """`said`, where those of what the machines wrote that are a person's now are known as such."""
+    """What people said; what a machine wrote and a person made theirs is known as such."""
+    if not machines:
+        return said
     return [
         replace(each, answer=replace(each.answer, led=True)) if each.answer.annotator in machines else each
         for each in said
+        if _said_by_a_person(each, machines)
     ]
+
+
+def _said_by_a_person(said: Said, machines: Collection[str]) -> bool:
+    answer = said.answer
+    edited = answer.updated_at - said.created_at > _WRITTEN_IN_ONE_GO
+    return answer.annotator not in machines or answer.ground_truth or edited
 
 
 def _usable(sample_id: str) -> bool:
@@ -196,8 +273,11 @@ def _usable(sample_id: str) -> bool:
 
 
 def _write(sample_id: str, said: list[Said], annotators: Collection[str], writer: SnapshotWriter, tally: Tally) -> None:
+    if not said:
+        return
     for each in said:
         writer.add("labels", _label_row(sample_id, each))
+        tally.heard(each)
     settled = settle(sample_id, said, annotators)
     tally.samples[settled.fate] += 1
     tally.notes.update(settled.notes)

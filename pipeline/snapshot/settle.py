@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline.snapshot.consensus import Answer, Decided, Vote, consensus, considered, decide, latest, votes
-from pipeline.snapshot.staging import Said, TaskImage
+from pipeline.snapshot.said import Said, TaskImage
 
 Fate = Literal["noisy", "audit", "review", "disputed", "not_sure", "unusable", "unlabelled", "rejected"]
 TABLE: Mapping[Fate, str] = {
@@ -52,8 +52,8 @@ def settle(sample_id: str, said: Sequence[Said], annotators: Collection[str] = (
         for each in bulk
         if not each.answer.ground_truth or (each.answer.annotator in annotators and not each.answer.led)
     )
-    decided = decide(each.answer for each in deciding)
-    if decided.answer is None:
+    decided = decide(each.answer for each in deciding) if deciding else None
+    if decided is None or decided.answer is None:
         return _noisy(sample_id, [each.image for each in bulk], cast)
 
     seen = next(each.image for each in deciding if each.answer is decided.answer)

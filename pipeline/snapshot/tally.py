@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import get_args
 
+from pipeline.snapshot.said import Said
 from pipeline.snapshot.settle import Fate
 
 _EXAMPLES = 5
@@ -48,6 +49,17 @@ class Tally:
         self.ground_truth = 0
         self._rejected = Counter[str]()
         self._examples: dict[str, list[str]] = {}
+
+    def heard(self, said: Said) -> None:
+        """Count one annotation."""
+        answer = said.answer
+        self.annotations[answer.origin] += 1
+        if answer.kind in ("unknown_class", "empty"):
+            where = f"task {said.task_id} of project {said.project_id}"
+            if answer.kind == "empty":
+                self.reject("annotation is empty", where)
+            else:
+                self.reject("annotation names an unknown class", f"{where}: {str(answer.label)[:80]!r}")
 
     def reject(self, reason: str, where: str) -> None:
         self._rejected[reason] += 1

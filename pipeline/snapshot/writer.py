@@ -22,11 +22,13 @@ import pyarrow.parquet as pq
 
 from pipeline.records import ProjectState
 from pipeline.schema import SCHEMA_VERSION
+from pipeline.snapshot.content_hash import add_table
 from pipeline.snapshot.folder import SCHEMAS, Manifest, ProjectSource, Snapshot, hash_file, place, read_latest
 
 logger = logging.getLogger(__name__)
 
-_ROWS_IN_GROUP = 20_000
+_ROWS_IN_GROUP = 10_000
+"""Rows are hashed group by group: another number gives other ids."""
 _ID_DIGITS = 16
 
 
@@ -83,7 +85,6 @@ class SnapshotWriter:
 
     def add(self, table: str, row: Mapping[str, Any]) -> None:
         """Append one row, given as a value for each column, to the table of that name."""
-        self._digests[table].update(_canonical(row))
         self._rows[table] += 1
         if table in ("noisy", "clean"):
             self._per_class[row.get("provenance", "noisy")][row["label"]] += 1
@@ -99,6 +100,7 @@ class SnapshotWriter:
         rejected: Mapping[str, int],
         projects: Sequence[ProjectSource],
         states: Sequence[ProjectState],
+        cursors: Mapping[str, str] | None = None,
     ) -> tuple[Snapshot, bool]:
         """Name the snapshot and put it in its place; → (snapshot, whether `data_dir` did not have it before)."""
         for table in SCHEMAS:
@@ -119,6 +121,7 @@ class SnapshotWriter:
             rejected=dict(sorted(rejected.items())),
             projects=tuple(projects),
             states=tuple(states),
+            cursors=dict(cursors or {}),
         )
         return place(self._folder, manifest, data_dir)
 
@@ -127,22 +130,12 @@ class SnapshotWriter:
 
     def _flush(self, table: str) -> None:
         if rows := self._pending[table]:
-            self._writers[table].write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]))
+            written = pa.Table.from_pylist(rows, schema=SCHEMAS[table])
+            add_table(self._digests[table], written)
+            self._writers[table].write_table(written)
             rows.clear()
 
     def _snapshot_id(self) -> str:
         content = {name: digest.hexdigest() for name, digest in self._digests.items()}
         head = {"schema_version": SCHEMA_VERSION, "classes": self._classes, "tables": content}
-        return hashlib.sha256(_canonical(head)).hexdigest()[:_ID_DIGITS]
-
-
-def _canonical(row: Mapping[str, Any]) -> bytes:
-    """One line of JSON that depends on the row's values alone."""
-    text = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_iso_time)
-    return text.encode() + b"\n"
-
-
-def _iso_time(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
-    raise TypeError(f"no canonical form for {type(value).__name__}")
+        return hashlib.sha256(json.dumps(head, sort_keys=True).encode()).hexdigest()[:_ID_DIGITS]

@@ -16,6 +16,7 @@ from pipeline.errors import ServiceError, ServiceUnavailable
 from pipeline.images import Images
 from pipeline.images.check import ImageConfig, ImageError
 from pipeline.images.fetch import ImageFetcher
+from pipeline.records import ImageRef
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -313,7 +314,7 @@ def test_a_connection_cut_short_is_tried_again(content_host: ImageServer, fetch:
 def resolved(host: ImageServer, root: Path, urls: list[str], **config: Any) -> dict[str, str | ImageError]:
     values: dict[str, Any] = {"retry_wait_s": 0.0, "retries": 0, "concurrency": 3} | config
     with Images(ImageConfig(**values), root=root, base_url=host.url, authorization=dict) as images:
-        return dict(images.resolve(urls))
+        return dict(images.resolve(ImageRef(url=url, task_id=1) for url in urls))
 
 
 def test_every_url_is_resolved_and_each_is_fetched_once_ever(label_studio_host: ImageServer, tmp_path: Path) -> None:

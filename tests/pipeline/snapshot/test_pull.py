@@ -1,7 +1,7 @@
 """A pull turns what people said in three projects into noisy and clean samples that share none."""
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -19,9 +19,10 @@ from PIL import Image
 from pipeline.errors import ConfigError, ServiceUnavailable
 from pipeline.images import ImageConfig, Images
 from pipeline.queue import push_key
-from pipeline.records import Annotation, LabelControl, Project, Task
+from pipeline.records import Annotation, Chunk, LabelControl, Project, Task
 from pipeline.snapshot.pull import PullResult, pull
 from pipeline.snapshot.settle import AUDIT_OVER_REVIEW, DIFFERENT_IMAGE
+from tests.pipeline.snapshot.task_source import TaskSource
 
 CLASSES = ("cat", "dog", "eel")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,21 +46,19 @@ def picture(colour: int) -> str:
 PICTURES = [picture(colour) for colour in range(40)]
 
 
-class Server:
+class Server(TaskSource):
     """Tasks in memory, served as the door to Label Studio serves them."""
 
     def __init__(self) -> None:
         self.tasks: dict[int, list[Task]] = {1: [], 2: [], 3: []}
-        self.bad: list[tuple[str, str]] = []
+        self.bad: dict[int, tuple[str, str]] = {}
         self._ids = count(1)
 
-    def iter_tasks(
-        self, project: Project, *, annotated_only: bool = False, on_bad: Callable[[str, str], None] | None = None
-    ) -> Iterator[Task]:
-        for reason, where in self.bad:
-            if on_bad and project is LABELS:
-                on_bad(reason, where)
-        yield from (task for task in self.tasks[project.project_id] if task.annotations or not annotated_only)
+    def tasks_of(self, project: Project) -> list[Task]:
+        return self.tasks[project.project_id]
+
+    def problems_of(self, _project: Project, task: Task) -> tuple[tuple[str, str], ...]:
+        return (self.bad[task.task_id],) if task.task_id in self.bad else ()
 
     def add(
         self, where: Project, *said: Annotation, image: Any = PICTURES[0], sample: str | None = None, **more: str
@@ -277,7 +276,7 @@ def test_two_tasks_of_one_sample_vote_together(server: Server, tmp_path: Path) -
 
 
 def test_bad_samples_are_counted_reported_and_left_out(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat"), sample="good")
+    good = server.add(LABELS, says("cat"), sample="good")
     server.add(LABELS, says("cat"), image="/data/gone.png", sample="dead")
     server.add(LABELS, says("cat"), image="data:image/png;base64,bm8gaW1hZ2U=", sample="text")
     server.add(LABELS, says("cat"), image=None, sample="none")
@@ -287,7 +286,7 @@ def test_bad_samples_are_counted_reported_and_left_out(server: Server, tmp_path:
     server.add(LABELS, says(None, kind="empty"), sample="empty")
     server.add(LABELS, says("cat"), sample="half \ud800 pair")
     server.add(LABELS, says("cat"), sample="x" * 2000)
-    server.bad = [("task is malformed", "task 99")]
+    server.bad = {good.task_id: ("annotation is malformed", "task 2")}
     result = pulled(server, tmp_path)
     assert [row["sample_id"] for row in rows(result, "noisy")] == ["good"]
     assert result.report.rejected == {
@@ -298,7 +297,7 @@ def test_bad_samples_are_counted_reported_and_left_out(server: Server, tmp_path:
         "image does not decode": 1,
         "image host answered 404": 1,
         "image host is not allowed": 1,
-        "task is malformed": 1,
+        "annotation is malformed": 1,
     }
     assert result.report.examples["image host answered 404"] == (
         "sample 'dead': image host answered 404: /data/gone.png",
@@ -375,8 +374,8 @@ def test_a_door_that_fails_midway_writes_no_snapshot(server: Server, tmp_path: P
     fill(server)
 
     class Broken(Server):
-        def iter_tasks(self, *arguments: Any, **more: Any) -> Iterator[Task]:
-            yield from server.iter_tasks(*arguments, **more)
+        def all_answered(self, *arguments: Any, **more: Any) -> Iterator[Chunk]:
+            yield from server.all_answered(*arguments, **more)
             raise ServiceUnavailable("Label Studio does not answer")
 
     with pytest.raises(ServiceUnavailable):

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -22,6 +21,7 @@ from pipeline.queue import payload_of, push_key
 from pipeline.records import Annotation, AskedAs, LabelControl, Project, ReviewTask, Task
 from pipeline.snapshot import latest_snapshot, open_snapshot
 from pipeline.snapshot.pull import PullResult, pull
+from tests.pipeline.snapshot.task_source import TaskSource
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CONTROL = LabelControl(name="label", to_name="image", image_field="image", classes=("cat", "dog", "eel"))
@@ -40,7 +40,7 @@ def _picture() -> str:
 PICTURE = _picture()
 
 
-class Server:
+class Server(TaskSource):
     """Tasks in memory; every sample is a task of the labels project and, once asked, of the review project."""
 
     def __init__(self, root: Path) -> None:
@@ -48,11 +48,8 @@ class Server:
         self.tasks: list[Task] = []
         self._ids = count(1)
 
-    def iter_tasks(
-        self, project: Project, *, annotated_only: bool = False, on_bad: Callable[[str, str], None] | None = None
-    ) -> Iterator[Task]:
-        del annotated_only, on_bad
-        yield from (task for task in self.tasks if task.project_id == project.project_id and task.annotations)
+    def tasks_of(self, project: Project) -> list[Task]:
+        return [task for task in self.tasks if task.project_id == project.project_id]
 
     def add(self, where: Project, data: dict[str, Any], *said: Annotation) -> None:
         numbered = tuple(replace(one, annotation_id=next(self._ids)) for one in said)

@@ -45,6 +45,7 @@ from pipeline.trail import (
 )
 from pipeline.trail.undo import undo_run
 from pipeline.workspace import Workspace
+from tests.pipeline.snapshot.task_source import TaskSource
 
 CLASSES = ("cat", "dog", "eel")
 SAMPLES = tuple(f"s{number}" for number in range(4))
@@ -106,7 +107,7 @@ class Power:
                 self.left = None
 
 
-class Studio:
+class Studio(TaskSource):
     """Label Studio in memory, whose answers may get lost."""
 
     def __init__(self, power: Power) -> None:
@@ -169,6 +170,9 @@ class Studio:
         }
 
     # The door ---------------------------------------------------------------------------------------------------------
+
+    def tasks_of(self, project: Project) -> list[Task]:
+        return list(self.tasks[project.project_id].values())
 
     def iter_tasks(self, project: Project, *, annotated_only: bool = False, **_: Any) -> Iterator[Task]:
         found = list(self.tasks[project.project_id].values())

@@ -4,13 +4,13 @@ import sqlite3
 
 import pytest
 
-from pipeline.snapshot import staging
+from pipeline.snapshot import mirror
 
 
-@pytest.mark.parametrize("query", [staging._URLS, staging._EVERYTHING])
+@pytest.mark.parametrize("query", [mirror._WANTED, mirror._EVERYTHING])
 def test_no_query_scans_the_annotations_for_each_task(query: str) -> None:
     database = sqlite3.connect(":memory:")
-    database.executescript(staging._TABLES)
-    plan = [row[3] for row in database.execute("EXPLAIN QUERY PLAN " + query, (b"",) if "?" in query else ())]
+    database.executescript(mirror._TABLES)
+    plan = [row[3] for row in database.execute("EXPLAIN QUERY PLAN " + query, (b"", False) if "?" in query else ())]
     database.close()
     assert "SEARCH annotation USING PRIMARY KEY (project_id=? AND task_id=?)" in plan

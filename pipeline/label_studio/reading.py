@@ -1,0 +1,164 @@
+"""Calls that read a project's answers: all of them in chunks, the times of their last changes, or some by id.
+
+The next chunk is asked for while the one before is being worked on. Everything leaves here parsed (`parsing`), with
+the time and the counts that tell whether a reader has missed something.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from pipeline.errors import ServiceError
+from pipeline.label_studio import pages
+from pipeline.label_studio.connection import Connection
+from pipeline.label_studio.exports import EXPORT_TASKS, export_range, remove_leftovers
+from pipeline.label_studio.parsing import parse_task
+from pipeline.records import Chunk, Project, TaskRead
+
+logger = logging.getLogger(__name__)
+
+EXPORT_FROM = 4_000
+"""Answered tasks from which on exports are the faster door (`benchmarks/data_plane.py`)."""
+
+_Raw = tuple[list[Any], int | None]
+"""Tasks as they came, and the id after which the next chunk starts; None after the last one."""
+
+
+class ReadingCalls:
+    """Part of `door.LabelStudio`."""
+
+    _connection: Connection
+
+    def count_answered(self, project: Project) -> tuple[int, int]:
+        """(tasks that somebody answered or skipped, annotations of theirs that are not skipped), as of now."""
+        query = {"filters": {"conjunction": "or", "items": pages.answered()}}
+        raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
+        return int(raw["total"]), int(raw["total_annotations"])
+
+    def newest_change(self, project: Project) -> str:
+        """The latest `updated_at` of all tasks, in UTC with microseconds; empty where there is none."""
+        query = {"ordering": ["-tasks:updated_at"]}
+        fields = ("id", "updated_at")
+        raw = pages.page(self._connection, project.project_id, query, fields=fields, size=1, answers=False)
+        return time_of(raw["tasks"][0]) if raw["tasks"] else ""
+
+    def all_answered(self, project: Project, *, after: int = 0, mark: str = "") -> Iterator[Chunk]:
+        """Every task with a larger id than `after` that somebody answered or skipped, by id.
+
+        Through exports where there are many and most of the project is answered, else in pages, or where the server
+        does not export (any more). `mark` names this reader: what it left in the project when it died is removed.
+        """
+        through = after
+        tasks, _ = self.count_answered(project)
+        if tasks >= EXPORT_FROM and 2 * tasks >= self._size(project):
+            try:
+                remove_leftovers(self._connection, project.project_id, mark=mark)
+                for chunk in self._ahead(project, after, partial(self._exported, project, mark)):
+                    yield chunk
+                    through = chunk.through
+                return
+            except ServiceError as error:
+                logger.warning("exports do not work (%s); reading pages from task %d on", error, through)
+        yield from self._ahead(project, through, partial(self._page, project, pages.answered()))
+
+    def change_times(self, project: Project, *, since: str = "") -> Iterator[tuple[int, str, bool]]:
+        """(id, `updated_at`, whether anybody answered or skipped it) of tasks, by id: the cheapest list there is.
+
+        Of every task that has changed after `since`, or, where that is empty, of every one that is answered or skipped.
+        """
+        any_of = [pages.changed_since(since)] if since else pages.answered()
+        last: int | None = 0
+        while last is not None:
+            tasks, last = pages.page_after(
+                self._connection,
+                project.project_id,
+                last,
+                any_of=any_of,
+                fields=("id", "updated_at", "total_annotations", "cancelled_annotations"),
+                answers=False,
+                size=pages.LISTING_SIZE,
+            )
+            for task in tasks:
+                if _id_of(task):
+                    said = (task.get("total_annotations"), task.get("cancelled_annotations"))
+                    yield task["id"], time_of(task), said != (0, 0)
+
+    def tasks_by_id(self, project: Project, ids: Sequence[int]) -> Iterator[Chunk]:
+        """Those of the tasks that exist, in chunks."""
+        for group in pages.groups_that_fit([str(each) for each in ids]):
+            any_of = [pages.ids_in([int(each) for each in group])]
+            yield from self._ahead(project, 0, partial(self._page, project, any_of))
+
+    def _size(self, project: Project) -> int:
+        raw = pages.page(self._connection, project.project_id, {}, fields=("id",), size=1, answers=False)
+        return int(raw["total"])
+
+    def _page(self, project: Project, any_of: Sequence[pages.Filter], after: int) -> _Raw:
+        return pages.page_after(
+            self._connection, project.project_id, after, any_of=any_of, fields=pages.TASK_FIELDS, answers=True
+        )
+
+    def _exported(self, project: Project, mark: str, after: int) -> _Raw:
+        """The next `EXPORT_TASKS` tasks. The last one of them is found first; there are fewer at the end."""
+        query = {"ordering": ["tasks:id"], "filters": {"conjunction": "and", "items": pages.ids_between(after, None)}}
+
+        def nth(number: int) -> Any:
+            return pages.page(
+                self._connection, project.project_id, query, fields=("id",), size=1, answers=False, number=number
+            )
+
+        left = int(nth(1)["total"])
+        if not left:
+            return [], None
+        last = nth(EXPORT_TASKS)["tasks"] if left > EXPORT_TASKS else []
+        through = _id_of(last[0]) if last else None
+        tasks = export_range(self._connection, project.project_id, after, through, mark=mark)
+        return tasks, through
+
+    def _ahead(self, project: Project, after: int, fetch: Callable[[int], _Raw]) -> Iterator[Chunk]:
+        """Chunks, of which the next is under way while one is used."""
+        with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
+            future = pool.submit(fetch, after)
+            while True:
+                raw, following = future.result()
+                if following is not None:
+                    future = pool.submit(fetch, following)
+                read = tuple(_read(task, project) for task in raw)
+                through = max((after, following or 0, *(each.task_id for each in read)))
+                yield Chunk(tasks=read, through=through)
+                if following is None:
+                    return
+                after = following
+
+
+def time_of(raw: Any) -> str:
+    """A task's `updated_at` in UTC with microseconds; empty where it cannot be read."""
+    try:
+        time = datetime.fromisoformat(raw["updated_at"])
+        return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return ""
+
+
+def _id_of(raw: Any) -> int:
+    found = raw.get("id") if isinstance(raw, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
+
+
+def _read(raw: Any, project: Project) -> TaskRead:
+    problems: list[tuple[str, str]] = []
+    task = parse_task(raw, project, lambda reason, where: problems.append((reason, where)))
+    listed = raw.get("annotations") if isinstance(raw, dict) else None
+    entries = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    skipped = sum(isinstance(each, dict) and each.get("was_cancelled") is True for each in entries)
+    return TaskRead(
+        task_id=_id_of(raw),
+        task=task,
+        updated_at=time_of(raw),
+        answers=len(entries) - skipped,
+        entries=len(entries),
+        problems=tuple(problems),
+    )
