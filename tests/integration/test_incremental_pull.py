@@ -1,0 +1,252 @@
+"""A pull from the real server reads what has changed, by either door, and asks little."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from pydantic import SecretStr
+
+from pipeline.images import ImageConfig, Images
+from pipeline.label_studio import LabelStudio, LabelStudioConfig, exports, reading
+from pipeline.records import Chunk, Project
+from pipeline.snapshot.pull import PullResult, pull
+
+CONFIG = """<View><Image name="image" value="$image"/><Choices name="label" toName="image">
+<Choice value="cat"/><Choice value="dog"/></Choices></View>"""
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+
+
+class Server(Protocol):
+    """What these tests need of the session's server."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+
+
+class Counting(httpx.HTTPTransport):
+    """Passes requests on to the real server and keeps what was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[httpx.Request] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return super().handle_request(request)
+
+    def read_tasks(self) -> int:
+        """Requests that read answers, be it in pages or by an export."""
+        return sum("fields=all" in str(each.url) or "/download" in str(each.url) for each in self.requests)
+
+
+@dataclass
+class Studio:
+    """One project on the real server, and what a person does in it."""
+
+    door: LabelStudio
+    project: Project
+    http: httpx.Client
+    wire: Counting
+    ids: list[int] = field(default_factory=list)
+
+    def add(self, count: int, *, answered: bool = True) -> None:
+        first = len(self.ids)
+        said = [{**answer("cat"), "ground_truth": False}] if answered else []
+        tasks = [{"data": {"image": PIXEL, "sample_id": f"s{first + n}"}, "annotations": said} for n in range(count)]
+        self.door.import_tasks(self.project.project_id, tasks)
+        found = {task.sample_id: task.task_id for task in self.door.iter_tasks(self.project)}
+        self.ids = [found[f"s{number}"] for number in range(first + count)]
+
+    def annotation(self, number: int) -> str:
+        listed = self.http.get(f"/api/tasks/{self.ids[number]}/annotations/").raise_for_status().json()
+        return f"/api/annotations/{listed[0]['id']}/"
+
+    def edit(self, number: int) -> None:
+        self.http.patch(self.annotation(number), json=answer("dog")).raise_for_status()
+
+    def star(self, number: int) -> None:
+        self.http.patch(self.annotation(number), json={"ground_truth": True}).raise_for_status()
+
+    def take_back(self, number: int) -> None:
+        self.http.delete(self.annotation(number)).raise_for_status()
+
+    def say(self, number: int, **more: Any) -> None:
+        body = {**answer("dog"), **more}
+        self.http.post(f"/api/tasks/{self.ids[number]}/annotations/", json=body).raise_for_status()
+
+    def delete(self, number: int) -> None:
+        self.http.delete(f"/api/tasks/{self.ids[number]}/").raise_for_status()
+
+    def pull(self, root: Path) -> PullResult:
+        state = self.door.project_state(self.project)
+        with Images(ImageConfig(), root=root, base_url=self.door.url, authorization=self.door.authorization) as images:
+            return pull(self.door, images, labels=self.project, data_dir=root, states=[state])
+
+
+def answer(label: str) -> dict[str, Any]:
+    region = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [label]}}
+    return {"result": [region]}
+
+
+@pytest.fixture
+def studio(label_studio: Server, request: pytest.FixtureRequest) -> Iterator[Studio]:
+    wire = Counting()
+    config = LabelStudioConfig(url=label_studio.url, token=SecretStr(label_studio.token), page_size=10)
+    with (
+        LabelStudio(config, transport=wire) as door,
+        httpx.Client(base_url=label_studio.url, headers=door.authorization()) as http,
+    ):
+        project = door.create_project(request.node.name.removeprefix("test_")[:50], CONFIG)
+        yield Studio(door, project, http, wire)
+
+
+@pytest.fixture
+def exporting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the project, exports are the door, of twelve tasks each."""
+    monkeypatch.setattr(reading, "EXPORT_FROM", 1)
+    monkeypatch.setattr(reading, "EXPORT_TASKS", 12)
+
+
+def said(result: PullResult) -> dict[str, list[tuple[str, str | None, bool]]]:
+    found: dict[str, list[tuple[str, str | None, bool]]] = {}
+    for row in pq.read_table(result.snapshot.labels_path).to_pylist():
+        found.setdefault(row["sample_id"], []).append((row["answer"], row["label"], row["ground_truth"]))
+    return found
+
+
+def test_everything_that_people_do_arrives_and_nothing_else_is_read(studio: Studio, tmp_path: Path) -> None:
+    studio.add(30)
+    studio.add(3, answered=False)
+    first = studio.pull(tmp_path / "long")
+    assert said(first) == {f"s{number}": [("class", "cat", False)] for number in range(30)}
+    expected: dict[str, Any] = dict(said(first))
+
+    deeds: Mapping[str, Callable[[int], None]] = {
+        "edit": studio.edit,
+        "star": studio.star,
+        "skip": lambda number: studio.say(number, was_cancelled=True, result=[]),
+        "answer": studio.say,
+        "take back": studio.take_back,
+        "delete": studio.delete,
+    }
+    for number, deed in enumerate(deeds.values()):
+        deed(number)
+    expected |= {
+        "s0": [("class", "dog", False)],
+        "s1": [("class", "cat", True)],
+        "s2": [("class", "cat", False), ("skipped", None, False)],
+        "s3": [("class", "cat", False), ("class", "dog", False)],
+    }
+    del expected["s4"], expected["s5"]
+    studio.say(31)
+    expected["s31"] = [("class", "dog", False)]
+
+    second = studio.pull(tmp_path / "long")
+    assert said(second) == expected
+    assert second.snapshot.manifest.parent == first.snapshot.snapshot_id
+    assert second.snapshot.snapshot_id == studio.pull(tmp_path / "fresh").snapshot.snapshot_id
+
+
+def test_an_unchanged_project_costs_one_request_and_writes_nothing(studio: Studio, tmp_path: Path) -> None:
+    studio.add(5)
+    first = studio.pull(tmp_path)
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if file.name != ".pull.lock"}
+    studio.wire.requests.clear()
+    second = studio.pull(tmp_path)
+    assert len(studio.wire.requests) == 1
+    assert (second.snapshot, second.is_new) == (first.snapshot, False)
+    assert files == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if file.name != ".pull.lock"}
+
+
+@pytest.mark.usefixtures("exporting")
+def test_both_doors_give_the_same_snapshot(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio.add(30)
+    studio.star(0)
+    studio.say(1, was_cancelled=True, result=[])
+    studio.add(2, answered=False)
+    studio.take_back(2)
+    exported = studio.pull(tmp_path / "exports")
+    assert sum("/download" in str(each.url) for each in studio.wire.requests) == 3
+    monkeypatch.setattr(reading, "EXPORT_FROM", 10**9)
+    assert studio.pull(tmp_path / "pages").snapshot.snapshot_id == exported.snapshot.snapshot_id
+
+
+@pytest.mark.usefixtures("exporting")
+def test_exports_leave_nothing_in_the_project(studio: Studio, tmp_path: Path) -> None:
+    studio.add(30)
+    studio.pull(tmp_path)
+    assert _left(studio) == ([], [])
+
+
+@pytest.mark.usefixtures("exporting")
+def test_a_load_that_died_goes_on_after_its_last_chunk_and_tidies_up(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.add(30)
+    studio.wire.requests.clear()
+    sent = studio.wire.handle_request
+
+    def killed(request: httpx.Request) -> httpx.Response:
+        """As if the process had been killed right after it asked for the second export."""
+        second = request.method == "POST" and "/exports" in str(request.url) and studio.wire.read_tasks()
+        if second or request.method == "DELETE":
+            raise KeyboardInterrupt
+        return sent(request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studio.wire, "handle_request", killed)
+        with pytest.raises(KeyboardInterrupt):
+            studio.pull(tmp_path)
+    assert _left(studio) != ([], [])
+    studio.wire.requests.clear()
+    result = studio.pull(tmp_path)
+    assert len(said(result)) == 30
+    assert _left(studio) == ([], [])
+
+
+@pytest.mark.usefixtures("exporting")
+def test_a_server_that_does_not_export_is_read_in_pages(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.add(30)
+    sent, done = studio.wire.handle_request, []
+
+    def refusing(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and "/exports" in str(request.url):
+            done.append(request)
+            if len(done) > 1:
+                return httpx.Response(504)
+        return sent(request)
+
+    studio.wire.requests.clear()
+    monkeypatch.setattr(studio.wire, "handle_request", refusing)
+    assert len(said(studio.pull(tmp_path))) == 30
+    pages = [each for each in studio.wire.requests if "fields=all" in str(each.url)]
+    assert len(pages) == 2, "eighteen tasks are left after the first export"
+    assert _left(studio) == ([], [])
+
+
+def test_tasks_are_read_in_chunks_that_say_how_far_they_go(studio: Studio) -> None:
+    studio.add(25)
+    chunks: list[Chunk] = list(studio.door.all_answered(studio.project))
+    assert [len(each.tasks) for each in chunks] == [10, 10, 5]
+    later = list(studio.door.all_answered(studio.project, after=chunks[0].through))
+    assert [task.task_id for chunk in later for task in chunk.tasks] == studio.ids[10:]
+
+
+def _left(studio: Studio) -> tuple[list[Any], list[Any]]:
+    """Tabs and exports that the project has."""
+    number = studio.project.project_id
+    views = studio.http.get("/api/dm/views/", params={"project": number}).raise_for_status().json()
+    kept = studio.http.get(f"/api/projects/{number}/exports/").raise_for_status().json()
+    ours = [view for view in views if exports.TITLE in json.dumps(view)]
+    return ours, kept
