@@ -7,15 +7,16 @@ audit project is the labels project's one of the same `sample_id`, or else the o
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.answer_filter import AnswerFilter, with_drafts
 from pipeline.errors import ConfigError
 from pipeline.images import Images
-from pipeline.records import Annotation, Origin, Project, ProjectState, Task
+from pipeline.records import Annotation, Origin, Project, ProjectState, Task, is_sample_id
 from pipeline.snapshot.folder import Latest, ProjectSource, Snapshot, read_latest, write_latest
 from pipeline.snapshot.question import Question, read_question
 from pipeline.snapshot.settle import TABLE, settle
@@ -25,8 +26,10 @@ from pipeline.snapshot.writer import SnapshotWriter, exclusive_pull
 
 logger = logging.getLogger(__name__)
 
+OnBad = Callable[[str, str], None]
+"""Told a reason, fit to be counted by, and where it was."""
+
 _PROGRESS = 10_000
-_LONGEST_SAMPLE_ID = 1_000
 _WRITTEN_IN_ONE_GO = timedelta(seconds=1)
 
 
@@ -34,7 +37,7 @@ class TaskSource(Protocol):
     """What a pull needs of Label Studio (`label_studio.LabelStudio` has it)."""
 
     def iter_tasks(
-        self, project: Project, *, annotated_only: bool = False, on_bad: Callable[[str, str], None] | None = None
+        self, project: Project, *, annotated_only: bool = False, on_bad: OnBad | None = None
     ) -> Iterator[Task]:
         """Tasks with all their annotations; what cannot be read is left out and told to `on_bad(reason, where)`."""
         ...
@@ -59,19 +62,27 @@ def pull(
     data_dir: Path,
     states: Sequence[ProjectState] = (),
     ignore: Collection[str] = (),
+    answers: AnswerFilter | None = None,
+    drafts: Callable[[OnBad], Iterable[Task]] | None = None,
 ) -> PullResult:
     """Read the projects, fetch new images, write the snapshot below `data_dir` unless it is the one of the last pull.
 
     `images` keeps its store below `data_dir` too; `states` are the projects' states just before, for the manifest. What
-    the annotators in `ignore` (as `user:7`) wrote is a machine's own, and no answer of anybody. A sample at fault is
-    counted, reported and left out. Raises `ConfigError` where the projects do not belong together, and lets the errors
-    of Label Studio through; then nothing is written but images that were fetched whole.
+    the annotators in `ignore` (as `user:7`) wrote is a machine's own, and no answer of anybody. `answers` says what
+    else is left out, and counted. `drafts` reads the tasks of the labels project whose answers were begun there
+    (`label_studio.LabelStudio.iter_drafts`), where those are to count. A sample at fault is counted, reported and left
+    out. Raises `ConfigError` where the projects do not belong together, and lets the errors of Label Studio through;
+    then nothing is written but images that were fetched whole.
     """
     projects = _projects(labels, audit, review)
     tally = Tally()
     with exclusive_pull(data_dir) as folder, Staging(folder) as staging:
+        answers = answers or AnswerFilter()
         for origin, project in projects:
-            _read(door, project, origin, staging, tally, labels=labels, ignore=frozenset(ignore))
+            tasks = door.iter_tasks(project, annotated_only=True, on_bad=tally.reject)
+            if origin == "labels" and drafts is not None:
+                tasks = _drafted(tasks, drafts(tally.reject))
+            _read(tasks, project, origin, staging, tally, labels=labels, ignore=frozenset(ignore), answers=answers)
         for url, image in images.resolve(staging.urls()):
             staging.set_image(url, image)
         tally.linked = staging.link_by_image()
@@ -131,8 +142,17 @@ def check_same_classes(labels: Project, other: Project, *, role: Origin) -> None
     )
 
 
+def _drafted(tasks: Iterator[Task], drafts: Iterable[Task]) -> Iterator[Task]:
+    """`tasks` with their drafts, then those that have nothing else. Memory holds the drafts, of which there are few."""
+    begun = {task.task_id: task for task in drafts}
+    for task in tasks:
+        own = begun.pop(task.task_id, None)
+        yield task if own is None else with_drafts(task, own.annotations)
+    yield from begun.values()
+
+
 def _read(
-    door: TaskSource,
+    tasks: Iterator[Task],
     project: Project,
     origin: Origin,
     staging: Staging,
@@ -140,12 +160,13 @@ def _read(
     *,
     labels: Project,
     ignore: Collection[str],
+    answers: AnswerFilter,
 ) -> None:
     field = project.control.image_field
     read = 0
-    for task in door.iter_tasks(project, annotated_only=True, on_bad=tally.reject):
+    for task in tasks:
         where = f"task {task.task_id} of project {project.project_id}"
-        if not _usable(task.sample_id):
+        if not is_sample_id(task.sample_id):
             tally.reject("sample_id is too long or not text", where)
             continue
         question: Question | None = Question()
@@ -154,7 +175,11 @@ def _read(
         if question is None:
             tally.reject("review task was asked for another labels project", where)
             continue
-        by_people = tuple(each for each in task.annotations if is_a_persons(each, ignore))
+        by_people = tuple(
+            each
+            for each in task.annotations
+            if is_a_persons(each, ignore) and _counts(each, origin, answers, tally, where)
+        )
         url = task.data.get(field)
         staging.add(
             replace(task, annotations=by_people), origin, url if isinstance(url, str) and url else None, question
@@ -163,12 +188,21 @@ def _read(
             tally.annotations[origin] += 1
             if annotation.kind == "unknown_class":
                 tally.reject("annotation names an unknown class", f"{where}: {str(annotation.label)[:80]!r}")
+            elif annotation.kind == "several":
+                tally.reject("annotation with several classes", where)
             elif annotation.kind == "empty":
                 tally.reject("annotation is empty", where)
         read += 1
         if read % _PROGRESS == 0:
             logger.info("%d tasks of project %r read", read, project.title)
     logger.info("project %r: %d tasks with annotations", project.title, read)
+
+
+def _counts(annotation: Annotation, origin: Origin, answers: AnswerFilter, tally: Tally, where: str) -> bool:
+    reason = answers.reason_left_out(annotation, origin)
+    if reason is not None:
+        tally.reject(reason, where)
+    return reason is None
 
 
 def is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
@@ -186,13 +220,6 @@ def _told(said: list[Said], machines: Collection[str]) -> list[Said]:
         replace(each, answer=replace(each.answer, led=True)) if each.answer.annotator in machines else each
         for each in said
     ]
-
-
-def _usable(sample_id: str) -> bool:
-    try:
-        return len(sample_id.encode()) <= _LONGEST_SAMPLE_ID
-    except UnicodeEncodeError:  # half a surrogate pair
-        return False
 
 
 def _write(sample_id: str, said: list[Said], annotators: Collection[str], writer: SnapshotWriter, tally: Tally) -> None:
