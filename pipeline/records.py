@@ -1,15 +1,18 @@
 """Plain values that pass between the Label Studio door and the rest of the pipeline."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isfinite
 from typing import Any, Literal
 
 Origin = Literal["labels", "audit", "review"]
 """Where an annotation was made: the bulk labels project, the audit project, the review project."""
 
-AnswerKind = Literal["class", "unknown_class", "unusable", "not_sure", "skipped", "empty"]
-"""What one annotation says. Only `class` carries a label that may train anything."""
+AnswerKind = Literal["class", "unknown_class", "several", "unusable", "not_sure", "skipped", "empty"]
+"""What one annotation says. Only `class` carries a label that may train anything. `several`: more than one class was
+chosen, which decides nothing."""
 
 AskedAs = Literal["audit", "check", "targeted", "tie_break", "recheck"]
 """Why a review task was asked. `audit`: drawn at random, before the model was looked at; only these may estimate.
@@ -26,6 +29,26 @@ NOT_SURE = "not sure"
 VERDICT_CONTROL = "verdict"
 """The review screen's second Choices control and its two values."""
 
+_ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+LONGEST_CLASS = 1_000
+"""Characters of a class's name; of a longer one that an annotation names, the beginning is kept."""
+LONGEST_SAMPLE_ID = 1_000
+"""Bytes of a sample's id in UTF-8."""
+
+
+def is_plain(text: str) -> bool:
+    """Whether `text` is one line without control characters or halves of surrogate pairs, as ids and names are."""
+    return _ODD.search(text) is None
+
+
+def is_sample_id(given: object) -> bool:
+    """Whether a task's `data["sample_id"]` can name a sample: text or a number, short and plain."""
+    if isinstance(given, str):
+        return is_plain(given) and len(given.encode()) <= LONGEST_SAMPLE_ID
+    if isinstance(given, int) and not isinstance(given, bool):
+        return abs(given) < 2**63  # an integer of many thousand digits cannot even be written down
+    return isinstance(given, float) and isfinite(given)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelControl:
@@ -34,7 +57,7 @@ class LabelControl:
     name: str
     """`from_name` of results."""
     to_name: str
-    """Name of the Image tag that the control points at."""
+    """Name of the tag that the control points at: an Image, unless the image's field was set by hand."""
     image_field: str
     """Key of `task.data` that holds the image's URL (`image` for `value="$image"`)."""
     classes: tuple[str, ...]
@@ -55,6 +78,7 @@ class Annotation:
     """One annotator's answer to one task."""
 
     annotation_id: int
+    """Label Studio's id; of a draft, which has ids of its own there, minus that id."""
     annotator: str
     """`user:{id}`: stable, and no e-mail address ends up in an artifact."""
     kind: AnswerKind
@@ -65,6 +89,11 @@ class Annotation:
     lead_time_s: float | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether it was begun and never submitted."""
+        return self.annotation_id < 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +158,8 @@ class ProjectState:
     annotations: int
     newest_change: str
     """`updated_at` of the most recently changed task (with annotations only, where `answers_only`)."""
+    drafts: str = ""
+    """Changes when anybody begins an answer or goes on with it, which moves no `updated_at`; empty unless asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

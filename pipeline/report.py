@@ -2,11 +2,13 @@
 
 import html
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.records import AskedAs, Mode
 
+_ADDRESS = re.compile(r":(?=//)|(?<=\bwww)\.|@", re.IGNORECASE)
 _Z95 = 1.959963984540054
 
 
@@ -173,8 +175,9 @@ def _stuck(report: RoundReport) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """Text from outside, inert in Markdown and HTML, in a table cell too."""
-    flat = " ".join(text.split())
+    """Text from outside, inert in Markdown, HTML and a terminal, in a table cell too."""
+    flat = "".join(mark if mark.isprintable() else "�" for mark in " ".join(text.split()))
     for mark in "\\`*_[]|~$#":
         flat = flat.replace(mark, "\\" + mark)
-    return html.escape(flat, quote=False)
+    # Many renderers make a link of a bare address, too.
+    return _ADDRESS.sub(lambda found: f"&#{ord(found[0])};", html.escape(flat, quote=False))

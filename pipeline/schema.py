@@ -43,8 +43,10 @@ LABELS = pa.schema(
         pa.field("asked_by_run", pa.string()),
     ]
 )
-"""One row per annotation, nothing dropped. `answer` is a `records.AnswerKind`, `origin` a `records.Origin`; `label` is
-null unless `answer` is `class` or `unknown_class`. Of answers to questions of the review project: `asked_as` is a
+"""One row per annotation, nothing dropped but what `answer_filter.AnswerFilter` leaves out. `annotation_id` is Label
+Studio's; of a draft (an answer that was begun and not submitted, where those count) it is minus the draft's id, so that
+the two never meet. `answer` is a `records.AnswerKind`, `origin` a `records.Origin`; `label` is null unless `answer` is
+`class` or `unknown_class`. Of answers to questions of the review project: `asked_as` is a
 `records.AskedAs`, `suggestion` the class that was pre-selected (null where none was), `asked_by_run` the run key."""
 
 NOISY = pa.schema(

@@ -20,7 +20,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from pipeline.answer_filter import Drafts, Skipped, is_annotator
 from pipeline.errors import ConfigError
+from pipeline.label_config import ControlChoice, MultipleChoices
 from pipeline.records import Mode
 
 if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten status` need not wait for torch
@@ -84,6 +86,19 @@ class Settings(BaseSettings):
     """Id or title of the reviewers' queue, created if missing; `<title of the labels project>, review` unless given."""
     label_control: str | None = None
     """Name of the Choices control, where the labels project has several."""
+    image_field: str | None = None
+    """Key of task data that holds the image's URL, where it is not that of the Image which the control points at."""
+    multiple_choices: MultipleChoices = "refuse"
+    """Of a control with `choice="multiple"`: `refuse` it, or take it as if it were `single`: an annotation with one
+    class is that class, one with several is counted and decides nothing."""
+    leave_out_annotators: tuple[str, ...] = ()
+    """Users of Label Studio, as `7`, `user:7` or an e-mail address, whose annotations are not pulled."""
+    skipped: Skipped = "takes_back"
+    """What a skipped task says: `takes_back` what the same person said of it before, or nothing (`ignore`)."""
+    drafts: Drafts = "leave_out"
+    """Answers of the labels project that were begun and not submitted: `leave_out`, or `count` each as its author's,
+    unless they have submitted one. Label Studio moves no task's `updated_at` for a draft: with `count`, each round asks
+    for all of them, one request for each task that has any."""
 
     local_files_root: Path | None = None
     """Label Studio's LOCAL_FILES_DOCUMENT_ROOT, where this machine can read it."""
@@ -157,6 +172,24 @@ class Settings(BaseSettings):
             return str(value)
         return (value.strip() or None) if isinstance(value, str) else value
 
+    @field_validator("label_control", "image_field", mode="before")
+    @classmethod
+    def _name_in_config(cls, value: Any) -> Any:
+        """Empty means unset; `$photo` is how a label config spells the field `photo`."""
+        return (value.strip().removeprefix("$") or None) if isinstance(value, str) else value
+
+    @field_validator("leave_out_annotators", mode="before")
+    @classmethod
+    def _annotators(cls, value: Any) -> Any:
+        """`[7]` in fasten.toml is as good as `["7"]`."""
+        if not isinstance(value, list | tuple):
+            return value
+        listed = tuple(each.strip() if isinstance(each, str) else str(each) for each in value)
+        odd = [each for each in listed if not is_annotator(each)]
+        if odd:
+            raise ValueError(f"{odd[0][:80]!r} is no user of Label Studio: give an id as 7, or an e-mail address")
+        return listed
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -200,6 +233,11 @@ class Settings(BaseSettings):
         from pipeline.label_studio import LabelStudioConfig
 
         return LabelStudioConfig(url=self.label_studio_url, token=self.label_studio_token)
+
+    @property
+    def control(self) -> ControlChoice:
+        """Which control and image of the labels and audit projects hold the class."""
+        return ControlChoice(name=self.label_control, image_field=self.image_field, multiple=self.multiple_choices)
 
     @property
     def images(self) -> "ImageConfig":

@@ -53,6 +53,9 @@ class ReviewQueue:
 OF_THE_QUEUE = ("mode", "queue_size", "review_minutes", "overlap", "audit_share", "check_share", "class_floor")
 """Settings that decide what people are asked, and not what is learnt."""
 
+OF_THE_ANSWERS = ("leave_out_annotators", "skipped", "drafts")
+"""Settings that decide which annotations a snapshot is made of."""
+
 _COMPLETED = TypeAdapter(Completed)
 _REVIEW_QUEUE = TypeAdapter(ReviewQueue)
 
@@ -134,7 +137,7 @@ def fingerprint(states: Mapping[str, ProjectState], control: LabelControl) -> st
     A review project that nobody has answered in counts as none: creating it and filling it are our own doing.
     """
     seen: dict[str, Any] = {
-        role: [state.project_id, state.tasks, state.annotations, state.newest_change]
+        role: [state.project_id, state.tasks, state.annotations, state.newest_change, *filter(None, [state.drafts])]
         for role, state in sorted(states.items())
         if role != "review" or state.annotations
     }
@@ -149,6 +152,7 @@ def config_digest(settings: Settings) -> str:
             **{name: getattr(settings, name) for name in OF_THE_QUEUE},
             "images": asdict(settings.images),
             "review_project": settings.review_project,
+            **{name: getattr(settings, name) for name in OF_THE_ANSWERS},
         }
     )
 

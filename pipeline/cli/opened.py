@@ -15,7 +15,7 @@ def labels_project_id(settings: Settings) -> int:
     from pipeline.label_studio import LabelStudio
 
     with LabelStudio(settings.label_studio) as door:
-        return door.find_project(settings.labels_project, control=settings.label_control).project_id
+        return door.find_project(settings.labels_project, control=settings.control).project_id
 
 
 def open_latest(settings: Settings) -> tuple[Workspace, Snapshot]:

@@ -1,8 +1,8 @@
 """The one door to Label Studio: plain records in, plain records out.
 
 `connection` authenticates and turns answers into errors, `parsing` reads untrusted JSON, `accounts` signs people up,
-`pages` reads tasks; `projects`, `tasks` and `people` hold the calls that `door` makes one class of, which is what the
-rest of the project uses.
+`pages` reads tasks, `drafts` those that somebody has begun to answer, `interface` checks what is sent; `projects`,
+`tasks` and `people` hold the calls that `door` makes one class of, which is what the rest of the project uses.
 """
 
 from pipeline.label_studio.connection import LabelStudioConfig

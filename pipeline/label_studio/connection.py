@@ -1,6 +1,6 @@
 """One connection to one Label Studio: authentication, time limits, and its answers turned into our errors.
 
-The only module that imports the SDK, and only where a personal access token has to be exchanged: importing it costs
+The SDK is imported only where a personal access token has to be exchanged (and in `interface`): importing it costs
 seconds, it builds an object for every task it reads and sends, it repeats a POST by itself, and it has no call for
 uploads that make no tasks. Nothing that writes is ever repeated from here: a write whose answer was lost may have been
 carried out.

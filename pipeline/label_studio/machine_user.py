@@ -13,6 +13,7 @@ import httpx
 from pipeline.errors import ConfigError
 from pipeline.label_studio.connection import Connection, LabelStudioConfig, RefusedError
 from pipeline.label_studio.parsing import MalformedError, parse_annotation
+from pipeline.label_studio.people import user_ids_by_email
 from pipeline.records import Project, Task
 from pipeline.snapshot.pull import is_a_persons
 
@@ -44,11 +45,9 @@ class MachineUser:
         return f"user:{self._user_id}"
 
     def _find(self, email: str) -> int:
-        users = self._connection.get("/api/users/", what="listing users")
-        listed = users.get("results", []) if isinstance(users, dict) else users
-        for user in listed:
-            if str(user["email"]).casefold() == email.casefold():
-                return int(user["id"])
+        found = user_ids_by_email(self._connection).get(email.casefold())
+        if found is not None:
+            return found
         raise ConfigError(
             f"Label Studio at {self._connection.url} has no user {email}: invite one for the machine (Organization, "
             "Add People)"

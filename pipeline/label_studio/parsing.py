@@ -1,12 +1,13 @@
-"""What Label Studio sends, turned into plain records; nothing in it is trusted to have the right shape."""
+"""What Label Studio sends, turned into plain records; nothing in it is trusted to have the right shape or size."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, get_args
 
 from pipeline.records import (
+    LONGEST_CLASS,
     NOT_SURE,
     UNUSABLE,
     VERDICT_CONTROL,
@@ -16,9 +17,41 @@ from pipeline.records import (
     LabelControl,
     Project,
     Task,
+    is_plain,
+    is_sample_id,
 )
 
+MOST_ANNOTATIONS = 1_000
+"""Annotations read of one task; Label Studio itself stops at a few hundred people."""
+MOST_REGIONS = 10_000
+"""Regions, and choices in all of them, read of one annotation: others may draw boxes in the same project."""
 _LONGEST_OF_OURS = 100
+_LARGEST_ID = 2**63 - 1
+
+MALFORMED_TASK = "malformed task"
+UNUSABLE_SAMPLE_ID = "sample_id is too long or not text"
+MALFORMED_ANNOTATION = "malformed annotation"
+MALFORMED_AUTHOR = "annotation with a malformed author"
+MALFORMED_RESULT = "annotation without a result list"
+MALFORMED_CHOICES = "annotation with malformed choices"
+MALFORMED_TIME = "annotation with a malformed time"
+TOO_MANY_ANNOTATIONS = "more annotations of a task than are read"
+TOO_MANY_REGIONS = "annotation with more regions than are read"
+REASONS = frozenset(
+    {
+        MALFORMED_TASK,
+        UNUSABLE_SAMPLE_ID,
+        MALFORMED_ANNOTATION,
+        MALFORMED_AUTHOR,
+        MALFORMED_RESULT,
+        MALFORMED_CHOICES,
+        MALFORMED_TIME,
+        TOO_MANY_ANNOTATIONS,
+        TOO_MANY_REGIONS,
+    }
+)
+"""Every reason that `on_bad` is called with here."""
+
 OnBad = Callable[[str, str], None]
 """Called with a short reason, fit to be counted by, and where it was."""
 
@@ -74,27 +107,33 @@ def parse_asked(raw: Any, project: Project, drafted: Collection[int], on_bad: On
 def parse_task(raw: Any, project: Project, on_bad: OnBad) -> Task | None:
     """One task with those of its annotations that can be read; None where the task itself cannot be."""
     if not isinstance(raw, dict) or not _is_id(raw.get("id")) or not isinstance(raw.get("data"), dict):
-        on_bad("malformed task", f"project {project.project_id}")
+        on_bad(MALFORMED_TASK, f"project {project.project_id}")
+        return None
+    where = f"task {raw['id']} of project {project.project_id}"
+    if not _names_a_sample(raw["data"].get("sample_id")):
+        on_bad(UNUSABLE_SAMPLE_ID, where)
         return None
     annotations = []
     listed = raw.get("annotations", [])
-    for entry in listed if isinstance(listed, list) else [listed]:
+    for number, entry in enumerate(listed if isinstance(listed, list) else [listed]):
         try:
+            if number >= MOST_ANNOTATIONS:
+                raise MalformedError(TOO_MANY_ANNOTATIONS)
             annotations.append(parse_annotation(entry, project.control))
         except MalformedError as error:
-            on_bad(str(error), f"task {raw['id']} of project {project.project_id}")
+            on_bad(str(error), where)
     return Task(task_id=raw["id"], project_id=project.project_id, data=raw["data"], annotations=tuple(annotations))
 
 
 def parse_annotation(raw: Any, control: LabelControl) -> Annotation:
     """One annotation; raises `MalformedError` where it has no id, author, time or readable result."""
     if not isinstance(raw, dict) or not _is_id(raw.get("id")):
-        raise MalformedError("malformed annotation")
+        raise MalformedError(MALFORMED_ANNOTATION)
     author = raw.get("completed_by")
     if isinstance(author, dict):  # the tasks API can expand it, exports never do
         author = author.get("id")
     if author is not None and not _is_id(author):
-        raise MalformedError("annotation with a malformed author")
+        raise MalformedError(MALFORMED_AUTHOR)
     cancelled = raw.get("was_cancelled") is True
     kind, label = ("skipped", None) if cancelled else read_answer(raw.get("result"), control)
     return Annotation(
@@ -111,33 +150,96 @@ def parse_annotation(raw: Any, control: LabelControl) -> Annotation:
     )
 
 
+def parse_drafts(raw: Any, control: LabelControl, where: str, on_bad: OnBad) -> tuple[Annotation, ...]:
+    """The answers that were begun of one task, as `GET /api/tasks/{id}/drafts` lists them.
+
+    A draft that changes an annotation which was submitted is none of them: that annotation stands until it is sent.
+    """
+    drafts = []
+    for number, entry in enumerate(raw if isinstance(raw, list) else [raw]):
+        try:
+            if number >= MOST_ANNOTATIONS:
+                raise MalformedError(TOO_MANY_ANNOTATIONS)
+            if not isinstance(entry, dict) or entry.get("annotation") is None:
+                drafts.append(_parse_draft(entry, control))
+        except MalformedError as error:
+            on_bad(str(error), where)
+    return tuple(drafts)
+
+
+def _parse_draft(raw: Any, control: LabelControl) -> Annotation:
+    if not isinstance(raw, dict) or not _is_id(raw.get("id")):
+        raise MalformedError(MALFORMED_ANNOTATION)
+    kind, label = read_answer(raw.get("result"), control)
+    return Annotation(
+        annotation_id=-raw["id"],
+        annotator=f"user:{_draft_author(raw)}",
+        kind=kind,
+        label=label,
+        ground_truth=False,
+        was_cancelled=False,
+        lead_time_s=_seconds(raw.get("lead_time")),
+        created_at=_time(raw.get("created_at")),
+        updated_at=_time(raw.get("updated_at")),
+    )
+
+
+def _draft_author(raw: Mapping[str, Any]) -> int:
+    """The user's id. `user` is an e-mail address; `created_username` is “Ann Other ann@example.org, 7”."""
+    if _is_id(raw.get("user")):
+        return int(raw["user"])
+    name = raw.get("created_username")
+    _, comma, number = name.rpartition(", ") if isinstance(name, str) else ("", "", "")
+    if not comma or not number.isascii() or not number.isdecimal() or len(number) > 18 or int(number) < 1:
+        raise MalformedError(MALFORMED_AUTHOR)
+    return int(number)
+
+
 def read_answer(result: Any, control: LabelControl) -> tuple[AnswerKind, str | None]:
     """What a result list says. A verdict wins over a class: the suggestion may still be selected beside it."""
     if not isinstance(result, list):
-        raise MalformedError("annotation without a result list")
+        raise MalformedError(MALFORMED_RESULT)
+    if len(result) > MOST_REGIONS:
+        raise MalformedError(TOO_MANY_REGIONS)
     chosen: dict[str, list[str]] = {control.name: [], VERDICT_CONTROL: []}
     for region in result:
-        if isinstance(region, dict) and region.get("type") == "choices" and region.get("from_name") in chosen:
-            chosen[region["from_name"]].extend(_choices(region))
+        if not isinstance(region, dict) or region.get("type") != "choices":
+            continue
+        said = chosen.get(name) if isinstance(name := region.get("from_name"), str) else None
+        if said is not None:
+            said += _choices(region)
+            if len(said) > MOST_REGIONS:
+                raise MalformedError(TOO_MANY_REGIONS)
     verdict = chosen[VERDICT_CONTROL] if control.name != VERDICT_CONTROL else []
     if UNUSABLE in verdict:
         return "unusable", None
     if NOT_SURE in verdict:
         return "not_sure", None
-    labels = sorted(set(chosen[control.name]))
+    labels = set(chosen[control.name])
     if len(labels) > 1:
-        raise MalformedError("annotation with several classes")
+        return "several", None
     if not labels:
         return "empty", None
-    return ("class" if labels[0] in control.classes else "unknown_class"), labels[0]
+    (label,) = labels
+    return ("class", label) if label in control.classes else ("unknown_class", _kept(label))
 
 
 def _choices(region: Mapping[str, Any]) -> list[str]:
     value = region.get("value")
     choices = value.get("choices") if isinstance(value, dict) else None
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
-        raise MalformedError("annotation with malformed choices")
+        raise MalformedError(MALFORMED_CHOICES)
     return choices
+
+
+def _kept(label: str) -> str:
+    """What is kept of the name of a class that there is none of: no class has a name that this changes."""
+    short = label[:LONGEST_CLASS]
+    return short if is_plain(short) else "".join(mark if is_plain(mark) else "�" for mark in short)
+
+
+def _names_a_sample(given: Any) -> bool:
+    return given is None or given == "" or is_sample_id(given)
 
 
 def _short_text(value: Any) -> str:
@@ -150,21 +252,21 @@ def _count(value: Any) -> int:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_ID
 
 
 def _seconds(value: Any) -> float | None:
     """Lead time; a browser's clock may have made it negative or absurd."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LARGEST_ID:
         return None
-    return float(value)
+    return float(value) if isfinite(value) else None
 
 
 def _time(value: Any) -> datetime:
     try:
         time = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise MalformedError("annotation with a malformed time") from None
-    if time.tzinfo is None:
-        raise MalformedError("annotation with a malformed time")
-    return time
+        if time.tzinfo is None:
+            raise MalformedError(MALFORMED_TIME)
+        return time.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):  # the first hours of the year 1 begin before it, in Greenwich
+        raise MalformedError(MALFORMED_TIME) from None

@@ -1,12 +1,13 @@
 """Calls that people make: signing up, asking for the next task, answering it."""
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import httpx
 from pydantic import SecretStr
 
-from pipeline.errors import ServiceUnavailable
+from pipeline.errors import ConfigError, ServiceUnavailable
 from pipeline.label_studio.accounts import sign_in_or_up
 from pipeline.label_studio.connection import Connection, RefusedError
 from pipeline.records import VERDICT_CONTROL, Project, Task
@@ -18,6 +19,13 @@ class User:
 
     user_id: int
     token: SecretStr
+
+
+def user_ids_by_email(connection: Connection) -> dict[str, int]:
+    """The organisation's users: e-mail address in small letters → id."""
+    users = connection.get("/api/users/", what="listing users")
+    listed = users.get("results", []) if isinstance(users, dict) else users
+    return {str(user["email"]).casefold(): int(user["id"]) for user in listed}
 
 
 class PeopleCalls:
@@ -35,6 +43,22 @@ class PeopleCalls:
         ):
             user_id, token = sign_in_or_up(http, email=email, password=password, invite=invite)
         return User(user_id=user_id, token=SecretStr(token))
+
+    def find_annotators(self, references: Collection[str]) -> frozenset[str]:
+        """`user:7` for each of `7`, `user:7` and the e-mail address of user 7.
+
+        Nothing is asked for where there is no address. Raises `ConfigError`, naming it, for an address that nobody has.
+        """
+        emails = [each for each in references if "@" in each]
+        known = user_ids_by_email(self._connection) if emails else {}
+        found = {f"user:{each.removeprefix('user:')}" for each in references if "@" not in each}
+        for email in emails:
+            if email.casefold() not in known:
+                raise ConfigError(
+                    f"Label Studio at {self._connection.url} has no user {email}; mend FASTEN_LEAVE_OUT_ANNOTATORS"
+                )
+            found.add(f"user:{known[email.casefold()]}")
+        return frozenset(found)
 
     def next_task(self, project: Project | int) -> Task | None:
         """The task that the labelling stream serves this user next, and locks for them; None when none is left."""

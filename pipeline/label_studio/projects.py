@@ -6,9 +6,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
-from pipeline.label_config import find_control
+from pipeline.label_config import ControlChoice, find_control
 from pipeline.label_studio import pages
 from pipeline.label_studio.connection import Connection, RefusedError
+from pipeline.label_studio.drafts import drafts_state
 from pipeline.records import Project, ProjectState
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,10 @@ class ProjectCalls:
     def _here(self) -> str:
         return f"Label Studio at {self._connection.url}"
 
-    def find_project(self, ref: int | str, *, control: str | None = None) -> Project:
+    def find_project(self, ref: int | str, *, control: ControlChoice | str | None = None) -> Project:
         """The project with this id (a number) or exactly this title, with its label control.
 
+        `control` is the control's name, or how to choose among several controls and images.
         Raises `MissingProjectError` naming the nearest titles, `ConfigError` where several projects share the title or
         the label config has no usable control (`pipeline.label_config.find_control`).
         """
@@ -70,15 +72,16 @@ class ProjectCalls:
                 return found
             page += 1
 
-    def _project(self, raw: Mapping[str, Any], control: str | None) -> Project:
+    def _project(self, raw: Mapping[str, Any], control: ControlChoice | str | None) -> Project:
         title = str(raw["title"])
         found = find_control(str(raw["label_config"]), project=f"{raw['id']} ({title})", control=control)
         return Project(project_id=int(raw["id"]), title=title, control=found)
 
-    def project_state(self, project: Project, *, answers_only: bool = False) -> ProjectState:
+    def project_state(self, project: Project, *, answers_only: bool = False, drafts: bool = False) -> ProjectState:
         """What moves when anyone answers, edits, flips `ground_truth`, adds or deletes; one request.
 
-        With `answers_only` only tasks that somebody answered or skipped count, so that our own pushes do not show.
+        With `answers_only` only tasks that somebody answered or skipped count, so that our own pushes do not show. With
+        `drafts` those are looked at too, at a request for each task that has any: they move nothing else.
         """
         query: dict[str, Any] = {"ordering": ["-tasks:updated_at"]}
         if answers_only:
@@ -90,6 +93,7 @@ class ProjectCalls:
             tasks=0 if answers_only else raw["total"],
             annotations=raw["total_annotations"],
             newest_change=str(raw["tasks"][0].get("updated_at", "")) if raw["tasks"] else "",
+            drafts=drafts_state(self._connection, project) if drafts else "",
         )
 
     def create_project(

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import ServiceError
 from pipeline.label_studio import pages
 from pipeline.label_studio.connection import Connection
+from pipeline.label_studio.drafts import walk_drafts
 from pipeline.label_studio.parsing import Asked, OnBad, parse_asked, parse_task
 from pipeline.records import Project, Task
 
@@ -42,6 +43,13 @@ class TaskCalls:
             task = parse_task(raw, project, tell)
             if task is not None:
                 yield task
+
+    def iter_drafts(self, project: Project, on_bad: OnBad | None = None) -> Iterator[Task]:
+        """Each task that somebody has begun to answer, its annotations being what was begun (`Annotation.is_draft`).
+
+        One request for each such task.
+        """
+        yield from walk_drafts(self._connection, project, on_bad or _log_bad)
 
     def find_data_values(self, project_id: int, field: str, values: Iterable[str]) -> set[str]:
         """Those of `values` that some task of the project has as `data[field]`."""

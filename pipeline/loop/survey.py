@@ -3,13 +3,16 @@
 import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pipeline import trail
+from pipeline.answer_filter import AnswerFilter
 from pipeline.errors import ConfigError
 from pipeline.export import machine_users
 from pipeline.images import Images
 from pipeline.images.ingest import UNREACHABLE
+from pipeline.label_config import ControlChoice
 from pipeline.label_studio import LabelStudio, MissingProjectError
 from pipeline.records import Project, ProjectState
 from pipeline.review_screen import REVIEW_CONTROL
@@ -51,14 +54,14 @@ def find_projects(settings: Settings, door: LabelStudio) -> tuple[Project, Proje
         raise ConfigError(
             "no labels project is set: set FASTEN_LABELS_PROJECT to the id or title of the project with the bulk labels"
         )
-    labels = _find(door, settings.labels_project, role="labels", control=settings.label_control)
+    labels = _find(door, settings.labels_project, role="labels", control=settings.control)
     audit = None
     if settings.audit_project is not None:
-        audit = _find(door, settings.audit_project, role="audit", control=settings.label_control)
+        audit = _find(door, settings.audit_project, role="audit", control=settings.control)
     return labels, audit, find_review_project(settings, door, labels)
 
 
-def _find(door: LabelStudio, reference: str, *, role: str, control: str | None) -> Project:
+def _find(door: LabelStudio, reference: str, *, role: str, control: ControlChoice) -> Project:
     try:
         return door.find_project(reference, control=control)
     except MissingProjectError as error:
@@ -101,7 +104,7 @@ def survey(settings: Settings) -> Found:
     """Find the projects and see, in a handful of requests, whether anything has changed since the last round."""
     with LabelStudio(settings.label_studio) as door:
         labels, audit, review = find_projects(settings, door)
-        states = {"labels": door.project_state(labels)}
+        states = {"labels": door.project_state(labels, drafts=settings.drafts == "count")}
         if audit is not None:
             states["audit"] = door.project_state(audit)
         if review is not None:
@@ -116,6 +119,13 @@ def survey(settings: Settings) -> Found:
         states=tuple(states.values()),
         fingerprint=now,
         nothing_new=f"nothing new in “{labels.title}” since snapshot {last.snapshot_id}" if unchanged and last else "",
+    )
+
+
+def answer_filter(settings: Settings, door: LabelStudio) -> AnswerFilter:
+    """Which annotations are left out; raises `ConfigError` where one of the people on the list is unknown."""
+    return AnswerFilter(
+        annotators=door.find_annotators(settings.leave_out_annotators), skipped=settings.skipped, drafts=settings.drafts
     )
 
 
@@ -141,6 +151,8 @@ def pull_labels(settings: Settings, found: Found) -> Pulled:
             data_dir=workspace.folder,
             states=found.states,
             ignore=machine_users(workspace),
+            answers=answer_filter(settings, door),
+            drafts=partial(door.iter_drafts, found.labels) if settings.drafts == "count" else None,
         )
     snapshot = result.snapshot
     trail.keep_people(workspace, datetime.now(UTC))

@@ -29,6 +29,11 @@ class Answer:
     """Whether a person has made an answer theirs that the machine had written: the model chose and suggested it."""
 
     @property
+    def is_draft(self) -> bool:
+        """Whether it was begun and never submitted."""
+        return self.annotation_id < 0
+
+    @property
     def recency(self) -> tuple[datetime, int]:
         """Sorts answers from oldest to newest; the id decides between two of the same instant."""
         return self.updated_at, self.annotation_id

@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS url (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS task (
     project_id INT, task_id INT, sample_id TEXT, own_id TEXT, digest BLOB, asked_as TEXT, suggestion TEXT,
-    asked_by_run TEXT, updated_at TEXT, answers INT, content BLOB, PRIMARY KEY (project_id, task_id)
+    asked_by_run TEXT, updated_at TEXT, answers INT, entries INT, content BLOB, PRIMARY KEY (project_id, task_id)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS annotation (
     project_id INT, task_id INT, annotation_id INT, annotator TEXT, answer TEXT, label TEXT, ground_truth INT,
@@ -125,6 +125,8 @@ class Row:
     """In UTC with microseconds, so that times compare as texts; empty where Label Studio gave none."""
     answers: int
     """Annotations that are not skipped, whether they can be read or not: what Label Studio counts."""
+    entries: int
+    """All annotations; none of a task that has nothing but drafts."""
     problems: tuple[tuple[str, str], ...] = ()
     """(reason, where) of what cannot be read."""
 
@@ -271,7 +273,7 @@ class Mirror:
         url = None if row.image_url is None else _storable(row.image_url)
         question = row.question
         head = (row.sample_id, question.asked_as, question.suggestion, question.asked_by_run)
-        said = repr((head, url, row.updated_at, row.answers, annotations, row.problems))
+        said = repr((head, url, row.updated_at, row.answers, row.entries, annotations, row.problems))
         content = hashlib.sha256(said.encode("utf-8", "replace")).digest()
         known = self._database.execute("SELECT content FROM task WHERE project_id = ? AND task_id = ?", key).fetchone()
         if known is not None and known[0] == content:
@@ -281,11 +283,13 @@ class Mirror:
             digest = hashlib.sha256(url.encode()).digest()
             self._database.execute("INSERT OR IGNORE INTO url (digest, url) VALUES (?, ?)", (digest, url))
         self._database.execute(
-            "INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*key, row.sample_id, row.sample_id, digest, *head[1:], row.updated_at, row.answers, content),
+            "INSERT OR REPLACE INTO task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*key, row.sample_id, row.sample_id, digest, *head[1:], row.updated_at, row.answers, row.entries, content),
         )
         if known is not None:
-            self._database.execute("DELETE FROM annotation WHERE project_id = ? AND task_id = ?", key)
+            self._database.execute(
+                "DELETE FROM annotation WHERE project_id = ? AND task_id = ? AND annotation_id > 0", key
+            )
             self._database.execute("DELETE FROM problem WHERE project_id = ? AND task_id = ?", key)
         self._database.executemany(
             "INSERT OR REPLACE INTO annotation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", annotations
@@ -301,10 +305,33 @@ class Mirror:
             self._database.execute("DELETE FROM problem WHERE project_id = ? AND task_id = ?", key)
         return bool(found)
 
+    def put_drafts(self, project_id: int, rows: Iterable[Row]) -> None:
+        """Keep these drafts (annotations with ids below 0) of the project, and no others."""
+        with self._transaction() as database:
+            before = self._drafts(project_id)
+            database.execute("DELETE FROM annotation WHERE project_id = ? AND annotation_id < 0", (project_id,))
+            database.execute("DELETE FROM task WHERE project_id = ? AND entries = 0", (project_id,))
+            for row in rows:
+                key = (row.project_id, row.task_id)
+                if not database.execute("SELECT 1 FROM task WHERE project_id = ? AND task_id = ?", key).fetchone():
+                    self._put(replace(row, annotations=()))
+                database.executemany(
+                    "INSERT OR REPLACE INTO annotation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (_annotation_row(key, each) for each in row.annotations),
+                )
+            if self._drafts(project_id) != before:
+                self._touch()
+
+    def _drafts(self, project_id: int) -> list[Any]:
+        return self._database.execute(
+            "SELECT * FROM annotation WHERE project_id = ? AND annotation_id < 0 ORDER BY task_id, annotation_id",
+            (project_id,),
+        ).fetchall()
+
     def counts(self, project_id: int) -> tuple[int, int]:
         """(tasks, annotations that are not skipped) of the project."""
         tasks, answers = self._database.execute(
-            "SELECT COUNT(*), COALESCE(SUM(answers), 0) FROM task WHERE project_id = ?", (project_id,)
+            "SELECT COUNT(*), COALESCE(SUM(answers), 0) FROM task WHERE project_id = ? AND entries > 0", (project_id,)
         ).fetchone()
         return int(tasks), int(answers)
 
@@ -319,7 +346,8 @@ class Mirror:
         """(id, `updated_at`) of every task of the project, by id."""
         with closing(self._database.cursor()) as cursor:
             yield from cursor.execute(
-                "SELECT task_id, updated_at FROM task WHERE project_id = ? ORDER BY task_id", (project_id,)
+                "SELECT task_id, updated_at FROM task WHERE project_id = ? AND entries > 0 ORDER BY task_id",
+                (project_id,),
             )
 
     # Images --------------------------------------------------------------------------------------------------------

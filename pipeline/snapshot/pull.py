@@ -12,7 +12,7 @@ made from the mirror alone: the same mirror gives the same snapshot, whatever wa
 import json
 import logging
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -21,9 +21,20 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.answer_filter import AnswerFilter
 from pipeline.errors import ConfigError, DataError
 from pipeline.images import Images
-from pipeline.records import Annotation, ImageRef, Origin, Project, ProjectState, TaskRead
+from pipeline.records import (
+    LONGEST_SAMPLE_ID,
+    Annotation,
+    ImageRef,
+    Origin,
+    Project,
+    ProjectState,
+    Task,
+    TaskRead,
+    is_sample_id,
+)
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.snapshot.catch_up import ChangeSource, Source, catch_up
 from pipeline.snapshot.folder import (
@@ -44,7 +55,9 @@ from pipeline.snapshot.writer import SnapshotWriter, exclusive_pull
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_SAMPLE_ID = 1_000
+OnBad = Callable[[str, str], None]
+"""Told a reason, fit to be counted by, and where it was."""
+
 _WRITTEN_IN_ONE_GO = timedelta(seconds=1)
 _IMAGES_A_COMMIT = 500
 _REPORT = TypeAdapter(PullReport)
@@ -71,18 +84,24 @@ def pull(
     data_dir: Path,
     states: Sequence[ProjectState] = (),
     ignore: Collection[str] = (),
+    answers: AnswerFilter | None = None,
+    drafts: Callable[[OnBad], Iterable[Task]] | None = None,
     now: datetime | None = None,
 ) -> PullResult:
     """Read what has changed, fetch new images, write the snapshot below `data_dir` unless it is the one of before.
 
     `images` keeps its store below `data_dir` too; `states` are the projects' states just before: a project that looks
     as it did at the end of the last pull is not read. What the annotators in `ignore` (as `user:7`) wrote is a
-    machine's own, and no answer of anybody. A sample at fault is counted, reported and left out. Raises `ConfigError`
-    where the projects do not belong together, and lets the errors of Label Studio through; then no snapshot is written,
-    and what was read and fetched is kept for the next pull.
+    machine's own, and no answer of anybody. `answers` says what else is left out, and counted. `drafts` reads the tasks
+    of the labels project whose answers were begun there (`label_studio.LabelStudio.iter_drafts`), where those are to
+    count. A sample at fault is counted, reported and left out. Raises `ConfigError` where the projects do not belong
+    together, and lets the errors of Label Studio through; then no snapshot is written, and what was read and fetched is
+    kept for the next pull.
     """
     projects = _projects(labels, audit, review)
     known = {state.project_id: state for state in states}
+    leave_out = _LeaveOut(frozenset(ignore), answers or AnswerFilter())
+    tally = Tally()
     with exclusive_pull(data_dir) as folder, Mirror(data_dir / "mirror.sqlite") as mirror:
         mark = mirror.noted("mark") or uuid.uuid4().hex[:8]
         mirror.note("mark", mark)
@@ -95,19 +114,20 @@ def pull(
                 state=known.get(project.project_id),
             )
             catch_up(door, mirror, source, _Reader(project, labels, origin), mark=mark, now=now)
+        begun = drafts(tally.reject) if drafts is not None else ()
+        mirror.put_drafts(labels.project_id, map(_Reader(labels, labels, "labels").begun, begun))
         _resolve(images, mirror)
-        inputs = _inputs(mirror, projects, ignore)
+        inputs = _inputs(mirror, projects, leave_out)
         if (unchanged := _as_before(mirror, data_dir, inputs)) is not None:
             logger.info("snapshot %s: nothing has changed", unchanged.snapshot.snapshot_id)
             return unchanged
-        tally = Tally()
         tally.linked = mirror.link_by_image()
         for reason, where in mirror.problems():
             tally.reject(reason, where)
         with SnapshotWriter(folder / "snapshot", labels.control.classes) as writer:
             annotators = mirror.annotators()
             for sample_id, said in mirror.samples():
-                _write(sample_id, _told(said, frozenset(ignore)), annotators, writer, tally)
+                _write(sample_id, leave_out.of(said, tally), annotators, writer, tally)
             report = tally.report()
             snapshot, _ = writer.finish(
                 data_dir,
@@ -129,7 +149,7 @@ def pull(
 
 
 def _reading(project: Project, labels: Project) -> str:
-    return reading_of(asdict(project.control), labels.project_id, labels.control.classes, _LONGEST_SAMPLE_ID)
+    return reading_of(asdict(project.control), labels.project_id, labels.control.classes, LONGEST_SAMPLE_ID)
 
 
 def _cursor(mirror: Mirror, project: Project) -> str:
@@ -137,10 +157,10 @@ def _cursor(mirror: Mirror, project: Project) -> str:
     return standing.cursor if standing is not None else ""
 
 
-def _inputs(mirror: Mirror, projects: Sequence[tuple[Origin, Project]], ignore: Collection[str]) -> str:
+def _inputs(mirror: Mirror, projects: Sequence[tuple[Origin, Project]], leave_out: "_LeaveOut") -> str:
     """Digest of everything that a snapshot is made from."""
     used = [(origin, project.project_id, project.title, project.control.classes) for origin, project in projects]
-    return reading_of(mirror.generation, used, sorted(ignore), SCHEMA_VERSION, RULES)
+    return reading_of(mirror.generation, used, leave_out.digest, SCHEMA_VERSION, RULES)
 
 
 def _as_before(mirror: Mirror, data_dir: Path, inputs: str) -> PullResult | None:
@@ -216,7 +236,7 @@ class _Reader:
         where = f"task {read.task_id} of project {self._project.project_id}"
         problems, task = list(read.problems), read.task
         question: Question | None = Question()
-        usable = task is not None and _usable(task.sample_id)
+        usable = task is not None and is_sample_id(task.sample_id)
         if task is not None and not usable:
             problems.append(("sample_id is too long or not text", where))
         if task is not None and usable and self._origin == "review":
@@ -235,8 +255,13 @@ class _Reader:
             question=question or Question(),
             updated_at=read.updated_at,
             answers=read.answers,
+            entries=read.entries,
             problems=tuple(problems),
         )
+
+    def begun(self, task: Task) -> Row:
+        """Of a task with drafts for annotations."""
+        return self(TaskRead(task_id=task.task_id, task=task, updated_at="", answers=0, entries=0))
 
 
 def is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
@@ -244,32 +269,47 @@ def is_a_persons(annotation: Annotation, ignore: Collection[str]) -> bool:
 
     Label Studio keeps the author of an annotation that somebody else edits; a machine never edits its own.
     """
-    edited = annotation.updated_at - annotation.created_at > _WRITTEN_IN_ONE_GO
-    return annotation.annotator not in ignore or annotation.ground_truth or edited
+    return annotation.annotator not in ignore or _taken_over(
+        annotation.ground_truth, annotation.created_at, annotation.updated_at
+    )
 
 
-def _told(said: list[Said], machines: Collection[str]) -> list[Said]:
-    """What people said; what a machine wrote and a person made theirs is known as such."""
-    if not machines:
-        return said
-    return [
-        replace(each, answer=replace(each.answer, led=True)) if each.answer.annotator in machines else each
-        for each in said
-        if _said_by_a_person(each, machines)
-    ]
+def _taken_over(ground_truth: bool, created_at: datetime, updated_at: datetime) -> bool:
+    return ground_truth or updated_at - created_at > _WRITTEN_IN_ONE_GO
 
 
-def _said_by_a_person(said: Said, machines: Collection[str]) -> bool:
-    answer = said.answer
-    edited = answer.updated_at - said.created_at > _WRITTEN_IN_ONE_GO
-    return answer.annotator not in machines or answer.ground_truth or edited
+class _LeaveOut:
+    """Which annotations of the mirror a snapshot is made of."""
 
+    def __init__(self, machines: frozenset[str], answers: AnswerFilter) -> None:
+        self._machines, self._answers = machines, answers
+        self._all_count = not machines and answers == AnswerFilter()
+        self.digest = reading_of(sorted(machines), sorted(answers.annotators), answers.skipped, answers.drafts)
 
-def _usable(sample_id: str) -> bool:
-    try:
-        return len(sample_id.encode()) <= _LONGEST_SAMPLE_ID
-    except UnicodeEncodeError:  # half a surrogate pair
-        return False
+    def of(self, said: list[Said], tally: Tally) -> list[Said]:
+        """What people said; what a machine wrote and a person made theirs is known as such."""
+        if self._all_count:
+            return said
+        submitted = {(each.task_id, each.answer.annotator) for each in said if not each.answer.is_draft}
+        return [self._known(each) for each in said if self._counts(each, submitted, tally)]
+
+    def _known(self, said: Said) -> Said:
+        if said.answer.annotator not in self._machines:
+            return said
+        return replace(said, answer=replace(said.answer, led=True))
+
+    def _counts(self, said: Said, submitted: Collection[tuple[int, str]], tally: Tally) -> bool:
+        answer = said.answer
+        if answer.annotator in self._machines and not _taken_over(
+            answer.ground_truth, said.created_at, answer.updated_at
+        ):
+            return False
+        if answer.is_draft and (said.task_id, answer.annotator) in submitted:
+            return False  # a draft of somebody who has submitted or skipped says nothing more
+        reason = self._answers.reason_left_out(answer, answer.origin)
+        if reason is not None:
+            tally.reject(reason, f"task {said.task_id} of project {said.project_id}")
+        return reason is None
 
 
 def _write(sample_id: str, said: list[Said], annotators: Collection[str], writer: SnapshotWriter, tally: Tally) -> None:

@@ -54,12 +54,13 @@ class Tally:
         """Count one annotation."""
         answer = said.answer
         self.annotations[answer.origin] += 1
-        if answer.kind in ("unknown_class", "empty"):
-            where = f"task {said.task_id} of project {said.project_id}"
-            if answer.kind == "empty":
-                self.reject("annotation is empty", where)
-            else:
-                self.reject("annotation names an unknown class", f"{where}: {str(answer.label)[:80]!r}")
+        where = f"task {said.task_id} of project {said.project_id}"
+        if answer.kind == "unknown_class":
+            self.reject("annotation names an unknown class", f"{where}: {str(answer.label)[:80]!r}")
+        elif answer.kind == "several":
+            self.reject("annotation with several classes", where)
+        elif answer.kind == "empty":
+            self.reject("annotation is empty", where)
 
     def reject(self, reason: str, where: str) -> None:
         self._rejected[reason] += 1

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
+from pipeline.records import AnswerKind
 from pipeline.schema import LABELS
 from pipeline.snapshot import Snapshot, latest_snapshot, open_snapshot
 from pipeline.trail.files import folder, one_writer, read_rows, write_rows
@@ -147,7 +148,7 @@ def outcome(row: Mapping[str, Any]) -> str:
     suggestion`, `chose another class`; `labelled` where nobody had. Else what was said instead of a class.
     """
     if row["answer"] != "class":
-        return str(row["answer"]).replace("_", " ")
+        return in_words(row["answer"])
     if row["origin"] == "labels" and not row["ground_truth"]:
         return "voted"
     if row["given_label"] is None:
@@ -155,6 +156,11 @@ def outcome(row: Mapping[str, Any]) -> str:
     if row["label"] == row["given_label"]:
         return "kept the given label"
     return "accepted the suggestion" if row["label"] == row["suggestion"] else "chose another class"
+
+
+def in_words(answer: AnswerKind) -> str:
+    """An answer that is no class, as people say it."""
+    return "several classes" if answer == "several" else answer.replace("_", " ")
 
 
 def people_rows(workspace: Workspace, sample_id: str | None = None) -> Iterator[dict[str, Any]]:

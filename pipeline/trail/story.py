@@ -17,7 +17,7 @@ from pipeline.snapshot import Snapshot
 from pipeline.trail.asked import asked_rows
 from pipeline.trail.files import read_rows
 from pipeline.trail.machine import machine_rows
-from pipeline.trail.people import people_rows
+from pipeline.trail.people import in_words, people_rows
 from pipeline.trail.reverted import reverted_rows, withdrawn_rows
 from pipeline.trail.schema import MACHINE
 from pipeline.workspace import Workspace
@@ -105,9 +105,14 @@ def _people(workspace: Workspace, sample_id: str) -> Iterator[Event]:
         key = (row["project_id"], row["annotation_id"])
         if row["withdrawn_at"] is not None:
             stood.discard(key)
-            yield Event(at=row["withdrawn_at"], who=row["annotator"], what=f"the answer {_answer(row)} was deleted")
+            gone = f"the answer {_answer(row)} is gone: deleted, or left out by a setting"
+            if row["annotation_id"] < 0:  # both happen to it, and nothing tells which
+                gone = f"the draft {_answer(row)} was sent or deleted"
+            yield Event(at=row["withdrawn_at"], who=row["annotator"], what=gone)
             continue
         verb = "changed the answer to" if key in stood else "answered"
+        if row["annotation_id"] < 0:
+            verb = "has as a draft"
         stood.add(key)
         took = "" if row["lead_time_s"] is None else f" in {row['lead_time_s']:.1f} s"
         asked = f", asked as {row['asked_as'].replace('_', ' ')}" if row["asked_as"] else ""
@@ -121,7 +126,7 @@ def _people(workspace: Workspace, sample_id: str) -> Iterator[Event]:
 
 
 def _answer(row: Mapping[str, Any]) -> str:
-    return f"“{row['label']}”" if row["label"] is not None else str(row["answer"]).replace("_", " ")
+    return f"“{row['label']}”" if row["label"] is not None else in_words(row["answer"])
 
 
 def _run(row: Mapping[str, Any]) -> str:

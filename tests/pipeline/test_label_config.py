@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.label_config import find_control
-from pipeline.records import VERDICT_CONTROL
+from pipeline.label_config import LONGEST_CONFIG, ControlChoice, find_control
+from pipeline.records import LONGEST_CLASS, VERDICT_CONTROL
 
 CHOICES = '<Choices name="label" toName="photo"><Choice value="cat"/><Choice value="dog"/></Choices>'
 
@@ -36,6 +36,30 @@ def test_verdict_of_the_review_screen_is_not_a_label_control() -> None:
     assert find_control(config(verdict, CHOICES), project="7").name == "label"
 
 
+TWO_IMAGES = '<Image name="photo" value="$url"/><Image name="map" value="$map_url"/>'
+MULTIPLE = CHOICES.replace("toName", 'choice="multiple" toName')
+
+
+def test_the_image_is_the_one_that_the_control_points_at() -> None:
+    of_the_map = CHOICES.replace('"photo"', '"map"')
+    assert find_control(config(CHOICES, image=TWO_IMAGES), project="7").image_field == "url"
+    assert find_control(config(of_the_map, image=TWO_IMAGES), project="7").image_field == "map_url"
+
+
+@pytest.mark.parametrize("to_name", ["photo", "text"])
+def test_another_image_is_taken_where_it_is_set(to_name: str) -> None:
+    text = '<Text name="text" value="$text"/>'
+    xml = config(CHOICES.replace('"photo"', f'"{to_name}"'), image=TWO_IMAGES + text)
+    control = find_control(xml, project="7", control=ControlChoice(image_field="map_url"))
+    assert (control.to_name, control.image_field) == (to_name, "map_url")
+
+
+@pytest.mark.parametrize("name", [None, "label"])
+def test_a_control_with_several_classes_per_image_is_taken_where_that_is_set(name: str | None) -> None:
+    control = find_control(config(MULTIPLE), project="7", control=ControlChoice(name=name, multiple="single"))
+    assert control == find_control(config(CHOICES), project="7")
+
+
 BOXES = '<RectangleLabels name="bbox" toName="photo"><Label value="cat"/></RectangleLabels>'
 
 
@@ -46,7 +70,27 @@ BOXES = '<RectangleLabels name="bbox" toName="photo"><Label value="cat"/></Recta
         (config(BOXES), "label", "no Choices control named 'label' (found: RectangleLabels 'bbox')"),
         (config(CHOICES), "kind", "no Choices control named 'kind' (found: label); set FASTEN_LABEL_CONTROL"),
         (config(CHOICES, CHOICES.replace('"label"', '"b"')), None, "several Choices controls (found: label, b)"),
-        (config(CHOICES.replace("toName", 'choice="multiple" toName')), None, "allows several classes per image"),
+        (
+            config(MULTIPLE),
+            None,
+            'found: cat, dog); make it choice="single", or set FASTEN_MULTIPLE_CHOICES=single',
+        ),
+        (config(MULTIPLE.replace("multiple", "some")), ControlChoice(multiple="single"), 'choice="some"'),
+        (
+            config(CHOICES.replace('"photo"', '"photo,map"'), image=TWO_IMAGES),
+            None,
+            "points at several tags (toName='photo,map', images found: photo, map)",
+        ),
+        (
+            config(CHOICES, image=TWO_IMAGES),
+            ControlChoice(image_field="text"),
+            "no Image in the project of Choices control 'label' of project 7 shows $text (fields found: url, map_url)",
+        ),
+        (config(CHOICES, image='<Image name="photo" valueList="$urls"/>'), None, "shows a list of images"),
+        (config(CHOICES, CHOICES.replace("dog", "eel")), "label", "2 Choices controls named 'label'"),
+        (config(CHOICES.replace("dog", "d" * (LONGEST_CLASS + 1))), None, f"over {LONGEST_CLASS:,} characters long"),
+        (config(CHOICES.replace("dog", "do&#10;g")), None, "more than one line: do g; give it a short alias"),
+        (config(*(["<View/>"] * (LONGEST_CONFIG // 6))), None, f"at most {LONGEST_CONFIG:,} are read"),
         (config(CHOICES.replace("toName", 'perRegion="true" toName')), None, "perRegion"),
         (config(CHOICES.replace("toName", 'value="$options" toName')), None, "takes its choices from task data"),
         (config(CHOICES.replace('<Choice value="dog"/>', "")), None, "has 1 class(es) (found: cat)"),
@@ -58,12 +102,19 @@ BOXES = '<RectangleLabels name="bbox" toName="photo"><Label value="cat"/></Recta
             "nests choices",
         ),
         (config(CHOICES, image='<Text name="photo" value="$t"/>'), None, "does not point at an Image"),
+        (
+            config(CHOICES.replace('"photo"', '"text"'), image=TWO_IMAGES),
+            None,
+            "(toName='text', images found: photo, map); set FASTEN_IMAGE_FIELD",
+        ),
         (config(CHOICES, image='<Image name="photo" value="https://x/$id.png"/>'), None, 'must have value="$field"'),
         ("<View><Choices", None, "is not XML"),
         ("", None, "is not XML"),
     ],
 )
-def test_a_config_that_gives_no_single_class_is_one_clear_line(xml: str, control: str | None, expected: str) -> None:
+def test_a_config_that_gives_no_single_class_is_one_clear_line(
+    xml: str, control: ControlChoice | str | None, expected: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         find_control(xml, project="7", control=control)
     assert expected in str(caught.value)

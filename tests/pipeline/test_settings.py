@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.label_config import ControlChoice
 from pipeline.settings import DEMO_ENV, STACK_ENV, load_settings, user_chosen_services
 
 
@@ -56,6 +57,14 @@ def test_a_service_that_the_user_points_at_is_not_ours_to_start(
         ("target_precision = 1.0", "target_precision (FASTEN_TARGET_PRECISION"),
         ("target_precision = 0.5", "target_precision (FASTEN_TARGET_PRECISION"),
         ('labl_project = "7"', "labl_project"),
+        (
+            'leave_out_annotators = [7, "ann"]',
+            "'ann' is no user of Label Studio: give an id as 7, or an e-mail address",
+        ),
+        ("leave_out_annotators = [0]", "leave_out_annotators (FASTEN_LEAVE_OUT_ANNOTATORS"),
+        ('skipped = "maybe"', "skipped (FASTEN_SKIPPED"),
+        ('drafts = "all"', "drafts (FASTEN_DRAFTS"),
+        ('multiple_choices = "first"', "multiple_choices (FASTEN_MULTIPLE_CHOICES"),
         ('label_studio_url = "localhost"', "http://host:port"),
         ('label_studio_url = "http://me:secret@host"', "no user name or password"),
         ("rho = ", "cannot be read"),
@@ -121,3 +130,21 @@ def test_the_home_can_only_be_moved_by_the_environment(empty_folder: Path) -> No
     (empty_folder / "fasten.toml").write_text('home = "/elsewhere"\n')
     with pytest.raises(ConfigError, match="FASTEN_HOME"):
         load_settings()
+
+
+def test_how_labels_are_found_and_which_answers_count_is_set_in_the_file(empty_folder: Path) -> None:
+    assert load_settings().control == ControlChoice()
+    (empty_folder / "fasten.toml").write_text(
+        'label_control = "kind"\nimage_field = "$photo"\nmultiple_choices = "single"\n'
+        'leave_out_annotators = [7, "user:8", "ann@example.org"]\nskipped = "ignore"\ndrafts = "count"\n'
+    )
+    settings = load_settings()
+    assert settings.control == ControlChoice(name="kind", image_field="photo", multiple="single")
+    assert settings.leave_out_annotators == ("7", "user:8", "ann@example.org")
+    assert (settings.skipped, settings.drafts) == ("ignore", "count")
+
+
+def test_an_empty_name_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTEN_LABEL_CONTROL", "")
+    monkeypatch.setenv("FASTEN_IMAGE_FIELD", "")
+    assert load_settings().control == ControlChoice()

@@ -49,6 +49,18 @@ def test_what_decides_which_images_and_which_queue_is_part_of_the_configuration(
     assert len({config_digest(settings) for settings in (Settings(), *others)}) == 3
 
 
+def test_which_answers_count_is_part_of_the_configuration_and_not_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTEN_HOME", "/nowhere")
+    others = [Settings(leave_out_annotators=("7",)), Settings(skipped="ignore"), Settings(drafts="count")]
+    assert len({config_digest(settings) for settings in (Settings(), *others)}) == 4
+    assert len({run_key("abc", settings) for settings in (Settings(), *others)}) == 1
+
+
+def test_a_draft_is_something_new_where_drafts_are_looked_at() -> None:
+    looked = [replace(LABELS, drafts=drafts) for drafts in ("", "a", "b")]
+    assert len({seen({"labels": state}) for state in looked}) == 3
+
+
 def test_the_key_of_a_run_changes_with_what_is_learnt_from_and_not_with_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -150,6 +150,7 @@ def kept(read: TaskRead) -> Row:
         question=Question(),
         updated_at=read.updated_at,
         answers=read.answers,
+        entries=read.entries,
     )
 
 

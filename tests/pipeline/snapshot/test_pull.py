@@ -1,7 +1,7 @@
 """A pull turns what people said in three projects into noisy and clean samples that share none."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.answer_filter import AnswerFilter
 from pipeline.errors import ConfigError, ServiceUnavailable
 from pipeline.images import ImageConfig, Images
 from pipeline.queue import push_key
@@ -132,6 +133,68 @@ def test_labels_has_one_row_per_annotation_and_drops_nothing(server: Server, tmp
     assert (row["project_id"], row["task_id"], row["annotation_id"]) == (1, task.task_id, 1)
     assert (row["annotator"], row["lead_time_s"], row["created_at"]) == ("user:1", 1.5, START)
     assert found[3]["was_cancelled"]
+
+
+def test_several_classes_are_no_vote_and_take_back_the_one_before(server: Server, tmp_path: Path) -> None:
+    several: dict[str, Any] = {"kind": "several"}
+    server.add(LABELS, says("cat", 1), says("dog", 2), says(None, 1, minute=5, **several), sample="s1")
+    server.add(LABELS, says(None, 1, **several), sample="s2", image=PICTURES[1])
+    server.add(AUDIT, says(None, 9, **several), sample="s1")
+    result = pulled(server, tmp_path)
+    assert only(rows(result, "noisy"))["votes"] == [{"annotator": "user:2", "label": "dog"}]
+    assert rows(result, "clean") == []
+    found = [row for row in rows(result, "labels") if row["answer"] == "several"]
+    assert [(row["sample_id"], row["origin"], row["label"]) for row in found] == [
+        ("s1", "labels", None),
+        ("s1", "audit", None),
+        ("s2", "labels", None),
+    ]
+    assert result.report.rejected == {"annotation with several classes": 3}
+
+
+def test_whom_the_list_names_has_said_nothing_and_is_counted(server: Server, tmp_path: Path) -> None:
+    server.add(LABELS, says("cat", 7), says("dog", 1), sample="s1")
+    server.add(AUDIT, says("eel", 7), sample="s1")
+    server.add(LABELS, says("cat", 7), sample="s2", image=PICTURES[1])
+    result = pulled(server, tmp_path, answers=AnswerFilter(annotators=frozenset({"user:7"})))
+    assert only(rows(result, "labels"))["annotator"] == "user:1"
+    assert only(rows(result, "noisy"))["label"] == "dog"
+    assert rows(result, "clean") == []
+    assert result.report.rejected == {"annotator on the list": 3}
+    assert "left out: 3 (3 × annotator on the list)" in result.report.summary()
+
+
+def test_a_skip_that_says_nothing_takes_no_label_back(server: Server, tmp_path: Path) -> None:
+    skipped: dict[str, Any] = {"kind": "skipped", "was_cancelled": True}
+    server.add(LABELS, says("cat", 1), says(None, 1, minute=5, **skipped), sample="s1")
+    assert rows(pulled(server, tmp_path), "noisy") == []
+    result = pulled(server, tmp_path, answers=AnswerFilter(skipped="ignore"))
+    assert only(rows(result, "noisy"))["label"] == "cat"
+    assert result.report.rejected == {"skipped, which is set to say nothing": 1}
+
+
+def test_drafts_count_for_who_has_sent_nothing_where_that_is_set(server: Server, tmp_path: Path) -> None:
+    both = server.add(LABELS, says("cat", 1), sample="s1")
+    begun = Task(task_id=900, project_id=1, data={"image": PICTURES[1], "sample_id": "s2"})
+    drafts = [
+        replace(
+            both, annotations=(replace(says("dog", 1, 9), annotation_id=-1), replace(says("dog", 2), annotation_id=-2))
+        ),
+        replace(begun, annotations=(replace(says("eel", 2), annotation_id=-3),)),
+    ]
+
+    def read(on_bad: Callable[[str, str], None]) -> list[Task]:
+        on_bad("annotation with a malformed author", "task 900 of project 1")
+        return drafts
+
+    result = pulled(server, tmp_path, answers=AnswerFilter(drafts="count"), drafts=read)
+    assert [(row["sample_id"], row["annotation_id"], row["label"]) for row in rows(result, "labels")] == [
+        ("s1", -2, "dog"),
+        ("s1", both.annotations[0].annotation_id, "cat"),
+        ("s2", -3, "eel"),
+    ]
+    assert [row["sample_id"] for row in rows(result, "noisy")] == ["s1", "s2"]
+    assert result.report.rejected == {"annotation with a malformed author": 1}
 
 
 def test_an_audited_sample_is_clean_with_what_the_annotators_had_said(server: Server, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_sample_tells_its_story(workspace: Workspace, make_snapshot: Make, mak
         "answered “grey” in 3.2 s (review project, asked as targeted): accepted the suggestion",
         "reverted run run-1: what it decided counts no longer",
         "its question was taken back, unanswered",
-        "the answer “grey” was deleted",
+        "the answer “grey” is gone: deleted, or left out by a setting",
     ]
     assert events[4].who == "ada"
     assert (
