@@ -8,11 +8,15 @@ from typing import Any
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
 from pipeline.label_config import ControlChoice, find_control
 from pipeline.label_studio import pages
-from pipeline.label_studio.connection import Connection, RefusedError
+from pipeline.label_studio.connection import Connection
 from pipeline.label_studio.drafts import drafts_state
 from pipeline.records import Project, ProjectState
 
 logger = logging.getLogger(__name__)
+
+
+_PROJECTS = 100
+"""Projects per request: more are refused."""
 
 
 class MissingProjectError(ConfigError):
@@ -23,6 +27,8 @@ class ProjectCalls:
     """Part of `door.LabelStudio`."""
 
     _connection: Connection
+    _listed: list[Mapping[str, Any]] | None = None
+    """Every project, where `list_projects` has asked for them."""
 
     @property
     def _here(self) -> str:
@@ -35,42 +41,62 @@ class ProjectCalls:
         Raises `MissingProjectError` naming the nearest titles, `ConfigError` where several projects share the title or
         the label config has no usable control (`pipeline.label_config.find_control`).
         """
-        project_id = int(ref) if isinstance(ref, int) or ref.isdecimal() else self._id_of_title(ref)
-        return self._project(self._settings(project_id, str(ref)), control)
+        by_id = isinstance(ref, int) or ref.isdecimal()
+        raw = self._by_id(int(ref)) if by_id else self._by_title(str(ref))
+        return self._project(raw, control)
 
-    def _settings(self, project_id: int, ref: str = "") -> Any:
-        try:
-            return self._connection.get(f"/api/projects/{project_id}/", what=f"reading project {ref or project_id}")
-        except RefusedError as error:
-            if error.status == 404:
-                raise MissingProjectError(
-                    f"{self._here} has no project {ref or project_id} (or not for this user)"
-                ) from None
-            raise
+    def list_projects(self) -> None:
+        """Ask for all projects at once, where one page holds them: `find_project` then asks for nothing more.
 
-    def _id_of_title(self, title: str) -> int:
-        titles = self._titles({"title": title})  # the server's filter is "contains", in any case
-        same = sorted(project_id for project_id, found in titles.items() if found == title)
+        For a door that looks for several projects and is closed soon after: what changes meanwhile is not seen.
+        """
+        projects, whole = self._page_of_projects({}, 1)
+        self._listed = projects if whole else None
+
+    def _by_id(self, project_id: int) -> Mapping[str, Any]:
+        listed = self._listed if self._listed is not None else self._matching({"ids": project_id})
+        for raw in listed:
+            if raw["id"] == project_id:
+                return raw
+        raise MissingProjectError(f"{self._here} has no project {project_id} (or not for this user)")
+
+    def _by_title(self, title: str) -> Mapping[str, Any]:
+        # The server's filter is "contains", in any case.
+        listed = self._listed if self._listed is not None else self._matching({"title": title})
+        same = [raw for raw in listed if raw["title"] == title]
         if len(same) == 1:
             return same[0]
         if same:
-            raise ConfigError(
-                f"projects {same} of Label Studio at {self._connection.url} share the title {title!r}; use the id"
-            )
-        near = get_close_matches(title, self._titles({}).values(), n=3, cutoff=0.5)
+            numbers = sorted(raw["id"] for raw in same)
+            raise ConfigError(f"projects {numbers} of {self._here} share the title {title!r}; use the id")
+        listed = self._listed if self._listed is not None else self._matching({})
+        near = get_close_matches(title, [raw["title"] for raw in listed], n=3, cutoff=0.5)
         hint = f" (near: {', '.join(map(repr, near))})" if near else ""
         raise MissingProjectError(f"{self._here} has no project titled {title!r}{hint}")
 
-    def _titles(self, filters: Mapping[str, str]) -> dict[int, str]:
-        found: dict[int, str] = {}
-        page = 1
-        while True:
-            params = {**filters, "page": page, "page_size": 100, "include": "id,title"}
-            raw = self._connection.get("/api/projects/", what="listing projects", params=params)
-            found |= {entry["id"]: entry["title"] for entry in raw["results"]}
-            if not raw["next"]:
-                return found
-            page += 1
+    def _matching(self, filters: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        number, last = 1, False
+        while not last:
+            projects, last = self._page_of_projects(filters, number)
+            found += projects
+            number += 1
+        return found
+
+    def _page_of_projects(self, filters: Mapping[str, Any], number: int) -> tuple[list[Mapping[str, Any]], bool]:
+        """(projects with their label configs, whether these are the last ones); a list costs less than one project."""
+        params = {**filters, "page": number, "page_size": _PROJECTS, "include": "id,title,label_config"}
+        raw = self._connection.get("/api/projects/", what="listing projects", params=params)
+        listed = raw.get("results") if isinstance(raw, dict) else None
+        if not isinstance(listed, list) or not all(
+            isinstance(each, dict) and isinstance(each.get("id"), int) and isinstance(each.get("title"), str)
+            for each in listed
+        ):
+            raise ServiceError(f"{self._here} answered without a list of projects")
+        return listed, not raw.get("next")
+
+    def _settings(self, project_id: int) -> Any:
+        return self._connection.get(f"/api/projects/{project_id}/", what=f"reading project {project_id}")
 
     def _project(self, raw: Mapping[str, Any], control: ControlChoice | str | None) -> Project:
         title = str(raw["title"])
@@ -129,7 +155,7 @@ class ProjectCalls:
             raw = self._connection.post("/api/projects/", what=f"creating project {title!r}", json=settings)
         except ServiceUnavailable as error:
             try:
-                return self.find_project(self._id_of_title(title), control=control)
+                return self.find_project(title, control=control)
             except (ServiceError, ConfigError):
                 raise error from None
         logger.info("created project %r (id %s) in Label Studio", title, raw["id"])

@@ -17,6 +17,7 @@ from pipeline.label_studio import LabelStudio, MissingProjectError
 from pipeline.records import Project, ProjectState
 from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import Settings
+from pipeline.snapshot.catch_up import reconciliation_is_due
 from pipeline.snapshot.pull import pull
 from pipeline.workspace import Workspace, config_digest, fingerprint
 
@@ -103,6 +104,7 @@ def find_review_project(settings: Settings, door: LabelStudio, labels: Project) 
 def survey(settings: Settings) -> Found:
     """Find the projects and see, in a handful of requests, whether anything has changed since the last round."""
     with LabelStudio(settings.label_studio) as door:
+        door.list_projects()
         labels, audit, review = find_projects(settings, door)
         states = {"labels": door.project_state(labels, drafts=settings.drafts == "count")}
         if audit is not None:
@@ -110,8 +112,11 @@ def survey(settings: Settings) -> Found:
         if review is not None:
             states["review"] = door.project_state(review, answers_only=True)
     now = fingerprint(states, labels.control)
-    last = Workspace.of(settings, labels.project_id).completed()
+    workspace = Workspace.of(settings, labels.project_id)
+    last = workspace.completed()
     unchanged = last is not None and last.fingerprint == now and last.config == config_digest(settings)
+    if unchanged and reconciliation_is_due(workspace.folder, datetime.now(UTC)):
+        unchanged = False
     return Found(
         labels=labels,
         audit=audit,

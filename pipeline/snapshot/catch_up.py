@@ -15,12 +15,15 @@ the ids and times of all tasks are listed, which costs a fifth of reading them, 
 same is done every `RECONCILE_AFTER`, for a server whose own clock was set back or whose tables were edited by hand.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
+from pipeline.errors import DataError
 from pipeline.records import Chunk, Origin, Project, ProjectState, TaskRead
 from pipeline.snapshot.mirror import Mirror, Row, Standing, started
 
@@ -87,6 +90,13 @@ def catch_up(
         standing = replace(standing, reconciled_at=now)
     mirror.stand(number, replace(standing, state=state))
     logger.info("project %r: %d tasks with answers", project.title, mirror.counts(number)[0])
+
+
+def reconciliation_is_due(data_dir: Path, now: datetime) -> bool:
+    """Whether any project of the mirror below `data_dir` is to be compared as a whole; False without a mirror."""
+    with contextlib.suppress(DataError), Mirror.existing(data_dir) as mirror:
+        return mirror is not None and any(reconciliation_due(standing, now) for standing in mirror.standings())
+    return False
 
 
 def reconciliation_due(standing: Standing, now: datetime) -> bool:

@@ -137,7 +137,7 @@ class Mirror:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._database = sqlite3.connect(path, isolation_level=None)
+        self._database = sqlite3.connect(path, timeout=60, isolation_level=None)
         try:
             with self._damaged():
                 self._database.execute("PRAGMA synchronous = NORMAL")
@@ -166,6 +166,17 @@ class Mirror:
         except sqlite3.DatabaseError as error:
             raise DataError(f"{self._path} is damaged ({error}); remove it: the next pull reads it anew") from None
 
+    @classmethod
+    @contextmanager
+    def existing(cls, data_dir: Path) -> Iterator[Self | None]:
+        """The mirror below `data_dir`; None where no pull has made one."""
+        path = mirror_path(data_dir)
+        if not path.exists():
+            yield None
+            return
+        with cls(path) as mirror:
+            yield mirror
+
     def _make_tables(self) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version not in (0, MIRROR_VERSION):
@@ -189,6 +200,11 @@ class Mirror:
                 raise
 
     # How far reading has come --------------------------------------------------------------------------------------
+
+    def standings(self) -> list[Standing]:
+        """Of every project that was begun."""
+        numbers = self._database.execute("SELECT project_id FROM project ORDER BY project_id").fetchall()
+        return [found for (number,) in numbers if (found := self.standing(number)) is not None]
 
     def standing(self, project_id: int) -> Standing | None:
         """None of a project that was never begun."""
@@ -436,6 +452,11 @@ class Mirror:
     def noted(self, name: str) -> str | None:
         """What was noted; None where nothing was."""
         return self._meta(name)
+
+
+def mirror_path(data_dir: Path) -> Path:
+    """Where the mirror of a workspace lies."""
+    return data_dir / "mirror.sqlite"
 
 
 def reading_of(*parts: Any) -> str:

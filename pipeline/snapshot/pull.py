@@ -46,7 +46,7 @@ from pipeline.snapshot.folder import (
     snapshot_folder,
     write_latest,
 )
-from pipeline.snapshot.mirror import Mirror, Row, reading_of
+from pipeline.snapshot.mirror import Mirror, Row, mirror_path, reading_of
 from pipeline.snapshot.question import Question, read_question
 from pipeline.snapshot.said import Said
 from pipeline.snapshot.settle import TABLE, settle
@@ -102,7 +102,7 @@ def pull(
     known = {state.project_id: state for state in states}
     leave_out = _LeaveOut(frozenset(ignore), answers or AnswerFilter())
     tally = Tally()
-    with exclusive_pull(data_dir) as folder, Mirror(data_dir / "mirror.sqlite") as mirror:
+    with exclusive_pull(data_dir) as folder, Mirror(mirror_path(data_dir)) as mirror:
         mark = mirror.noted("mark") or uuid.uuid4().hex[:8]
         mirror.note("mark", mark)
         mirror.keep_only([project.project_id for _, project in projects])

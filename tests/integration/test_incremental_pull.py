@@ -1,6 +1,7 @@
 """A pull from the real server reads what has changed, by either door, and asks little."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 
+from pipeline import loop
 from pipeline.images import ImageConfig, Images
 from pipeline.label_studio import LabelStudio, LabelStudioConfig, exports, reading
 from pipeline.records import Chunk, Project
+from pipeline.review_screen import review_config
+from pipeline.settings import load_settings
 from pipeline.snapshot.pull import PullResult, pull
 
 CONFIG = """<View><Image name="image" value="$image"/><Choices name="label" toName="image">
@@ -250,3 +254,35 @@ def _left(studio: Studio) -> tuple[list[Any], list[Any]]:
     kept = studio.http.get(f"/api/projects/{number}/exports/").raise_for_status().json()
     ours = [view for view in views if exports.TITLE in json.dumps(view)]
     return ours, kept
+
+
+def test_a_survey_with_nothing_new_takes_at_most_five_requests(
+    studio: Studio, label_studio: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.add(4)
+    titles = {role: f"{role} of {studio.project.project_id}" for role in ("audit", "review")}
+    studio.door.create_project(titles["audit"], CONFIG)
+    studio.door.create_project(titles["review"], review_config(("cat", "dog")))
+    for name in [name for name in os.environ if name.startswith("FASTEN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FASTEN_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(
+        label_studio_url=label_studio.url,
+        label_studio_token=label_studio.token,
+        labels_project=studio.project.title,
+        audit_project=titles["audit"],
+        review_project=titles["review"],
+    )
+    first = loop.pull_labels(settings, loop.survey(settings))
+    asked: list[httpx.Request] = []
+    send = httpx.HTTPTransport.handle_request
+
+    def counting(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return send(transport, request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", counting)
+    second = loop.pull_labels(settings, loop.survey(settings))
+    assert second.snapshot_id == first.snapshot_id
+    assert len(asked) <= 5, [str(each.url) for each in asked]
