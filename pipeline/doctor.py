@@ -4,11 +4,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import ConfigError, FastenError
 from pipeline.records import Origin, Project
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.label_studio import LabelStudio
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -72,6 +75,8 @@ def _label_studio(settings: Settings) -> Iterator[Finding]:
             detail=f"“{labels.title}” ({labels.project_id}): control “{labels.control.name}” on "
             f"“${labels.control.image_field}”, {len(labels.control.classes)} classes",
         )
+        if settings.leave_out_annotators:
+            yield _checked("annotators", partial(_left_out, settings, door))
         if audit is None:
             yield Finding(
                 what="audit project",
@@ -88,6 +93,10 @@ def _label_studio(settings: Settings) -> Iterator[Finding]:
                 level="ok",
                 detail=f"“{loop.review_title(settings, labels)}” does not exist yet: the first round makes it",
             )
+
+
+def _left_out(settings: Settings, door: "LabelStudio") -> str:
+    return f"left out: {', '.join(sorted(door.find_annotators(settings.leave_out_annotators)))}"
 
 
 def _same_classes(labels: Project, project: Project, role: Origin) -> str:

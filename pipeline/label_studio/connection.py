@@ -163,6 +163,10 @@ class Connection:
                 f"{here} cannot be reached while {what} ({error or type(error).__name__}); is it running "
                 "(`fasten status`), and is FASTEN_LABEL_STUDIO_URL right?"
             ) from None
+        except RecursionError:
+            raise ServiceError(
+                f"{here} answered with JSON that nests too deep while {what}; look at its data"
+            ) from None
         except ValueError:  # JSON that is none
             raise ServiceError(
                 f"{here} did not answer with JSON while {what}; does FASTEN_LABEL_STUDIO_URL point at Label Studio?"

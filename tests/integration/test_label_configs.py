@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from pipeline import loop
 from pipeline.answer_filter import AnswerFilter
+from pipeline.doctor import examine
 from pipeline.errors import ConfigError
 from pipeline.images import ImageConfig, Images
 from pipeline.label_config import ControlChoice
@@ -245,6 +246,10 @@ def test_the_settings_reach_the_survey_and_the_pull(
     assert again.fingerprint == found.fingerprint
     bench.draft(bench.ann, second, says("kind", "cat"))
     assert loop.survey(chosen).fingerprint != found.fingerprint
+    findings = {finding.what: finding for finding in examine(chosen)}
+    assert "control “kind” on “$map”, 2 classes" in findings["labels project"].detail
+    assert findings["annotators"].detail == f"left out: user:{bench.ann.user_id}"
     unknown = chosen.model_copy(update={"leave_out_annotators": ("nobody@example.org",)})
     with pytest.raises(ConfigError, match=r"no user nobody@example\.org"):
         loop.pull_labels(unknown, found)
+    assert {finding.what: finding.level for finding in examine(unknown)}["annotators"] == "problem"

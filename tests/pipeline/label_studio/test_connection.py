@@ -32,6 +32,7 @@ def jwt(kind: str) -> str:
 @pytest.mark.parametrize(
     ("answer", "kind", "expected"),
     [
+        (httpx.Response(200, text="[" * 100_000 + "]" * 100_000), ServiceError, "JSON that nests too deep"),
         (httpx.Response(401, json={"detail": "Invalid token."}), ServiceError, "set FASTEN_LABEL_STUDIO_TOKEN"),
         (httpx.Response(403, json={}), ServiceError, "did not accept the token"),
         (httpx.Response(404, json={"detail": "No Project."}), RefusedError, "(404: No Project.)"),
