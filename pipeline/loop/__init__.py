@@ -5,10 +5,30 @@ only has to call them in order. What a stage writes has a name made from what we
 written whole or not at all: a round that died is run again and takes up its own finished stages.
 """
 
-from pipeline.loop.model import TrainedModel, score_labels, train_model
-from pipeline.loop.outcome import Summary, last_report, last_round, last_run, report_run
-from pipeline.loop.queueing import Pushed, push_queue, queue_url, triage_scores
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pipeline.loop.survey import Found, Pulled, find_projects, find_review_project, pull_labels, review_title, survey
+
+if TYPE_CHECKING:
+    from pipeline.loop.model import TrainedModel, score_labels, train_model
+    from pipeline.loop.outcome import Summary, last_report, last_round, last_run, report_run
+    from pipeline.loop.queueing import Pushed, push_queue, queue_url, triage_scores
+
+_LATER = {
+    "model": ("TrainedModel", "score_labels", "train_model"),
+    "outcome": ("Summary", "last_report", "last_round", "last_run", "report_run"),
+    "queueing": ("Pushed", "push_queue", "queue_url", "triage_scores"),
+}
+"""Stages that need torch or MLflow, which take seconds to import: a survey that finds nothing new does without."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Found",
