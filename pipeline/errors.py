@@ -16,6 +16,9 @@ class ServiceError(FastenError):
 class ServiceUnavailable(ServiceError):
     """An outside system did not answer, or answered 5xx: the same call may work later."""
 
+    retry_after_s: float = 0.0
+    """For how long it asks to be left alone."""
+
 
 class StackError(FastenError):
     """The embedded stack could not be started, found or stopped."""

@@ -20,7 +20,14 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 from pydantic import SecretStr
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
 
@@ -28,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 ACCESS_TOKEN_S = 240.0
 """A personal access token is exchanged for a bearer that lives 300 s; ours is renewed a minute before."""
+
+LONGEST_PAUSE_S = 30.0
+"""However long a server asks to be left alone: the next round comes anyway."""
 
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
@@ -112,7 +122,7 @@ class Connection:
         for attempt in Retrying(
             retry=retry_if_exception_type(ServiceUnavailable),
             stop=stop_after_attempt(attempts or self.config.read_attempts),
-            wait=wait_random_exponential(multiplier=0.3, max=10),
+            wait=_wait,
             before_sleep=before_sleep_log(logger, logging.WARNING),
             reraise=True,
         ):
@@ -186,8 +196,15 @@ class Connection:
             )
         detail = _detail(body)
         if status >= 500 or status in (408, 429):
-            return ServiceUnavailable(f"{here} failed while {what} ({status}{detail}); its log says why")
+            kind = ServerFault if status == 500 else ServiceUnavailable
+            failed = kind(f"{here} failed while {what} ({status}{detail}); its log says why")
+            failed.retry_after_s = _pause(headers.get("retry-after", ""))
+            return failed
         return RefusedError(f"{here} refused while {what} ({status}{detail})", status=status)
+
+
+class ServerFault(ServiceUnavailable):
+    """A 500: the server fell over this very request, and perhaps over no other."""
 
 
 class RefusedError(ServiceError):
@@ -196,6 +213,20 @@ class RefusedError(ServiceError):
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+_backoff = wait_random_exponential(multiplier=0.3, max=10)
+
+
+def _wait(state: RetryCallState) -> float:
+    """A growing random pause, or the longer one that the server asks for."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    return max(_backoff(state), error.retry_after_s if isinstance(error, ServiceUnavailable) else 0.0)
+
+
+def _pause(retry_after: str) -> float:
+    """Seconds of a Retry-After header, at most `LONGEST_PAUSE_S`; 0 where it says none."""
+    return min(float(retry_after), LONGEST_PAUSE_S) if retry_after.isascii() and retry_after.isdecimal() else 0.0
 
 
 def decoded(content: bytes) -> Any:

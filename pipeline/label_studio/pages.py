@@ -105,13 +105,15 @@ def page_after(
     fields: Sequence[str],
     answers: bool,
     size: int | None = None,
+    attempts: int | None = None,
 ) -> tuple[list[Any], int | None]:
     """(the next tasks with a larger id than `after`, where the page after them starts); None where there is none."""
     later = _number("id", "greater", after)
     query: dict[str, Any] = {"ordering": ["tasks:id"], "filters": {"conjunction": "or", "items": [later]}}
     if any_of:  # (filter and id > last) or (filter and id > last): a child belongs to its parent
         query["filters"]["items"] = [{**one, "child_filter": later} for one in any_of]
-    raw = page(connection, project_id, query, fields=fields, size=size or connection.config.page_size, answers=answers)
+    size = size or connection.config.page_size
+    raw = page(connection, project_id, query, fields=fields, size=size, answers=answers, attempts=attempts)
     tasks: list[Any] = raw["tasks"]
     if len(tasks) >= raw["total"]:  # not "shorter than asked": a server may allow smaller pages only
         return tasks, None
@@ -130,6 +132,7 @@ def page(
     size: int,
     answers: bool,
     number: int = 1,
+    attempts: int | None = None,
 ) -> Mapping[str, Any]:
     """One answer of `GET /api/tasks`: `tasks`, `total`, `total_annotations`, of which the shape is checked."""
     params: list[tuple[str, Any]] = [
@@ -141,7 +144,7 @@ def page(
         ("query", json.dumps(query, separators=(",", ":")).replace("%", "%25")),  # the server decodes it twice
         *(("include", field) for field in fields),
     ]
-    raw = connection.get("/api/tasks/", what=f"reading tasks of project {project_id}", params=params)
+    raw = connection.get("/api/tasks/", what=f"reading tasks of project {project_id}", params=params, attempts=attempts)
     totals = (raw.get("total"), raw.get("total_annotations")) if isinstance(raw, dict) else (None, None)
     if not all(isinstance(total, int) for total in totals) or not isinstance(raw.get("tasks"), list):
         raise ServiceError(f"Label Studio answered without a list of tasks for project {project_id}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import ServiceError
 from pipeline.label_studio import pages
-from pipeline.label_studio.connection import Connection
+from pipeline.label_studio.connection import Connection, ServerFault
 from pipeline.label_studio.exports import EXPORT_TASKS, export_range, remove_leftovers
 from pipeline.label_studio.parsing import parse_task
 from pipeline.records import Chunk, Project, TaskRead
@@ -22,6 +22,11 @@ logger = logging.getLogger(__name__)
 
 EXPORT_FROM = 4_000
 """Answered tasks from which on exports are the faster door (`benchmarks/data_plane.py`)."""
+
+MOST_UNREAD = 20
+"""Tasks of one page that the server may fail over, before it is the server that is at fault."""
+UNREAD = "Label Studio fails over the task"
+_COUNTED = ("id", "total_annotations", "cancelled_annotations")
 
 _Raw = tuple[list[Any], int | None]
 """Tasks as they came, and the id after which the next chunk starts; None after the last one."""
@@ -97,9 +102,46 @@ class ReadingCalls:
         return int(raw["total"])
 
     def _page(self, project: Project, any_of: Sequence[pages.Filter], after: int) -> _Raw:
-        return pages.page_after(
-            self._connection, project.project_id, after, any_of=any_of, fields=pages.TASK_FIELDS, answers=True
-        )
+        read = partial(pages.page_after, self._connection, project.project_id)
+        try:
+            return read(after, any_of=any_of, fields=pages.TASK_FIELDS, answers=True)
+        except ServerFault as fault:
+            # Label Studio 1.23 takes a task with half a surrogate pair in its data, and answers 500 for every page
+            # that it is on ever after.
+            listed, following = read(after, any_of=any_of, fields=_COUNTED, answers=False)
+            return self._by_halves(project, listed, fault), following
+
+    def _by_halves(self, project: Project, listed: Sequence[Any], fault: ServerFault) -> list[Any]:
+        """The tasks of a page that cannot be read as a whole; what stands for those that cannot be read alone either.
+
+        Raises `fault` where there are many of them: then it is the server that is at fault.
+        """
+        known = {_id_of(task): task for task in listed}
+        waiting = [[int(each) for each in group] for group in pages.groups_that_fit(map(str, known))]
+        found: dict[int, Any] = {}
+        while waiting:
+            group = waiting.pop()
+            try:
+                tasks, _ = pages.page_after(
+                    self._connection,
+                    project.project_id,
+                    0,
+                    any_of=[pages.ids_in(group)],
+                    fields=pages.TASK_FIELDS,
+                    answers=True,
+                    size=len(group),
+                    attempts=1 if len(group) > 1 else None,
+                )
+                found |= {_id_of(task): task for task in tasks}
+            except ServerFault:
+                half = len(group) // 2
+                if half:
+                    waiting += [group[:half], group[half:]]
+                else:
+                    found[group[0]] = _Unread(known[group[0]])
+            if sum(isinstance(task, _Unread) for task in found.values()) > MOST_UNREAD:
+                raise fault
+        return [found[number] for number in sorted(found)]
 
     def _exported(self, project: Project, mark: str, after: int) -> _Raw:
         """The next `EXPORT_TASKS` tasks. The last one of them is found first; there are fewer at the end."""
@@ -148,7 +190,26 @@ def _id_of(raw: Any) -> int:
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
 
 
+class _Unread:
+    """Stands for a task that the server cannot show; what was listed of it is known."""
+
+    def __init__(self, listed: Any) -> None:
+        self.task_id = _id_of(listed)
+        self.answers = int(listed.get("total_annotations") or 0)
+        self.entries = self.answers + int(listed.get("cancelled_annotations") or 0)
+
+
 def _read(raw: Any, project: Project) -> TaskRead:
+    if isinstance(raw, _Unread):
+        where = f"task {raw.task_id} of project {project.project_id}"
+        return TaskRead(
+            task_id=raw.task_id,
+            task=None,
+            updated_at="",
+            answers=raw.answers,
+            entries=raw.entries,
+            problems=((UNREAD, where),),
+        )
     problems: list[tuple[str, str]] = []
     task = parse_task(raw, project, lambda reason, where: problems.append((reason, where)))
     listed = raw.get("annotations") if isinstance(raw, dict) else None

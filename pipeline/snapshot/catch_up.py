@@ -4,7 +4,7 @@ In the words of incremental loading (dlt's): the *cursor* is `updated_at` of a t
 ground-truth flip and deleted annotation moves; its *initial value* is the newest change before the first load began;
 the *primary key* is the task's id, so that what is read twice counts once; the *lag* is `LAG` before the cursor, read
 again since a transaction that is still open has a time that is past already; a task *without* a cursor value is kept,
-and found again by reconciliation.
+and read again every time.
 
 Only Label Studio's own times are compared with each other: this machine's clock decides nothing but how often
 everything is reconciled.
@@ -88,7 +88,8 @@ def catch_up(
     if not agreed or reconciliation_due(standing, now):
         _reconcile(door, mirror, project, read)
         standing = replace(standing, reconciled_at=now)
-    mirror.stand(number, replace(standing, state=state))
+    # What could not be read is tried again every time, and so the project has to be looked at every time.
+    mirror.stand(number, replace(standing, state="" if mirror.unread(number) else state))
     logger.info("project %r: %d tasks with answers", project.title, mirror.counts(number)[0])
 
 
@@ -136,6 +137,7 @@ def _follow(
     door: ChangeSource, mirror: Mirror, project: Project, standing: Standing, read: Reader
 ) -> tuple[Standing, bool]:
     """Read what has changed since the cursor, until the counts agree or have disagreed too often; → whether they do."""
+    _read_again(door, mirror, project, mirror.unread(project.project_id), read)
     for _ in range(_ATTEMPTS):
         # Asked before the changes are: one that is made to a task while later ones are being read comes next time.
         newest = door.newest_change(project)
@@ -173,6 +175,8 @@ def _read_changed(door: ChangeSource, mirror: Mirror, project: Project, since: s
 
 
 def _read_again(door: ChangeSource, mirror: Mirror, project: Project, ids: list[int], read: Reader) -> None:
+    if not ids:
+        return
     for chunk in door.tasks_by_id(project, ids):
         _put(mirror, project, chunk, read)
 

@@ -358,6 +358,14 @@ class Mirror:
         ).fetchone()
         return None if found is None else str(found[0])
 
+    def unread(self, project_id: int) -> list[int]:
+        """Tasks that Label Studio gave no time of, since it could not show them."""
+        found = self._database.execute(
+            "SELECT task_id FROM task WHERE project_id = ? AND updated_at = '' AND entries > 0 ORDER BY task_id",
+            (project_id,),
+        )
+        return [int(number) for (number,) in found]
+
     def times(self, project_id: int) -> Iterator[tuple[int, str]]:
         """(id, `updated_at`) of every task of the project, by id."""
         with closing(self._database.cursor()) as cursor:

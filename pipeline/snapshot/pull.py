@@ -106,6 +106,8 @@ def pull(
         mark = mirror.noted("mark") or uuid.uuid4().hex[:8]
         mirror.note("mark", mark)
         mirror.keep_only([project.project_id for _, project in projects])
+        # Before the answers: one that is sent in between is then both, and counts once.
+        begun = list(drafts(tally.reject)) if drafts is not None else []
         for origin, project in projects:
             source = Source(
                 project=project,
@@ -114,7 +116,6 @@ def pull(
                 state=known.get(project.project_id),
             )
             catch_up(door, mirror, source, _Reader(project, labels, origin), mark=mark, now=now)
-        begun = drafts(tally.reject) if drafts is not None else ()
         mirror.put_drafts(labels.project_id, map(_Reader(labels, labels, "labels").begun, begun))
         _resolve(images, mirror)
         inputs = _inputs(mirror, projects, leave_out)

@@ -286,3 +286,19 @@ def test_a_survey_with_nothing_new_takes_at_most_five_requests(
     second = loop.pull_labels(settings, loop.survey(settings))
     assert second.snapshot_id == first.snapshot_id
     assert len(asked) <= 5, [str(each.url) for each in asked]
+
+
+def test_a_task_that_the_server_fails_over_is_counted_and_hides_no_other(studio: Studio, tmp_path: Path) -> None:
+    studio.add(12)
+    first = studio.pull(tmp_path)
+    # Label Studio takes it, and answers 500 for every page that it is on ever after.
+    half = '{"data": {"image": "x", "sample_id": "\\ud800"}, "annotations": [{"ground_truth": false, "result": []}]}'
+    path = f"/api/projects/{studio.project.project_id}/import"
+    sent = studio.http.post(path, content=f"[{half}]".encode(), headers={"Content-Type": "application/json"})
+    sent.raise_for_status()
+    studio.say(3)
+    second = studio.pull(tmp_path)
+    assert len(said(second)["s3"]) == 2
+    assert second.snapshot.manifest.rejected == {reading.UNREAD: 1}
+    assert said(studio.pull(tmp_path / "fresh")) == said(second)
+    assert len(said(first)) == len(said(second)) == 12
