@@ -7,7 +7,7 @@ Credentials are no setting of ours. They come from the standard AWS places (`AWS
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from pyarrow.fs import S3FileSystem
+from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
 from pipeline.errors import ConfigError
 
@@ -34,9 +34,13 @@ class S3Config:
         if parts.username or parts.password:
             raise ConfigError("FASTEN_S3_ENDPOINT must hold no password; set AWS_ACCESS_KEY_ID and …_SECRET_ACCESS_KEY")
 
-    def filesystem(self) -> S3FileSystem:
+    def filesystem(self, *, attempts: int = 3) -> S3FileSystem:
         """A connection of its own to the store; asks nothing of it yet. Serves many threads."""
-        options: dict[str, object] = {"connect_timeout": self.timeout_s, "request_timeout": self.timeout_s}
+        options: dict[str, object] = {
+            "connect_timeout": self.timeout_s,
+            "request_timeout": self.timeout_s,
+            "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=attempts),
+        }
         if self.endpoint is not None:
             parts = urlsplit(self.endpoint)
             options |= {"scheme": parts.scheme, "endpoint_override": parts.netloc}

@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """Label Studio's LOCAL_FILES_DOCUMENT_ROOT, where this machine can read it."""
     allowed_image_hosts: tuple[str, ...] = ()
     """Further hosts that images may be fetched from."""
+    allowed_image_buckets: tuple[str, ...] = ()
+    """Buckets, as `bucket` or `bucket/prefix`, whose `s3://` images this machine reads by itself."""
     max_image_bytes: int = Field(default=20_000_000, gt=0)
     """Larger images are left out and counted."""
     max_image_pixels: int = Field(default=40_000_000, gt=0)
@@ -221,6 +223,8 @@ class Settings(BaseSettings):
 
         return ImageConfig(
             allowed_hosts=self.allowed_image_hosts,
+            allowed_buckets=self.allowed_image_buckets,
+            s3=self.s3,
             max_bytes=self.max_image_bytes,
             max_pixels=self.max_image_pixels,
             local_files_root=self.local_files_root,

@@ -15,8 +15,13 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.images.check import ImageConfig, ImageError
 from pipeline.images.fetch import ImageFetcher
+from pipeline.records import ImageRef
 
 BASE = "http://label-studio.example:8080"
+
+
+def ref(url: str) -> ImageRef:
+    return ImageRef(url=url, task_id=3)
 
 
 def refuse(request: httpx.Request) -> httpx.Response:
@@ -45,28 +50,28 @@ def root(tmp_path: Path) -> Path:
 @given(st.binary(max_size=500))
 def test_data_uris_give_their_bytes(offline: ImageFetcher, body: bytes) -> None:
     encoded = base64.b64encode(body).decode()
-    assert offline.fetch(f"data:image/png;base64,{encoded}") == body
-    assert offline.fetch(f"DATA:image/png;charset=x;BASE64,{quote(encoded)}") == body
-    assert offline.fetch(f"data:image/png,{quote(body)}") == body
+    assert offline.fetch(ref(f"data:image/png;base64,{encoded}")) == body
+    assert offline.fetch(ref(f"DATA:image/png;charset=x;BASE64,{quote(encoded)}")) == body
+    assert offline.fetch(ref(f"data:image/png,{quote(body)}")) == body
 
 
 @pytest.mark.parametrize("url", ["data:image/png;base64", "data:;base64,%%%", "data:;base64,abc", "data:;base64,é==="])
 def test_broken_data_uris_are_image_errors(offline: ImageFetcher, url: str) -> None:
     with pytest.raises(ImageError):
-        offline.fetch(url)
+        offline.fetch(ref(url))
 
 
 def test_a_long_data_uri_is_refused_before_it_is_decoded(offline: ImageFetcher) -> None:
     with pytest.raises(ImageError) as caught:
-        offline.fetch("data:image/png;base64," + "A" * 10_000)
+        offline.fetch(ref("data:image/png;base64," + "A" * 10_000))
     assert caught.value.reason == "image has too many bytes"
     assert len(str(caught.value)) < 200
 
 
 def test_local_files_are_read_from_disk(root: Path) -> None:
     with fetcher(local_files_root=root) as local:
-        assert local.fetch("/data/local-files/?d=set%20one/a.png") == b"bytes"
-        assert local.fetch(f"{BASE}/data/local-files/?d=/set+one/a.png") == b"bytes"
+        assert local.fetch(ref("/data/local-files/?d=set%20one/a.png")) == b"bytes"
+        assert local.fetch(ref(f"{BASE}/data/local-files/?d=/set+one/a.png")) == b"bytes"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,7 @@ def test_local_files_are_read_from_disk(root: Path) -> None:
 )
 def test_no_path_leaves_the_root(root: Path, name: str) -> None:
     with fetcher(local_files_root=root) as local, pytest.raises(ImageError) as caught:
-        local.fetch(f"/data/local-files/?d={name}")
+        local.fetch(ref(f"/data/local-files/?d={name}"))
     assert caught.value.reason == "image lies outside the local files"
 
 
@@ -86,8 +91,8 @@ def test_no_link_leaves_the_root(root: Path) -> None:
     with fetcher(local_files_root=root) as local:
         for name in ("link.png", "folder/outside.png"):
             with pytest.raises(ImageError, match="outside the local files"):
-                local.fetch(f"/data/local-files/?d={name}")
-        assert local.fetch("/data/local-files/?d=inside.png") == b"bytes"
+                local.fetch(ref(f"/data/local-files/?d={name}"))
+        assert local.fetch(ref("/data/local-files/?d=inside.png")) == b"bytes"
 
 
 def test_what_is_no_readable_file_is_an_image_error(root: Path) -> None:
@@ -96,7 +101,7 @@ def test_what_is_no_readable_file_is_an_image_error(root: Path) -> None:
     with fetcher(local_files_root=root, max_bytes=4) as local:
         for name in ("pipe.png", "circle.png", "gone.png", "set%20one", "", "a%00b", "x" * 5000, "set%20one/a.png"):
             with pytest.raises(ImageError) as caught:
-                local.fetch(f"/data/local-files/?d={name}")
+                local.fetch(ref(f"/data/local-files/?d={name}"))
             assert "\n" not in str(caught.value)
 
 
