@@ -65,6 +65,10 @@ class ImageFetcher:
         self._authorization = authorization
         self._allowed = frozenset(host.lower() for host in config.allowed_hosts)
         self._buckets = Buckets(config)
+        below = self._base.path.rstrip("/")
+        self._local_addresses = tuple(
+            f"{start}/data/local-files/?" for start in dict.fromkeys(("", below, str(self._base).rstrip("/")))
+        )
         self._local = None
         if config.local_files_root is not None:
             self._local = LocalFiles(config.local_files_root, max_bytes=config.max_bytes)
@@ -98,9 +102,9 @@ class ImageFetcher:
             # URL-safe: Label Studio's decoder drops `+` and `/` of the other alphabet without a word.
             encoded = base64.urlsafe_b64encode(url.encode("utf-8", "replace")).decode()
             url = f"/tasks/{ref.task_id}/resolve/?fileuri={quote(encoded)}"
-        target = self._resolve(url)
-        if self._local is not None and (name := self._local_name(target)) is not None:
+        if self._local is not None and (name := self._local_name(url)) is not None:
             return self._local.read(name)
+        target = self._resolve(url)
         return self._patiently(lambda: self._download(target))
 
     def _patiently(self, attempt: Callable[[], bytes]) -> bytes:
@@ -226,12 +230,13 @@ class ImageFetcher:
         except (binascii.Error, ValueError) as error:
             raise ImageError("image does not decode", f"a data: URI that is not base64 ({error})") from error
 
-    def _local_name(self, url: httpx.URL) -> str | None:
-        """The `d=` of a local-files address."""
-        local = self._base.path.rstrip("/") + "/data/local-files/"
-        if not self._is_label_studio(url) or url.path != local:
-            return None
-        return parse_qs(url.query.decode("ascii", "replace")).get("d", [""])[-1]  # as Django reads it: the last
+    def _local_name(self, url: str) -> str | None:
+        """The `d=` of a local-files address, in the spellings that Label Studio has for it."""
+        for start in self._local_addresses:
+            if url.startswith(start):
+                query = url[len(start) :].partition("#")[0]
+                return parse_qs(query).get("d", [""])[-1]  # as Django reads it: the last
+        return None
 
 
 def _origin(url: httpx.URL) -> tuple[str, bytes, int | None]:

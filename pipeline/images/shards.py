@@ -56,7 +56,8 @@ def write_part(folder: Path, images: Sequence[VerifiedImage]) -> tuple[str, list
 def write_urls(folder: Path, urls: Iterable[tuple[bytes, str]]) -> str:
     """Keep (digest of an address, hash of its image) in a new file; its name."""
     digests, hashes = zip(*urls, strict=True)
-    table = pa.table([pa.array(digests, pa.binary(32)), pa.array(hashes, pa.string())], schema=IMAGE_URLS)
+    columns = [pa.array(digests, pa.binary(32)), pa.array(hashes, pa.string())]
+    table = pa.Table.from_arrays(columns, schema=IMAGE_URLS)  # `pa.table` would import pandas first
     return _whole(folder, "urls", lambda staged: pq.write_table(table, staged, compression="zstd"))
 
 
@@ -146,7 +147,7 @@ def _table(images: Sequence[VerifiedImage]) -> pa.Table:
         pa.array([image.width for image in images], pa.int32()),
         pa.array([image.height for image in images], pa.int32()),
     ]
-    return pa.table(columns, schema=IMAGES)
+    return pa.Table.from_arrays(columns, schema=IMAGES)
 
 
 def _file_name(image: VerifiedImage) -> str:

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -86,14 +86,10 @@ class ImageStore:
         """The hash of the image that each of `urls` gave once; those never fetched are left out."""
         by_digest = {_digest(url): url for url in urls}
         found = {url: self._pending_urls[digest] for digest, url in by_digest.items() if digest in self._pending_urls}
-        wanted = list(by_digest)
-        for start in range(0, len(wanted), _LOOKED_UP_AT_ONCE):
-            some = wanted[start : start + _LOOKED_UP_AT_ONCE]
-            # Joined: an address whose image is gone was never fetched.
-            places = ", ".join("?" * len(some))
-            query = f"SELECT digest, sha256 FROM url JOIN image USING (sha256) WHERE digest IN ({places})"  # noqa: S608
-            rows = self._index.execute(query, some)
-            found |= {by_digest[digest]: sha256 for digest, sha256 in rows if by_digest[digest] not in found}
+        # Joined: an address whose image is gone was never fetched.
+        query = "SELECT digest, sha256 FROM url JOIN image USING (sha256) WHERE digest IN (?)"
+        asked = [digest for digest, url in by_digest.items() if url not in found]
+        found |= {by_digest[digest]: sha256 for digest, sha256 in self._looked_up(query, asked)}
         return found
 
     def add(self, url: str, image: VerifiedImage) -> None:
@@ -101,7 +97,7 @@ class ImageStore:
         if not self._pending_urls:
             self._pending_since = time.monotonic()
         self._pending_urls[_digest(url)] = image.sha256
-        if image.sha256 not in self._pending and not self._has(image.sha256):
+        if image.sha256 not in self._pending:
             self._pending[image.sha256] = image
             self._pending_bytes += len(image.data)
         if self._pending_bytes >= _PART_BYTES or len(self._pending_urls) >= _PART_ROWS:
@@ -123,12 +119,14 @@ class ImageStore:
         if not self._swept:
             shards.sweep(self._folder)
             self._swept = True
-        if self._pending:
-            name, places = shards.write_part(self._folder, list(self._pending.values()))
+        there = self._among(list(self._pending))
+        if new := [image for sha256, image in self._pending.items() if sha256 not in there]:
+            name, places = shards.write_part(self._folder, new)
             self._pending.clear()
-            self._pending_bytes = 0
             with self._entering():
                 self._enter_part(name, places)
+        self._pending.clear()
+        self._pending_bytes = 0
         name = shards.write_urls(self._folder, self._pending_urls.items())
         with self._entering():
             self._enter_urls(name, self._pending_urls.items())
@@ -182,8 +180,16 @@ class ImageStore:
         """
         return tuple(self._folder / name for name in shards.listed(self._folder))
 
-    def _has(self, sha256: str) -> bool:
-        return self._index.execute("SELECT 1 FROM image WHERE sha256 = ?", (sha256,)).fetchone() is not None
+    def _among(self, hashes: Sequence[str]) -> set[str]:
+        """Those of `hashes` whose images are in a part."""
+        rows = self._looked_up("SELECT sha256 FROM image WHERE sha256 IN (?)", hashes)
+        return {str(sha256) for (sha256,) in rows}
+
+    def _looked_up(self, query: str, wanted: Sequence[bytes] | Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The rows of `query` for all of `wanted`, which stand where its question mark does."""
+        for start in range(0, len(wanted), _LOOKED_UP_AT_ONCE):
+            some = wanted[start : start + _LOOKED_UP_AT_ONCE]
+            yield from self._index.execute(query.replace("?", ", ".join("?" * len(some))), some)
 
     def _catch_up(self) -> None:
         """Enter files that the index does not know; where any is gone, make the whole of it again."""
