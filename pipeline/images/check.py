@@ -57,9 +57,9 @@ class ImageConfig:
             raise ConfigError(f"images: max_pixels is {self.max_pixels}; the decoder's own limit is {_PILLOW_LIMIT}")
         for host in self.allowed_hosts:
             match = _HOST.fullmatch(host)
-            if match is None:
+            address = literal(match["name"]) if match else None
+            if match is None or (match["name"].startswith("[") and address is None):
                 raise ConfigError(f"images: allowed host {host!r} must be a bare `host` or `host:port`")
-            address = literal(match["name"])
             if address is not None and (kind := kind_of(address)) not in (None, "loopback"):
                 raise ConfigError(f"images: allowed host {host!r} is {kind}: no image comes from there; leave it out")
         for bucket in self.allowed_buckets:
@@ -77,6 +77,7 @@ class ImageError(DataError):
     def __init__(self, reason: str, particulars: str, *, passing: bool = False) -> None:
         super().__init__(f"{reason}: {particulars}")
         self.reason = reason
+        self.particulars = particulars
         self.passing = passing
 
 
