@@ -114,9 +114,11 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRef:
-    """One image as tasks name it."""
+    """An image as tasks name it."""
 
     url: str
+    """What the task's data says: a path on Label Studio, an http(s), `s3://`, `gs://` or `azure-blob://` address, or a
+    `data:` URI."""
     task_id: int
     """A task that shows it: Label Studio resolves cloud addresses per task."""
 

@@ -114,6 +114,10 @@ IMAGES = pa.schema(
 )
 """One row per distinct image, in the Hugging Face `Image` layout; `path` is a file name made from the hash."""
 
+IMAGE_URLS = pa.schema([_required("url_digest", pa.binary(32)), _required("image_sha256", pa.string())])
+"""One row per image address that was fetched: its SHA-256 (an address may be a whole image, or carry a signature), and
+the image it gave. Of an address that comes twice, the later file's row counts."""
+
 SCORES = pa.schema(
     [
         _required("sample_id", pa.string()),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten statu
     from fasten_model.train import TrainConfig
     from pipeline.images import ImageConfig
     from pipeline.label_studio import LabelStudioConfig
+    from pipeline.s3 import S3Config
     from pipeline.tracking import TrackingConfig
 
 STACK_ENV = "stack.env"
@@ -104,10 +105,17 @@ class Settings(BaseSettings):
     """Label Studio's LOCAL_FILES_DOCUMENT_ROOT, where this machine can read it."""
     allowed_image_hosts: tuple[str, ...] = ()
     """Further hosts that images may be fetched from."""
+    allowed_image_buckets: tuple[str, ...] = ()
+    """Buckets, as `bucket` or `bucket/prefix`, whose `s3://` images this machine reads by itself."""
     max_image_bytes: int = Field(default=20_000_000, gt=0)
     """Larger images are left out and counted."""
     max_image_pixels: int = Field(default=40_000_000, gt=0)
     """Images of more pixels are left out and counted, before they are decoded."""
+
+    s3_endpoint: str | None = None
+    """Object store other than AWS, as `http://host:port`; credentials come from the AWS environment."""
+    s3_region: str | None = None
+    """Region of the buckets; the AWS environment's unless given."""
 
     preset: Literal["small", "resnet18", "resnet34", "paper", "fast"] = "small"
     """Trunk and everything that goes with it: `small` for 8×8–32×32 images on two CPU cores."""
@@ -240,12 +248,21 @@ class Settings(BaseSettings):
         return ControlChoice(name=self.label_control, image_field=self.image_field, multiple=self.multiple_choices)
 
     @property
+    def s3(self) -> "S3Config":
+        """How to reach whatever has an `s3://` address."""
+        from pipeline.s3 import S3Config
+
+        return S3Config(endpoint=self.s3_endpoint, region=self.s3_region)
+
+    @property
     def images(self) -> "ImageConfig":
         """What may be fetched as an image, and how."""
         from pipeline.images import ImageConfig
 
         return ImageConfig(
             allowed_hosts=self.allowed_image_hosts,
+            allowed_buckets=self.allowed_image_buckets,
+            s3=self.s3,
             max_bytes=self.max_image_bytes,
             max_pixels=self.max_image_pixels,
             local_files_root=self.local_files_root,

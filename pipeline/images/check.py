@@ -1,20 +1,25 @@
 """What an image must be before anything else looks at it: bounded, of a known format, and whole."""
 
 import hashlib
+import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.images.addresses import kind_of, literal
+from pipeline.s3 import S3Config
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """What `fasten_model.images.parquet` can decode; every other parser of Pillow stays out of reach of untrusted bytes."""
 
 _PILLOW_LIMIT = 89_478_485  # Image.MAX_IMAGE_PIXELS: beyond it Pillow itself objects
 _LARGE = 4_000_000
+_HOST = re.compile(r"(?P<name>[^\[\]:/@*? ]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[^/]+)*")
 _one_large_image = threading.Lock()
 
 
@@ -24,6 +29,11 @@ class ImageConfig:
 
     allowed_hosts: tuple[str, ...] = ()
     """Hosts besides Label Studio's that images may come from: `host` for the scheme's own port, or `host:port`."""
+    allowed_buckets: tuple[str, ...] = ()
+    """Buckets that are read by this machine itself, as `bucket` or `bucket/prefix`; `s3://` elsewhere is asked of Label
+    Studio."""
+    s3: S3Config = field(default_factory=S3Config)
+    """Where those buckets are."""
     max_bytes: int = 20_000_000
     max_pixels: int = 40_000_000
     """Width × height."""
@@ -46,16 +56,29 @@ class ImageConfig:
         if self.max_pixels > _PILLOW_LIMIT:
             raise ConfigError(f"images: max_pixels is {self.max_pixels}; the decoder's own limit is {_PILLOW_LIMIT}")
         for host in self.allowed_hosts:
-            if not host or any(letter in host for letter in "/@*? "):
+            match = _HOST.fullmatch(host)
+            address = literal(match["name"]) if match else None
+            if match is None or (match["name"].startswith("[") and address is None):
                 raise ConfigError(f"images: allowed host {host!r} must be a bare `host` or `host:port`")
+            if address is not None and (kind := kind_of(address)) not in (None, "loopback"):
+                raise ConfigError(f"images: allowed host {host!r} is {kind}: no image comes from there; leave it out")
+        for bucket in self.allowed_buckets:
+            if not _BUCKET.fullmatch(bucket) or {".", ".."} & set(bucket.split("/")):
+                raise ConfigError(f"images: allowed bucket {bucket!r} must be `bucket` or `bucket/prefix`")
 
 
 class ImageError(DataError):
-    """One image that cannot be used. `reason` is one of a few, to be counted by; the text has the particulars."""
+    """One image that cannot be used. `reason` is one of a few, to be counted by; the text has the particulars.
 
-    def __init__(self, reason: str, particulars: str) -> None:
+    `passing` where a later attempt may succeed with nothing changed: nobody answered, or a server failed. Otherwise the
+    image, its address or a permission is at fault.
+    """
+
+    def __init__(self, reason: str, particulars: str, *, passing: bool = False) -> None:
         super().__init__(f"{reason}: {particulars}")
         self.reason = reason
+        self.particulars = particulars
+        self.passing = passing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,34 +1,33 @@
-"""Fetches the bytes behind one image URL, from allowed places only.
+"""Fetches the bytes behind one image address, from allowed places only.
 
 What a task's data says is not trusted: the token goes to Label Studio's own image paths and nowhere else, every
-redirect is checked as if it were the first URL, and reading stops at the byte limit.
+redirect is checked as if it were the first URL, what it resolves to is checked too (`wire`), and reading stops at the
+byte limit and at the deadline.
 """
 
 import base64
 import binascii
-import logging
-import os
 import re
-import stat
-import time
 from collections.abc import Callable, Mapping
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qs, unquote, unquote_to_bytes
+from urllib.parse import parse_qs, quote, unquote, unquote_to_bytes
 
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
+from pipeline.images.bucket import Buckets
 from pipeline.images.check import ImageConfig, ImageError
-
-logger = logging.getLogger(__name__)
+from pipeline.images.local import LocalFiles
+from pipeline.images.wire import Wire, within
+from pipeline.records import ImageRef
 
 _REDIRECTS = 5
 _NO_SERVICE = frozenset({408, 425, 429, 502, 503, 504})
+_STORAGE_FAILED = 424  # Label Studio's word for a bucket behind it that gave nothing, for whatever reason
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_IN_THE_CLOUD = ("s3://", "gs://", "azure-blob://")
 # Label Studio's addresses for uploaded, local and cloud files. A GET of any other path is not ours to make with a
 # token: a task's data could name `/user/logout` or a whole project's export.
 _IMAGE_PATHS = re.compile(r"/(data|storage-data|static)/|/(tasks|projects)/\d+/(resolve|presign)/")
@@ -40,9 +39,12 @@ class _ServerFault(ImageError):
     Label Studio 1.23.2 answers 500 for an uploaded file that is gone, every time.
     """
 
+    def __init__(self, status: int, where: str) -> None:
+        super().__init__(f"image host answered {min(status, 599)}", where, passing=True)
+
 
 class ImageFetcher:
-    """Bytes by URL. One instance serves many threads.
+    """Bytes by address. One instance serves many threads.
 
     `base_url` is Label Studio's; `authorization` gives the header for it, asked for anew with every request
     (from several threads) because such tokens may live for minutes only.
@@ -62,17 +64,16 @@ class ImageFetcher:
             raise ConfigError(f"Label Studio's URL {base_url!r} is not an http(s) URL; set FASTEN_LABEL_STUDIO_URL")
         self._authorization = authorization
         self._allowed = frozenset(host.lower() for host in config.allowed_hosts)
-        # No cookies: hosts and ports would share them. No proxy towards this machine itself.
-        # Label Studio answers 406 to `Accept: image/*`, hence any type; what comes is checked anyway.
-        self._client = httpx.Client(
-            timeout=config.timeout_s,
-            follow_redirects=False,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            headers={"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "fasten"},
-            limits=httpx.Limits(max_connections=config.concurrency),
-            mounts={"all://127.0.0.1": transport, "all://localhost": transport},
-            transport=transport,
+        self._buckets = Buckets(config)
+        below = self._base.path.rstrip("/")
+        self._local_addresses = tuple(
+            f"{start}/data/local-files/?" for start in dict.fromkeys(("", below, str(self._base).rstrip("/")))
         )
+        self._local = None
+        if config.local_files_root is not None:
+            self._local = LocalFiles(config.local_files_root, max_bytes=config.max_bytes)
+        # No `httpx.Client`: it would keep cookies, which hosts and ports share, and log signed URLs.
+        self._wire = transport or Wire(connections=config.concurrency, trusted=self._is_label_studios)
 
     def __enter__(self) -> Self:
         return self
@@ -83,29 +84,45 @@ class ImageFetcher:
         self.close()
 
     def close(self) -> None:
-        self._client.close()
+        self._wire.close()
 
-    def fetch(self, url: str) -> bytes:
-        """At most `max_bytes` bytes behind `url`.
+    def fetch(self, ref: ImageRef) -> bytes:
+        """At most `max_bytes` bytes of the image that `ref` names.
 
-        `url` is what a task's data holds: a path on Label Studio, an http(s) URL, or a `data:` URI. Raises `ImageError`
-        where there is no image to be had, `ServiceUnavailable` where a host does not answer after all retries, and
-        `ServiceError` where Label Studio does not accept the token.
+        Raises `ImageError` where there is no image to be had, `ServiceUnavailable` where a host does not answer after
+        all retries, and another `ServiceError` or `ConfigError` where it is not for the image to mend: a token or
+        credentials that are not accepted, a bucket that does not exist.
         """
+        url = ref.url
         if url[:5].lower() == "data:":
             return self._inline(url)
+        if self._buckets.covers(url):
+            return self._patiently(lambda: self._buckets.read(url))
+        if url.lower().startswith(_IN_THE_CLOUD):
+            return self._through_label_studio(ref)
+        if self._local is not None and (name := self._local_name(url)) is not None:
+            return self._local.read(name)
         target = self._resolve(url)
-        if (local := self._local_file(target)) is not None:
-            return self._read(local)
-        for attempt in Retrying(
+        return self._patiently(lambda: self._download(target))
+
+    def _through_label_studio(self, ref: ImageRef) -> bytes:
+        """What Label Studio's own storages have there: it sends the bytes, or to where they are for a minute."""
+        # URL-safe: Label Studio's decoder drops `+` and `/` of the other alphabet without a word.
+        encoded = base64.urlsafe_b64encode(ref.url.encode("utf-8", "replace")).decode()
+        target = self._resolve(f"/tasks/{ref.task_id}/resolve/?fileuri={quote(encoded)}")
+        try:
+            return self._patiently(lambda: self._download(target))
+        except ImageError as error:
+            where = f"{error.particulars}, for {_shown(ref.url)}"
+            raise ImageError(error.reason, where, passing=error.passing) from error
+
+    def _patiently(self, attempt: Callable[[], bytes]) -> bytes:
+        return Retrying(
             retry=retry_if_exception_type((ServiceUnavailable, _ServerFault)),
             stop=stop_after_attempt(1 + self._config.retries),
             wait=wait_random_exponential(multiplier=self._config.retry_wait_s, max=30),
             reraise=True,
-        ):
-            with attempt:
-                return self._download(target)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        )(attempt)
 
     def _resolve(self, url: str) -> httpx.URL:
         try:
@@ -124,39 +141,61 @@ class ImageFetcher:
         if url.userinfo:
             raise ImageError("image URL carries a password", url.host)
         if self._is_label_studio(url):
-            prefix, path = self._base.path.rstrip("/"), unquote(url.path)
+            prefix, path = self._base.path.rstrip("/"), _plain(url.path)
             below = path[len(prefix) :] if path.startswith(f"{prefix}/") else ""
-            if ".." in path.split("/") or not _IMAGE_PATHS.match(below):
+            if ".." in path.replace("\\", "/").split("/") or not _IMAGE_PATHS.match(below):
                 raise ImageError("image URL is not an image's on Label Studio", _shown(url.path))
             return url
         host = url.raw_host.decode("ascii", "replace").lower()
-        wanted = f"{host}:{url.port}" if url.port not in (None, _DEFAULT_PORTS[url.scheme]) else host
-        if not self._allowed & {wanted, f"{host}:{url.port or _DEFAULT_PORTS[url.scheme]}"}:
+        host = f"[{host}]" if ":" in host else host
+        default = _DEFAULT_PORTS[url.scheme]
+        wanted = f"{host}:{url.port}" if url.port not in (None, default) else host
+        if not self._allowed & {wanted, f"{host}:{url.port or default}"}:
             raise ImageError(
-                "image host is not allowed", f"{wanted}; add it to FASTEN_ALLOWED_IMAGE_HOSTS if it is yours"
+                "image host is not allowed", f"{wanted[:120]}; add it to FASTEN_ALLOWED_IMAGE_HOSTS if it is yours"
             )
         return url
 
     def _is_label_studio(self, url: httpx.URL) -> bool:
         return _origin(url) == _origin(self._base)
 
+    def _is_label_studios(self, host: str, port: int) -> bool:
+        _, ours, our_port = _origin(self._base)
+        return (host.lower().encode("ascii", "replace"), port) == (ours, our_port)
+
     def _download(self, url: httpx.URL) -> bytes:
-        deadline = time.monotonic() + self._config.timeout_s
-        for _ in range(_REDIRECTS + 1):
-            ours = self._is_label_studio(url)
-            try:
-                with self._client.stream("GET", url, headers=dict(self._authorization()) if ours else None) as response:
-                    if response.has_redirect_location:
-                        url = self._checked(url.join(response.headers["location"]))
-                        continue
-                    self._check_status(response, ours=ours)
-                    return self._body(response, deadline)
-            except (httpx.InvalidURL, ValueError) as error:
-                raise ImageError("image URL is malformed", f"a redirect of {_shown(str(url))}") from error
-            except httpx.TransportError as error:
-                what = str(error) or type(error).__name__
-                raise ServiceUnavailable(f"image host {url.host} does not answer ({what}); try again later") from error
+        with within(self._config.timeout_s):
+            for _ in range(_REDIRECTS + 1):
+                answer = self._ask(url)
+                if isinstance(answer, bytes):
+                    return answer
+                url = answer
         raise ImageError("image URL redirects too often", _shown(str(url)))
+
+    def _ask(self, url: httpx.URL) -> bytes | httpx.URL:
+        """The body, or where it is instead."""
+        ours = self._is_label_studio(url)
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "fasten"}
+        # Label Studio answers 406 to `Accept: image/*`, hence any type; what comes is checked anyway.
+        if ours:
+            headers |= self._authorization()
+        timeouts = httpx.Timeout(self._config.timeout_s).as_dict()
+        request = httpx.Request("GET", url, headers=headers, extensions={"timeout": timeouts})
+        try:
+            response = self._wire.handle_request(request)
+            response.request = request
+            try:
+                if response.has_redirect_location:
+                    return self._checked(url.join(response.headers["location"]))
+                self._check_status(response, ours=ours)
+                return self._body(response)
+            finally:
+                response.close()
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ImageError("image URL is malformed", f"a redirect of {_shown(str(url))}") from error
+        except httpx.TransportError as error:
+            what = str(error) or type(error).__name__
+            raise ServiceUnavailable(f"image host {url.host} does not answer ({what}); try again later") from error
 
     def _check_status(self, response: httpx.Response, *, ours: bool) -> None:
         status, url = response.status_code, response.url
@@ -164,15 +203,16 @@ class ImageFetcher:
             raise ServiceError("Label Studio does not accept the token for images; set FASTEN_LABEL_STUDIO_TOKEN")
         if status in _NO_SERVICE:
             raise ServiceUnavailable(f"image host {url.host} answered {status} for {_shown(url.path)}")
-        if status >= 500:
-            raise _ServerFault(f"image host answered {status}", _shown(url.path))
+        if status >= 500 or (ours and status == _STORAGE_FAILED):
+            raise _ServerFault(status, _shown(url.path))
         if status != 200:
-            raise ImageError(f"image host answered {status}", _shown(url.path))
+            said = str(status) if 400 <= status < 500 else "without an image"
+            raise ImageError(f"image host answered {said}", _shown(url.path))
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             # Compressed bytes could unpack to anything; we asked for none.
             raise ImageError("image is sent compressed", _shown(url.path))
 
-    def _body(self, response: httpx.Response, deadline: float) -> bytes:
+    def _body(self, response: httpx.Response) -> bytes:
         limit = self._config.max_bytes
         announced = response.headers.get("content-length", "")
         if announced.isdecimal() and len(announced) < 20 and int(announced) > limit:
@@ -182,8 +222,6 @@ class ImageFetcher:
             body += block
             if len(body) > limit:
                 raise ImageError("image has too many bytes", f"more than {limit}")
-            if time.monotonic() > deadline:
-                raise ServiceUnavailable(f"image host {response.url.host} is too slow: {self._config.timeout_s:g} s")
         return bytes(body)
 
     def _inline(self, url: str) -> bytes:
@@ -201,38 +239,27 @@ class ImageFetcher:
         except (binascii.Error, ValueError) as error:
             raise ImageError("image does not decode", f"a data: URI that is not base64 ({error})") from error
 
-    def _local_file(self, url: httpx.URL) -> str | None:
-        """The `d=` of a local-files address that this machine can read by itself."""
-        local = self._base.path.rstrip("/") + "/data/local-files/"
-        if self._config.local_files_root is None or not self._is_label_studio(url) or url.path != local:
-            return None
-        return parse_qs(url.query.decode("ascii", "replace")).get("d", [""])[0]
-
-    def _read(self, name: str) -> bytes:
-        root = Path(self._config.local_files_root or "").resolve()
-        limit = self._config.max_bytes
-        try:
-            file = (root / name.lstrip("/")).resolve(strict=True)
-            if not file.is_relative_to(root):
-                raise ImageError("image lies outside the local files", _shown(name))
-            # Not blocking and not following: a pipe or a link put there meanwhile must not catch us.
-            descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as opened:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise ImageError("image is not a file", _shown(name))
-                data = opened.read(limit + 1)
-        except (OSError, ValueError, RuntimeError) as error:  # missing, unreadable, a NUL in the name, a loop of links
-            what = getattr(error, "strerror", None) or str(error)
-            raise ImageError("image file cannot be read", f"{_shown(name)} ({what})") from error
-        if len(data) > limit:
-            raise ImageError("image has too many bytes", f"{_shown(name)}, limit {limit}")
-        return data
+    def _local_name(self, url: str) -> str | None:
+        """The `d=` of a local-files address, in the spellings that Label Studio has for it."""
+        for start in self._local_addresses:
+            if url.startswith(start):
+                query = url[len(start) :].partition("#")[0]
+                return parse_qs(query).get("d", [""])[-1]  # as Django reads it: the last
+        return None
 
 
 def _origin(url: httpx.URL) -> tuple[str, bytes, int | None]:
     return url.scheme, url.raw_host.lower(), url.port or _DEFAULT_PORTS.get(url.scheme)
 
 
+def _plain(path: str) -> str:
+    """`path` without escapes, escaped ones included: who sits before Label Studio may undo them once more."""
+    for _ in range(3):
+        path = unquote(path)
+    return path
+
+
 def _shown(url: str) -> str:
-    """A URL for a message: in one line, not at length, and without its query, which may hold a signature."""
-    return "".join(letter if letter.isprintable() else "?" for letter in url.partition("?")[0][:120])
+    """A URL for a message: in one line, not at length, and without what may be a secret, a query or a password."""
+    place = re.sub(r"//[^/]*@", "//…@", url.partition("?")[0][:1000])
+    return "".join(letter if letter.isprintable() else "?" for letter in place[:120])

@@ -7,8 +7,10 @@ Put together from `images.check` (what an image must be), `images.fetch` (where 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 UNREACHABLE = "image host does not answer"
 _GIVE_UP_AFTER = 10
 _PROGRESS_S = 10.0
+_BUNCH = 256
+_BUNCH_LETTERS = 4 * 2**20
 
 
 class Images:
@@ -58,60 +62,94 @@ class Images:
         self.store.__exit__(kind, error, trace)
 
     def resolve(self, refs: Iterable[ImageRef]) -> Iterator[tuple[str, str | ImageError]]:
-        """(url, hash, or why there is none) for every URL given, in no particular order.
+        """(url, hash, or why there is none) for every image named, in no particular order.
 
-        `refs` should be distinct; they are taken as needed, so there may be any number. What is known already costs a
+        The URLs should be distinct; they are taken as needed, so there may be any number. What is known already costs a
         look-up. Raises `ServiceUnavailable` when ten fetches in a row find nobody who answers: that is an outage, not
         ten bad images, and a snapshot made of it would look as if the labels had gone.
         """
-        pending: dict[Future[VerifiedImage], str] = {}
-        remaining = iter(ref.url for ref in refs)
-        more = True
+        outage = _Outage()
         progress = _Progress()
-        silent = 0
+        done: SimpleQueue[tuple[str, Future[VerifiedImage]]] = SimpleQueue()
         pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix="image")
+        running = 0
         try:
-            while more or pending:
-                while more and len(pending) < 2 * self._config.concurrency:
-                    url = next(remaining, None)
-                    if url is None:
-                        more = False
-                    elif (known := self.store.known(self._key(url))) is not None:
-                        yield url, known
-                    else:
-                        pending[pool.submit(self._obtain, url)] = url
-                if not pending:
-                    continue
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    url = pending.pop(future)
-                    progress.step()
-                    try:
-                        image = future.result()
-                    except ImageError as error:
-                        silent = 0
-                        yield url, error
-                    except ServiceUnavailable as error:
-                        silent += 1
-                        if silent >= _GIVE_UP_AFTER:
-                            raise ServiceUnavailable(
-                                f"{silent} images in a row could not be fetched: {error}"
-                            ) from error
-                        yield url, ImageError(UNREACHABLE, str(error))
-                    else:
-                        silent = 0
-                        self.store.add(self._key(url), image)
-                        yield url, image.sha256
+            for some in _bunches(refs):
+                known = self.store.known([self._key(ref.url) for ref in some])
+                for ref in some:
+                    if (sha256 := known.get(self._key(ref.url))) is not None:
+                        yield ref.url, sha256
+                        continue
+                    pool.submit(self._obtain, ref).add_done_callback(partial(_put, done, ref.url))
+                    running += 1
+                    if running >= 2 * self._config.concurrency:
+                        yield self._settled(*done.get(), outage, progress)
+                        running -= 1
+            while running:
+                yield self._settled(*done.get(), outage, progress)
+                running -= 1
             self.store.flush()
         finally:
             pool.shutdown(cancel_futures=True)
         progress.end()
 
+    def _settled(
+        self, url: str, future: "Future[VerifiedImage]", outage: "_Outage", progress: "_Progress"
+    ) -> tuple[str, str | ImageError]:
+        """What came of one fetch; kept, where it is an image."""
+        progress.step()
+        self.store.flush_if_old()
+        try:
+            image = future.result()
+        except ImageError as error:
+            outage.over()
+            return url, error
+        except ServiceUnavailable as error:
+            return url, outage.one_more(error)
+        outage.over()
+        self.store.add(self._key(url), image)
+        return url, image.sha256
+
     def _key(self, url: str) -> str:
         # A path means nothing without its server: two of them may well both have a /data/local-files/?d=1.png.
         return self._base_url + url if url.startswith("/") else url
 
-    def _obtain(self, url: str) -> VerifiedImage:
-        return verify_image(self._fetcher.fetch(url), self._config)
+    def _obtain(self, ref: ImageRef) -> VerifiedImage:
+        return verify_image(self._fetcher.fetch(ref), self._config)
+
+
+def _put(done: "SimpleQueue[tuple[str, Future[VerifiedImage]]]", url: str, future: "Future[VerifiedImage]") -> None:
+    done.put((url, future))
+
+
+def _bunches(refs: Iterable[ImageRef]) -> Iterator[list[ImageRef]]:
+    """As many as are looked up at once: some hundreds, and few where each URL is a whole image (`data:`)."""
+    bunch: list[ImageRef] = []
+    letters = 0
+    for ref in refs:
+        bunch.append(ref)
+        letters += len(ref.url)
+        if len(bunch) >= _BUNCH or letters >= _BUNCH_LETTERS:
+            yield bunch
+            bunch, letters = [], 0
+    if bunch:
+        yield bunch
+
+
+class _Outage:
+    """Tells ten silent hosts in a row from ten bad images."""
+
+    def __init__(self) -> None:
+        self._silent = 0
+
+    def over(self) -> None:
+        self._silent = 0
+
+    def one_more(self, error: ServiceUnavailable) -> ImageError:
+        self._silent += 1
+        if self._silent >= _GIVE_UP_AFTER:
+            raise ServiceUnavailable(f"{self._silent} images in a row could not be fetched: {error}") from error
+        return ImageError(UNREACHABLE, str(error), passing=True)
 
 
 class _Progress:

@@ -1,45 +1,45 @@
-"""The images of all snapshots: each kept once, in append-only Parquet parts, and found by hash.
+"""The images of all snapshots: each kept once, in append-only Parquet files, and found by hash or by address.
 
-    root/images/part-<name>.parquet    the bytes; never changed, never removed
-    root/images/index.sqlite           hash → part and row group, URL → hash
+    root/images/part-….parquet, urls-….parquet    the bytes, and which address gave which (`shards`)
+    root/images/index.sqlite                      hash → part and row group, address → hash
 
-The parts are the truth. The index is written after the part it describes; whatever a killed pull left out of it is
-read back from the parts when the store is opened, so the worst that is lost is which URL gave an image.
+The Parquet files are the truth, and never changed. The index is written after the file it describes; whatever a killed
+pull left out of it, and whatever another machine's files bring, is read in when the store is opened.
 """
 
 import hashlib
 import logging
 import sqlite3
-import uuid
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
+from pipeline.images import shards
 from pipeline.images.check import VerifiedImage
-from pipeline.schema import IMAGES, check_columns
 
 logger = logging.getLogger(__name__)
 
-_GROUP_BYTES = 8 * 2**20
-_GROUP_ROWS = 2_000
 _PART_BYTES = 64 * 2**20
 _PART_ROWS = 20_000
+_PART_S = 30.0
+_LOOKED_UP_AT_ONCE = 500
 _TABLES = """
-CREATE TABLE IF NOT EXISTS part (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS file (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS image (sha256 TEXT PRIMARY KEY, part TEXT NOT NULL, row_group INT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS url (digest BLOB PRIMARY KEY, sha256 TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
 class ImageStore:
-    """Images by hash, and by the URL they were fetched from.
+    """Images by hash, and by the address they were fetched from.
 
     One writer at a time (`snapshot.writer.exclusive_pull`), any number of readers. Memory holds one part in the making
     (at most 64 MiB) or one row group being read. Raises `DataError` where the folder is damaged.
@@ -50,7 +50,9 @@ class ImageStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._pending: dict[str, VerifiedImage] = {}
         self._pending_bytes = 0
-        self._pending_urls: list[tuple[bytes, str]] = []
+        self._pending_urls: dict[bytes, str] = {}
+        self._pending_since = 0.0
+        self._swept = False
         # Threads fetch, but one thread alone talks to the store.
         self._index = sqlite3.connect(self._folder / "index.sqlite", timeout=60)
         try:
@@ -80,34 +82,55 @@ class ImageStore:
     def close(self) -> None:
         self._index.close()
 
-    def known(self, url: str) -> str | None:
-        """The hash of the image that `url` gave once; None where it was never fetched."""
-        row = self._index.execute("SELECT sha256 FROM url WHERE digest = ?", (_digest(url),)).fetchone()
-        return None if row is None else str(row[0])
+    def known(self, urls: Sequence[str]) -> dict[str, str]:
+        """The hash of the image that each of `urls` gave once; those never fetched are left out."""
+        by_digest = {_digest(url): url for url in urls}
+        found = {url: self._pending_urls[digest] for digest, url in by_digest.items() if digest in self._pending_urls}
+        # Joined: an address whose image is gone was never fetched.
+        query = "SELECT digest, sha256 FROM url JOIN image USING (sha256) WHERE digest IN (?)"
+        asked = [digest for digest, url in by_digest.items() if url not in found]
+        found |= {by_digest[digest]: sha256 for digest, sha256 in self._looked_up(query, asked)}
+        return found
 
     def add(self, url: str, image: VerifiedImage) -> None:
         """Keep `image` as what `url` gives; written with the part it falls into, at the latest by `flush`."""
-        self._pending_urls.append((_digest(url), image.sha256))
-        if image.sha256 in self._pending or self._has(image.sha256):
-            return
-        self._pending[image.sha256] = image
-        self._pending_bytes += len(image.data)
-        if self._pending_bytes >= _PART_BYTES or len(self._pending) >= _PART_ROWS:
+        if not self._pending_urls:
+            self._pending_since = time.monotonic()
+        self._pending_urls[_digest(url)] = image.sha256
+        if image.sha256 not in self._pending:
+            self._pending[image.sha256] = image
+            self._pending_bytes += len(image.data)
+        if self._pending_bytes >= _PART_BYTES or len(self._pending_urls) >= _PART_ROWS:
+            self.flush()
+
+    def flush_if_old(self) -> None:
+        """Write what has been pending for half a minute: a pull that is killed loses no more than that."""
+        if self._pending_urls and time.monotonic() - self._pending_since >= _PART_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending: the part first, then the index in one transaction."""
+        """Write what is pending: images, then their addresses, each into a file and then into the index.
+
+        Whatever happens in between, a file that is there is whole and is read in later, and what it holds is not
+        pending any more.
+        """
         if not self._pending_urls:
             return
-        part, rows = self._write_part() if self._pending else (None, [])
-        with self._index:
-            if part is not None:
-                self._index.execute("INSERT OR IGNORE INTO part VALUES (?)", (part,))
-            self._index.executemany("INSERT OR IGNORE INTO image VALUES (?, ?, ?)", rows)
-            self._index.executemany("INSERT OR REPLACE INTO url VALUES (?, ?)", self._pending_urls)
+        if not self._swept:
+            shards.sweep(self._folder)
+            self._swept = True
+        there = self._among(list(self._pending))
+        if new := [image for sha256, image in self._pending.items() if sha256 not in there]:
+            name, places = shards.write_part(self._folder, new)
+            self._pending.clear()
+            with self._entering():
+                self._enter_part(name, places)
         self._pending.clear()
-        self._pending_urls.clear()
         self._pending_bytes = 0
+        name = shards.write_urls(self._folder, self._pending_urls.items())
+        with self._entering():
+            self._enter_urls(name, self._pending_urls.items())
+        self._pending_urls.clear()
 
     def iter_images(self, hashes: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """(hash, bytes) of every image asked for, each once, in the order they are stored in.
@@ -133,7 +156,7 @@ class ImageStore:
             index.execute("CREATE INDEX temp.by_place ON place (part, row_group)")
             groups = index.execute("SELECT DISTINCT part, row_group FROM place ORDER BY part, row_group").fetchall()
             for part, in_part in groupby(groups, key=lambda place: str(place[0])):
-                with self._open_part(part) as file:
+                with shards.open_shard(self._folder, part) as file:
                     for _, row_group in in_part:
                         found = index.execute(
                             "SELECT sha256 FROM place WHERE part = ? AND row_group = ?", (part, row_group)
@@ -148,56 +171,67 @@ class ImageStore:
 
     def parts(self) -> tuple[Path, ...]:
         """The files that hold the bytes, oldest first."""
-        return tuple(sorted(self._folder.glob("part-*.parquet")))
+        return tuple(file for file in self.files() if file.name.startswith("part-"))
 
-    def _has(self, sha256: str) -> bool:
-        return self._index.execute("SELECT 1 FROM image WHERE sha256 = ?", (sha256,)).fetchone() is not None
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the store is made of, oldest first; the index is made again from them wherever they are.
 
-    def _write_part(self) -> tuple[str, list[tuple[str, str, int]]]:
-        # Numbered so that a listing is in order; with a random end so that no two writers ever meet in a name.
-        name = f"part-{len(self.parts()):06d}-{uuid.uuid4().hex[:8]}.parquet"
-        staged = self._folder / f".{name}"
-        places: list[tuple[str, str, int]] = []
-        try:
-            # The bytes are compressed already: only the other columns gain from zstd.
-            compression = {"image_sha256": "zstd", "width": "zstd", "height": "zstd"}
-            with pq.ParquetWriter(staged, IMAGES, compression=compression, use_dictionary=False) as writer:
-                for row_group, images in enumerate(_groups(list(self._pending.values()))):
-                    writer.write_table(pa.Table.from_pylist([_row(image) for image in images], schema=IMAGES))
-                    places += [(image.sha256, name, row_group) for image in images]
-            staged.replace(self._folder / name)
-        finally:
-            staged.unlink(missing_ok=True)
-        return name, places
+        They are written once and never changed. Files of several machines may be put together in one folder.
+        """
+        return tuple(self._folder / name for name in shards.listed(self._folder))
+
+    def _among(self, hashes: Sequence[str]) -> set[str]:
+        """Those of `hashes` whose images are in a part."""
+        rows = self._looked_up("SELECT sha256 FROM image WHERE sha256 IN (?)", hashes)
+        return {str(sha256) for (sha256,) in rows}
+
+    def _looked_up(self, query: str, wanted: Sequence[bytes] | Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The rows of `query` for all of `wanted`, which stand where its question mark does."""
+        for start in range(0, len(wanted), _LOOKED_UP_AT_ONCE):
+            some = wanted[start : start + _LOOKED_UP_AT_ONCE]
+            yield from self._index.execute(query.replace("?", ", ".join("?" * len(some))), some)
 
     def _catch_up(self) -> None:
-        """Enter parts that the index does not know, and forget those that are gone."""
-        present = {part.name for part in self.parts()}
-        entered = {str(name) for (name,) in self._index.execute("SELECT name FROM part")}
-        if present == entered:
+        """Enter files that the index does not know; where any is gone, make the whole of it again."""
+        present = shards.listed(self._folder)
+        entered = {str(name) for (name,) in self._index.execute("SELECT name FROM file")}
+        if set(present) == entered:
             return
         with self._index:
-            for name in sorted(entered - present):
-                logger.warning("%s is gone; its images will be fetched again", self._folder / name)
-                self._index.execute(
-                    "DELETE FROM url WHERE sha256 IN (SELECT sha256 FROM image WHERE part = ?)", (name,)
+            if gone := sorted(entered.difference(present)):
+                logger.warning(
+                    "%d files of %s are gone, the first is %s; what only they held will be fetched again",
+                    len(gone),
+                    self._folder,
+                    gone[0],
                 )
-                self._index.execute("DELETE FROM image WHERE part = ?", (name,))
-                self._index.execute("DELETE FROM part WHERE name = ?", (name,))
-            for name in sorted(present - entered):
-                check_columns(self._folder / name, IMAGES)
-                with self._open_part(name) as file:
-                    for row_group in range(file.num_row_groups):
-                        hashes = file.read_row_group(row_group, columns=["image_sha256"])["image_sha256"].to_pylist()
-                        rows = [(sha, name, row_group) for sha in hashes]
-                        self._index.executemany("INSERT OR IGNORE INTO image VALUES (?, ?, ?)", rows)
-                self._index.execute("INSERT OR IGNORE INTO part VALUES (?)", (name,))
+                for emptied in ("DELETE FROM file", "DELETE FROM image", "DELETE FROM url"):
+                    self._index.execute(emptied)
+                entered = set()
+            for name in present:
+                if name in entered:
+                    continue
+                if name.startswith("part-"):
+                    self._enter_part(name, shards.read_places(self._folder, name))
+                else:
+                    self._enter_urls(name, shards.read_urls(self._folder, name))
 
-    def _open_part(self, name: str) -> pq.ParquetFile:
+    @contextmanager
+    def _entering(self) -> Iterator[None]:
         try:
-            return pq.ParquetFile(self._folder / name)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{self._folder / name} is damaged; remove it and pull again") from error
+            with self._index:
+                yield
+        except sqlite3.Error as error:
+            raise DataError(f"{self._folder / 'index.sqlite'} cannot be written ({error}); run it again") from error
+
+    def _enter_part(self, name: str, places: Iterable[tuple[str, int]]) -> None:
+        self._index.execute("INSERT OR IGNORE INTO file VALUES (?)", (name,))
+        rows = ((sha256, name, row_group) for sha256, row_group in places)
+        self._index.executemany("INSERT OR IGNORE INTO image VALUES (?, ?, ?)", rows)
+
+    def _enter_urls(self, name: str, urls: Iterable[tuple[bytes, str]]) -> None:
+        self._index.execute("INSERT OR IGNORE INTO file VALUES (?)", (name,))
+        self._index.executemany("INSERT OR REPLACE INTO url VALUES (?, ?)", urls)
 
     def _read_group(
         self, file: pq.ParquetFile, part: str, row_group: int, wanted: set[str]
@@ -205,35 +239,12 @@ class ImageStore:
         try:
             table = file.read_row_group(row_group, columns=["image_sha256", "image"])
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{self._folder / part} is damaged; remove it and pull again") from error
+            raise shards.damaged(self._folder, part) from error
         for sha, image in zip(table["image_sha256"], table["image"], strict=True):
             if sha.as_py() in wanted:
                 yield sha.as_py(), image["bytes"].as_py()
 
 
-def _groups(images: Sequence[VerifiedImage]) -> Iterator[list[VerifiedImage]]:
-    group: list[VerifiedImage] = []
-    size = 0
-    for image in images:
-        group.append(image)
-        size += len(image.data)
-        if size >= _GROUP_BYTES or len(group) >= _GROUP_ROWS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _row(image: VerifiedImage) -> dict[str, object]:
-    path = f"{image.sha256}.{'jpg' if image.format == 'JPEG' else image.format.lower()}"
-    return {
-        "image_sha256": image.sha256,
-        "image": {"bytes": image.data, "path": path},
-        "width": image.width,
-        "height": image.height,
-    }
-
-
 def _digest(url: str) -> bytes:
-    # Hashed: a URL may be a whole image (`data:`), or carry a signature that is nobody's business.
+    # Hashed: an address may be a whole image (`data:`), or carry a signature that is nobody's business.
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).digest()

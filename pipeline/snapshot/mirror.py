@@ -394,7 +394,7 @@ class Mirror:
                 digest = hashlib.sha256(url.encode()).digest()
                 values: tuple[Any, ...] = (image, None, None, None)
                 if isinstance(image, ImageError):
-                    values = (None, image.reason, str(image), _passing(image))
+                    values = (None, image.reason, str(image), image.passing)
                 changed = database.execute(
                     "UPDATE url SET sha256 = ?, reason = ?, problem = ?, passing = ? WHERE digest = ? AND "
                     "(sha256 IS NOT ? OR reason IS NOT ? OR problem IS NOT ? OR passing IS NOT ?)",
@@ -475,10 +475,6 @@ def reading_of(*parts: Any) -> str:
 def started(standing: Standing, *, cursor: str) -> Standing:
     """The standing of a project of which nothing has been read, changed up to `cursor`."""
     return replace(standing, cursor=cursor, through=0, loaded=False, state="", reconciled_at=None)
-
-
-def _passing(image: ImageError) -> bool:
-    return bool(getattr(image, "passing", False))
 
 
 def _annotation_row(key: tuple[int, int], annotation: Annotation) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ OnBad = Callable[[str, str], None]
 
 _WRITTEN_IN_ONE_GO = timedelta(seconds=1)
 _IMAGES_A_COMMIT = 500
+_UNFINISHED = "unfinished"
 _REPORT = TypeAdapter(PullReport)
 RULES = 1
 """Raised whenever the same mirror gives another snapshot than before."""
@@ -181,15 +182,28 @@ def _as_before(mirror: Mirror, data_dir: Path, inputs: str) -> PullResult | None
 
 
 def _resolve(images: Images, mirror: Mirror) -> None:
-    """Fetch the images that are not there yet; where the store has lost some, look at all."""
-    parts = json.dumps(sorted(part.name for part in images.store.parts()))
-    before = set(json.loads(mirror.noted("parts") or "[]"))
-    if before - set(json.loads(parts)):
+    """Fetch the images that are not there yet.
+
+    What the mirror says of images holds for the files that the store had when a pull last ended its fetching. Where
+    some of these are gone, or a pull died with images in memory, the store is asked about every address anew.
+    """
+    before = mirror.noted("image files")
+    if before == _UNFINISHED or set(json.loads(before or "[]")) - _files(images):
         mirror.forget_images()
-    found = images.resolve(ImageRef(url=url, task_id=task_id) for url, task_id in mirror.wanted())
-    while group := list(islice(found, _IMAGES_A_COMMIT)):
-        mirror.set_images(group)
-    mirror.note("parts", json.dumps(sorted(part.name for part in images.store.parts())))
+    wanted = mirror.wanted()
+    first = next(wanted, None)
+    if first is not None:
+        mirror.note("image files", _UNFINISHED)
+        refs = (ImageRef(url=url, task_id=task_id) for url, task_id in chain([first], wanted))
+        found = images.resolve(refs)
+        while group := list(islice(found, _IMAGES_A_COMMIT)):
+            mirror.set_images(group)
+        images.store.flush()
+    mirror.note("image files", json.dumps(sorted(_files(images))))
+
+
+def _files(images: Images) -> set[str]:
+    return {file.name for file in images.store.files()}
 
 
 def _projects(labels: Project, audit: Project | None, review: Project | None) -> list[tuple[Origin, Project]]:

@@ -509,3 +509,37 @@ def test_whatever_people_do_no_sample_is_both_noisy_and_clean(
     assert not decided & {row["sample_id"] for row in noisy}
     assert {row["sample_id"] for row in clean} <= decided
     assert sum(result.report.samples.values()) == len({row["sample_id"] for row in labels})
+
+
+def test_images_that_a_killed_pull_held_in_memory_are_fetched_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(server)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.images.store.ImageStore.flush", kill)
+        patch.setattr("pipeline.images.store.ImageStore.flush_if_old", lambda _: None)
+        with pytest.raises(Killed):
+            pulled(server, tmp_path)
+    result = pulled(server, tmp_path)
+    hashes = {row["image_sha256"] for row in [*rows(result, "noisy"), *rows(result, "clean")]}
+    with Images(ImageConfig(), root=tmp_path, base_url="http://host", authorization=dict) as images:
+        assert {sha for sha, _ in images.store.iter_images(hashes)} == hashes
+
+
+def test_images_whose_file_was_removed_are_fetched_again(server: Server, tmp_path: Path) -> None:
+    fill(server)
+    pulled(server, tmp_path)
+    for part in (tmp_path / "images").glob("part-*"):
+        part.unlink()
+    server.add(LABELS, says("cat"), image=PICTURES[9], sample="s9")
+    result = pulled(server, tmp_path)
+    hashes = {row["image_sha256"] for row in [*rows(result, "noisy"), *rows(result, "clean")]}
+    with Images(ImageConfig(), root=tmp_path, base_url="http://host", authorization=dict) as images:
+        assert {sha for sha, _ in images.store.iter_images(hashes)} == hashes
