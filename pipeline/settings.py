@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten statu
     from fasten_model.train import TrainConfig
     from pipeline.images import ImageConfig
     from pipeline.label_studio import LabelStudioConfig
+    from pipeline.s3 import S3Config
     from pipeline.tracking import TrackingConfig
 
 STACK_ENV = "stack.env"
@@ -108,6 +109,11 @@ class Settings(BaseSettings):
     """Larger images are left out and counted."""
     max_image_pixels: int = Field(default=40_000_000, gt=0)
     """Images of more pixels are left out and counted, before they are decoded."""
+
+    s3_endpoint: str | None = None
+    """Object store other than AWS, as `http://host:port`; credentials come from the AWS environment."""
+    s3_region: str | None = None
+    """Region of the buckets; the AWS environment's unless given."""
 
     preset: Literal["small", "resnet18", "resnet34", "paper", "fast"] = "small"
     """Trunk and everything that goes with it: `small` for 8×8–32×32 images on two CPU cores."""
@@ -238,6 +244,13 @@ class Settings(BaseSettings):
     def control(self) -> ControlChoice:
         """Which control and image of the labels and audit projects hold the class."""
         return ControlChoice(name=self.label_control, image_field=self.image_field, multiple=self.multiple_choices)
+
+    @property
+    def s3(self) -> "S3Config":
+        """How to reach whatever has an `s3://` address."""
+        from pipeline.s3 import S3Config
+
+        return S3Config(endpoint=self.s3_endpoint, region=self.s3_region)
 
     @property
     def images(self) -> "ImageConfig":
