@@ -19,6 +19,7 @@ from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import Settings
 from pipeline.snapshot.catch_up import reconciliation_is_due
 from pipeline.snapshot.pull import pull
+from pipeline.snapshot_store import fetch_shared, share
 from pipeline.workspace import Workspace, config_digest, fingerprint
 
 logger = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ def answer_filter(settings: Settings, door: LabelStudio) -> AnswerFilter:
 def pull_labels(settings: Settings, found: Found) -> Pulled:
     """Pull labels, audits, reviews and new images into a snapshot."""
     workspace = Workspace.of(settings, found.labels.project_id)
+    fetch_shared(settings, workspace)
     trail.keep_people(workspace, datetime.now(UTC))  # what a round saw that died right after its pull
     with (
         LabelStudio(settings.label_studio) as door,
@@ -160,6 +162,7 @@ def pull_labels(settings: Settings, found: Found) -> Pulled:
             drafts=partial(door.iter_drafts, found.labels) if settings.drafts == "count" else None,
         )
     snapshot = result.snapshot
+    share(settings, workspace, snapshot)
     trail.keep_people(workspace, datetime.now(UTC))
     last = workspace.completed()
     same = last is not None and last.snapshot_id == snapshot.snapshot_id and last.config == config_digest(settings)
