@@ -3,7 +3,7 @@
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -153,15 +153,17 @@ class SnapshotStore:
             yield file
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove objects, in this order; what is not there is passed over."""
+        """Remove objects; what is not there is passed over."""
         for name in names:
             with self._translated("remove", name), suppress(FileNotFoundError):
                 self.files.delete_file(name)
 
-    def remove_folder(self, name: str) -> None:
-        """Remove a folder and what is left in it."""
-        with self._translated("remove", name), suppress(FileNotFoundError):
-            self.files.delete_dir(name)
+    def remove_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot, its manifest first: without it, what is left is no snapshot."""
+        folder = f"snapshots/{snapshot_id}"
+        self.remove([f"{folder}/manifest.json"])
+        with self._translated("remove", folder), suppress(FileNotFoundError):
+            self.files.delete_dir(folder)
 
     def _list(self, folder: str, *, recursive: bool = False) -> list[StoredFile]:
         with self._translated("list", folder):
@@ -292,8 +294,3 @@ def at_once(work: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def named(files: Mapping[str, StoredFile]) -> list[str]:
-    """Their names below the project, `manifest.json` first: without it, the rest is no snapshot."""
-    return [file.name for _, file in sorted(files.items(), key=lambda item: (item[0] != "manifest.json", item[0]))]
