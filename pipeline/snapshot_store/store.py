@@ -205,7 +205,7 @@ class SnapshotStore:
         path = f"{folder}/.{base}.{uuid.uuid4().hex[:8]}".lstrip("/") if self._local else name
         try:
             with told:
-                if self._local:
+                if self._local and folder:
                     self.files.create_dir(folder, recursive=True)
                 stream = self.files.open_output_stream(path)
             try:
