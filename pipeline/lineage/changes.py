@@ -20,7 +20,7 @@ Kind = Literal["relabelled", "moved", "added", "removed"]
 KINDS: tuple[Kind, ...] = ("relabelled", "moved", "added", "removed")
 PLACES = ("noisy", "clean", "undecided")
 _ROWS_AT_ONCE = 60_000
-_ANSWER = ("sample_id", "annotator", "answer", "label", "ground_truth", "was_cancelled")
+_ANSWER = ("annotator", "answer", "label", "ground_truth", "was_cancelled")
 """Columns of an annotation of which a change is another answer: to save it once more as it was is none."""
 
 
@@ -169,9 +169,12 @@ def _count_samples(samples: pa.Table, difference: Difference) -> None:
 
 
 def _answers(before: Snapshot, after: Snapshot, span: Span) -> pa.Table:
-    """The annotations that differ: sample_id, annotator, origin, updated_at, and what was done (`done`)."""
-    columns = ["project_id", "annotation_id", *_ANSWER, "origin", "updated_at"]
-    keys = ["project_id", "annotation_id"]
+    """The annotations that differ: sample_id, annotator, origin, updated_at, and what was done (`done`).
+
+    One whose task has become another sample's is gone from the one and new on the other.
+    """
+    keys = ["sample_id", "project_id", "annotation_id"]
+    columns = [*keys, *_ANSWER, "origin", "updated_at"]
     was, now = _read(before, "labels", columns, span), _read(after, "labels", columns, span)
     both = was.rename_columns([_suffixed(name, "_was", keys) for name in columns]).join(
         now.rename_columns([_suffixed(name, "_is", keys) for name in columns]), keys, join_type="full outer"
@@ -184,10 +187,9 @@ def _answers(before: Snapshot, after: Snapshot, span: Span) -> pa.Table:
         pc.make_struct(added, withdrawn, changed), *(pa.scalar(name) for name in ("added", "withdrawn", "changed"))
     )
     latest = {
-        name: pc.coalesce(both[f"{name}_is"], both[f"{name}_was"])
-        for name in ("sample_id", "annotator", "origin", "updated_at")
+        name: pc.coalesce(both[f"{name}_is"], both[f"{name}_was"]) for name in ("annotator", "origin", "updated_at")
     }
-    return pa.table(latest | {"done": done}).filter(pc.is_valid(done))
+    return pa.table({"sample_id": both["sample_id"], **latest, "done": done}).filter(pc.is_valid(done))
 
 
 def _count_answers(answers: pa.Table, difference: Difference) -> None:

@@ -90,7 +90,8 @@ def _is_left_over(files: Mapping[str, StoredFile], now: datetime) -> bool:
 def collect(catalogue: Catalogue, plan: Plan) -> None:
     """Remove what `plan` says. Whoever dies on the way leaves whole snapshots and invisible rests; run it again."""
     removed = catalogue.folder / ".removed"
-    shutil.rmtree(removed, ignore_errors=True)
+    if removed.exists():  # somebody died
+        _clear(removed)
     for removal in plan.removals:
         entry = removal.entry
         if entry.stored and catalogue.store is not None:
@@ -106,4 +107,8 @@ def collect(catalogue: Catalogue, plan: Plan) -> None:
 def _remove_folder(folder: Path, removed: Path) -> None:
     removed.mkdir(exist_ok=True)
     folder.replace(removed / folder.name)
+    _clear(removed)
+
+
+def _clear(removed: Path) -> None:
     shutil.rmtree(removed)

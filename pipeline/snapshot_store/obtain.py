@@ -88,8 +88,7 @@ def _fetch_images(store: SnapshotStore, snapshot: Snapshot, data_dir: Path, stag
     def fetch(name: str) -> None:
         base = name.rpartition("/")[2]
         store.receive(name, staging / base)
-        if base.startswith("part-"):
-            _check_images(staging / base, f"{store.uri}/{name}")
+        (_check_images if base.startswith("part-") else _check_addresses)(staging / base, f"{store.uri}/{name}")
         (staging / base).replace(folder / base)
 
     # The parts first: which URL gave an image is of use only where the image is.
@@ -124,6 +123,13 @@ def _check_images(part: Path, where: str) -> None:
         raise _tampered(where, "is not a file of images") from None
     if wrong is not None:
         raise _tampered(where, f"holds another image than {wrong[:64]}")
+
+
+def _check_addresses(file: Path, where: str) -> None:
+    try:
+        pq.read_table(file)
+    except (OSError, pa.ArrowException):
+        raise _tampered(where, "is not a file of addresses") from None
 
 
 def _images_in(part: Path) -> Iterator[tuple[str, pa.Buffer]]:
