@@ -270,6 +270,18 @@ class _Translated:
         )
 
 
+def examine(config: StoreConfig) -> str:
+    """Where the store is, once it has answered; nothing is written. Raises as `SnapshotStore` does."""
+    config.check()
+    if config.is_s3:
+        bucket = config.location.removeprefix("s3://").partition("/")[0]
+        with _Translated("look at", f"s3://{bucket}", local=False):
+            found = config.s3.filesystem().get_file_info(bucket)
+        if found.type == FileType.NotFound:
+            raise ServiceError(f"there is no bucket {bucket}: make it, or set FASTEN_SNAPSHOT_STORE")
+    return config.location
+
+
 def _writer(stream: NativeFile, told: _Translated) -> Callable[[bytes], None]:
     under_way = 0
 
