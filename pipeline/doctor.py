@@ -33,6 +33,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _label_studio(settings)
     yield from _prefect(settings)
     yield _checked("MLflow", lambda: _mlflow(settings))
+    if settings.snapshot_store:
+        yield _checked("snapshot store", lambda: _snapshot_store(settings))
     yield _checked("device", lambda: _device(settings))
     yield _disk(settings)
 
@@ -147,6 +149,13 @@ def _mlflow(settings: Settings) -> str:
 
     config = settings.tracking
     return f"{Tracking(config).check().version} at {config.shown_uri}, experiment “{config.experiment}”"
+
+
+def _snapshot_store(settings: Settings) -> str:
+    from pipeline.snapshot_store.store import examine
+
+    config = settings.shared_store
+    return "none is set" if config is None else examine(config)
 
 
 def _device(settings: Settings) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten statu
     from pipeline.images import ImageConfig
     from pipeline.label_studio import LabelStudioConfig
     from pipeline.s3 import S3Config
+    from pipeline.snapshot_store import StoreConfig
     from pipeline.tracking import TrackingConfig
 
 STACK_ENV = "stack.env"
@@ -61,6 +62,8 @@ class Settings(BaseSettings):
     """Folder of the embedded stack."""
     data_dir: Path | None = None
     """Folder of snapshots, images and runs; `<home>/data` unless given."""
+    snapshot_store: str | None = None
+    """Store that snapshots and images are published to, as `s3://bucket/prefix` or the path of a mounted folder."""
 
     label_studio_url: str | None = None
     """Base URL of Label Studio."""
@@ -253,6 +256,15 @@ class Settings(BaseSettings):
         from pipeline.s3 import S3Config
 
         return S3Config(endpoint=self.s3_endpoint, region=self.s3_region)
+
+    @property
+    def shared_store(self) -> "StoreConfig | None":
+        """Where snapshots are published; None where they stay on this machine."""
+        if not self.snapshot_store:
+            return None
+        from pipeline.snapshot_store import StoreConfig
+
+        return StoreConfig(location=self.snapshot_store, s3=self.s3)
 
     @property
     def images(self) -> "ImageConfig":

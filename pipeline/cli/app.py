@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import demo, doctor, export, history, method, people, revert, rounds, stack
+from pipeline.cli import demo, doctor, export, history, method, people, revert, rounds, snapshots, stack
 from pipeline.cli.console import complain, log_to_terminal, say
 from pipeline.errors import FastenError
 
@@ -60,6 +60,7 @@ for title, commands in (
     ("The embedded stack", (stack.up, stack.status, stack.down, stack.env)),
     ("The loop, whole and step by step", (rounds.retrain, rounds.pull, rounds.triage, rounds.push)),
     ("What came of it", (rounds.report, people.people, history.history, export.export, revert.revert)),
+    ("Snapshots", (snapshots.snapshots, snapshots.diff, snapshots.gc)),
     ("The method alone, from Parquet files", (method.train, method.score)),
 ):
     for command in commands:

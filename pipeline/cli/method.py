@@ -117,7 +117,7 @@ def score(
     ] = None,
     device: Device = None,
 ) -> None:
-    """Score each label of a Parquet file: keep, relabel, low confidence.
+    """Score each label of a Parquet file: keep, relabel or doubt.
 
     One row per sample: the suggested label (below ρ always the given one), how sure the model is, and how probably the
     given label is wrong. `fasten triage --scores FILE` lists the most doubtful.

@@ -26,6 +26,7 @@ from pipeline.images import ImageStore
 from pipeline.loop.survey import Pulled
 from pipeline.settings import Settings
 from pipeline.snapshot import Snapshot, open_snapshot
+from pipeline.snapshot_store import source_of
 from pipeline.tracking import Tracking, TrainingRun
 from pipeline.training_data import load_clean, load_noisy
 from pipeline.triage import count_decisions
@@ -92,7 +93,7 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
             }
         )
         size = find_preset(settings.preset).image_size
-        run.log_dataset(snapshot.path, snapshot.snapshot_id, snapshot.manifest.rows)
+        run.log_dataset(source_of(settings, workspace, snapshot), snapshot.snapshot_id, snapshot.manifest.rows)
         if not (folder / "fitted.json").exists():
             _fit_into(folder, snapshot, settings, run)
         fitted = read_fitted(folder)

@@ -11,7 +11,6 @@ from pipeline.answer_filter import AnswerFilter
 from pipeline.errors import ConfigError
 from pipeline.export import machine_users
 from pipeline.images import Images
-from pipeline.images.ingest import UNREACHABLE
 from pipeline.label_config import ControlChoice
 from pipeline.label_studio import LabelStudio, MissingProjectError
 from pipeline.records import Project, ProjectState
@@ -19,6 +18,7 @@ from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import Settings
 from pipeline.snapshot.catch_up import reconciliation_is_due
 from pipeline.snapshot.pull import pull
+from pipeline.snapshot_store import fetch_shared, share
 from pipeline.workspace import Workspace, config_digest, fingerprint
 
 logger = logging.getLogger(__name__)
@@ -137,6 +137,7 @@ def answer_filter(settings: Settings, door: LabelStudio) -> AnswerFilter:
 def pull_labels(settings: Settings, found: Found) -> Pulled:
     """Pull labels, audits, reviews and new images into a snapshot."""
     workspace = Workspace.of(settings, found.labels.project_id)
+    fetch_shared(settings, workspace)
     trail.keep_people(workspace, datetime.now(UTC))  # what a round saw that died right after its pull
     with (
         LabelStudio(settings.label_studio) as door,
@@ -160,11 +161,12 @@ def pull_labels(settings: Settings, found: Found) -> Pulled:
             drafts=partial(door.iter_drafts, found.labels) if settings.drafts == "count" else None,
         )
     snapshot = result.snapshot
+    share(settings, workspace, snapshot)
     trail.keep_people(workspace, datetime.now(UTC))
     last = workspace.completed()
     same = last is not None and last.snapshot_id == snapshot.snapshot_id and last.config == config_digest(settings)
-    # Where an image's host did not answer, the next round has to look again, whatever the projects say.
-    seen = "" if UNREACHABLE in result.report.rejected else found.fingerprint
+    # Where a server failed over an image or a task, the next round has to look again, whatever the projects say.
+    seen = "" if result.report.unsettled else found.fingerprint
     if same and last is not None:
         # The projects were touched, but no label changed: remember how they look now, so that the next survey knows.
         workspace.remember(replace(last, fingerprint=seen))

@@ -124,7 +124,7 @@ def open_snapshot(path: Path) -> Snapshot:
 
     Raises `DataError` where the folder is missing, incomplete, changed since it was written, or of another schema.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if manifest.schema_version != SCHEMA_VERSION:
         raise DataError(
             f"snapshot {path} has schema version {manifest.schema_version}, this release reads {SCHEMA_VERSION}; "
@@ -158,18 +158,13 @@ def read_latest(data_dir: Path) -> Latest | None:
         return None
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror})") from error
-    try:
-        latest = _LATEST.validate_json(text)
-    except ValidationError as error:
-        raise DataError(f"{file} is damaged ({_first_problem(error)}); remove it and pull again") from error
-    _check_id(latest.snapshot_id, file)
-    return latest
+    return parse_latest(text, str(file))
 
 
 def write_latest(data_dir: Path, latest: Latest) -> None:
     """Point `data_dir` at the outcome of the newest pull, in one step; writes nothing where it says so already."""
     file = data_dir / "latest.json"
-    text = _LATEST.dump_json(latest, indent=2)
+    text = latest_json(latest)
     if not file.exists() or file.read_bytes() != text:
         staged = file.with_name(".latest.json.staged")
         staged.write_bytes(text)
@@ -188,6 +183,11 @@ def place(staged: Path, manifest: Manifest, data_dir: Path) -> tuple[Snapshot, b
     A snapshot of the same id that opens is left untouched and `staged` is removed; one that does not open is replaced.
     """
     (staged / "manifest.json").write_bytes(_MANIFEST.dump_json(manifest, indent=2))
+    return adopt(staged, manifest, data_dir)
+
+
+def adopt(staged: Path, manifest: Manifest, data_dir: Path) -> tuple[Snapshot, bool]:
+    """`place`, of a folder that has its manifest already."""
     final = snapshot_folder(data_dir, manifest.snapshot_id)
     if final.exists():
         try:
@@ -205,7 +205,8 @@ def place(staged: Path, manifest: Manifest, data_dir: Path) -> tuple[Snapshot, b
     return Snapshot(path=final, manifest=manifest), True
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in folder `path`, of whatever schema version; the tables are not looked at. Raises `DataError`."""
     file = path / "manifest.json"
     try:
         text = file.read_bytes()
@@ -213,6 +214,11 @@ def _read_manifest(path: Path) -> Manifest:
         raise DataError(f"{path} is not a snapshot: it has no manifest.json") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror})") from error
+    return parse_manifest(text, str(file))
+
+
+def parse_manifest(text: bytes, file: str) -> Manifest:
+    """The manifest that `text` is; `file` is where it was found, for the error. Raises `DataError`."""
     try:
         manifest = _MANIFEST.validate_json(text)
     except ValidationError as error:
@@ -221,9 +227,29 @@ def _read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _check_id(snapshot_id: str, file: Path) -> None:
-    # The id becomes a folder name: nothing but the hexadecimal digits we write may get that far.
-    if not snapshot_id or set(snapshot_id) - set("0123456789abcdef"):
+def parse_latest(text: bytes, file: str) -> Latest:
+    """The pointer that `text` is; `file` is where it was found, for the error. Raises `DataError`."""
+    try:
+        latest = _LATEST.validate_json(text)
+    except ValidationError as error:
+        raise DataError(f"{file} is damaged ({_first_problem(error)}); remove it and pull again") from error
+    _check_id(latest.snapshot_id, file)
+    return latest
+
+
+def latest_json(latest: Latest) -> bytes:
+    """What `latest.json` holds."""
+    return _LATEST.dump_json(latest, indent=2)
+
+
+def is_snapshot_id(name: str) -> bool:
+    """Whether a folder of that name may be a snapshot: nothing but the hexadecimal digits that we write."""
+    return bool(name) and not set(name) - set("0123456789abcdef")
+
+
+def _check_id(snapshot_id: str, file: str) -> None:
+    # The id becomes a folder name.
+    if not is_snapshot_id(snapshot_id):
         raise DataError(f"{file} names a snapshot {snapshot_id[:40]!r}, which is no snapshot id; pull again")
 
 

@@ -403,6 +403,12 @@ class Mirror:
                 if changed:
                     self._touch()
 
+    def unsettled(self) -> int:
+        """Images and tasks that may be had another time: their server did not answer, or failed."""
+        images = self._database.execute("SELECT COUNT(*) FROM url WHERE passing").fetchone()[0]
+        tasks = self._database.execute("SELECT COUNT(*) FROM task WHERE updated_at = '' AND entries > 0").fetchone()[0]
+        return int(images) + int(tasks)
+
     def forget_images(self) -> None:
         """Ask for every image anew: some are no longer in the store."""
         with self._transaction() as database:

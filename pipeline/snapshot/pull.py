@@ -123,7 +123,7 @@ def pull(
         if (unchanged := _as_before(mirror, data_dir, inputs)) is not None:
             logger.info("snapshot %s: nothing has changed", unchanged.snapshot.snapshot_id)
             return unchanged
-        tally.linked = mirror.link_by_image()
+        tally.linked, tally.unsettled = mirror.link_by_image(), mirror.unsettled()
         for reason, where in mirror.problems():
             tally.reject(reason, where)
         with SnapshotWriter(folder / "snapshot", labels.control.classes) as writer:

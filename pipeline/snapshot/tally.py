@@ -26,6 +26,8 @@ class PullReport:
     """A few of each reason, with particulars."""
     notes: dict[str, int]
     """What was used although something about it is odd."""
+    unsettled: int = 0
+    """Images and tasks that a server failed over: the next pull has to look again, whatever the projects say."""
 
     def summary(self) -> str:
         """One line for a log."""
@@ -47,6 +49,7 @@ class Tally:
         self.notes = Counter[str]()
         self.linked = 0
         self.ground_truth = 0
+        self.unsettled = 0
         self._rejected = Counter[str]()
         self._examples: dict[str, list[str]] = {}
 
@@ -79,6 +82,7 @@ class Tally:
             rejected=dict(self._rejected.most_common()),
             examples={reason: tuple(examples) for reason, examples in self._examples.items()},
             notes=dict(self.notes),
+            unsettled=self.unsettled,
         )
 
 

@@ -33,20 +33,28 @@ _ID_DIGITS = 16
 
 
 @contextmanager
-def exclusive_pull(data_dir: Path) -> Iterator[Path]:
-    """Hold `data_dir` for one pull and give it an empty staging folder, removed at the end whatever happens.
-
-    A second pull waits here for the first. The operating system lets go of the lock when its process dies, so what
-    is found in the staging place then was left by a pull that is no more.
+def pull_lock(data_dir: Path) -> Iterator[None]:
+    """Nobody else pulls into `data_dir`, or removes snapshots from it. The operating system lets go of the lock when
+    its process dies.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    staging = data_dir / ".staging"
     with (data_dir / ".pull.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.info("another pull is writing to %s; waiting for it to end", data_dir)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def exclusive_pull(data_dir: Path) -> Iterator[Path]:
+    """Hold `data_dir` for one pull and give it an empty staging folder, removed at the end whatever happens.
+
+    A second pull waits here for the first. What is found in the staging place then was left by a pull that is no more.
+    """
+    staging = data_dir / ".staging"
+    with pull_lock(data_dir):
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         try:

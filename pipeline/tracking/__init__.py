@@ -7,13 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pipeline.tracking.config import TrackingConfig
-from pipeline.tracking.records import FinishedRun, ModelVersion, ServerInfo
+from pipeline.tracking.records import FinishedRun, ModelVersion, ServerInfo, SnapshotUse
 
 if TYPE_CHECKING:
     from pipeline.tracking.client import Tracking
     from pipeline.tracking.run import TrainingRun
 
-__all__ = ["FinishedRun", "ModelVersion", "ServerInfo", "Tracking", "TrackingConfig", "TrainingRun"]
+__all__ = ["FinishedRun", "ModelVersion", "ServerInfo", "SnapshotUse", "Tracking", "TrackingConfig", "TrainingRun"]
 
 # mlflow reads these once, when it is imported; what a person has set stays.
 for _name, _value in {

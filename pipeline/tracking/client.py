@@ -18,10 +18,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import ConfigError, ServiceError
-from pipeline.tracking import registry
+from pipeline.tracking import references, registry
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.failures import translated, without_credentials
-from pipeline.tracking.records import FinishedRun, ModelVersion, ServerInfo
+from pipeline.tracking.records import FinishedRun, ModelVersion, ServerInfo, SnapshotUse
 from pipeline.tracking.run import TrainingRun, log_report
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,11 @@ class Tracking:
         """Bring a version's weights and description into `folder`; returns the folder `load_model` takes."""
         with translated(f"download {version.uri}", self.config.uri):
             return registry.download(self._client, version, folder)
+
+    def snapshot_uses(self) -> list[SnapshotUse]:
+        """Every run of the server that refers to a snapshot, of whatever experiment; the latest first."""
+        with translated("look up what refers to snapshots", self.config.uri):
+            return references.snapshot_uses(self._client, self.config.model_name)
 
     def step_back(self, version: str, *, reverted: Collection[str], dry_run: bool = False) -> dict[str, str]:
         """Point the aliases that are at `version` to the newest earlier one not in `reverted`; → alias: version.

@@ -42,3 +42,16 @@ class FinishedRun:
     """Last value of each metric."""
     model: ModelVersion | None
     """Version that this run registered, where it did."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotUse:
+    """A run that a snapshot must stay for."""
+
+    snapshot_id: str
+    run_id: str
+    run_name: str
+    under_way: bool
+    """Whether the run has not come to its end yet."""
+    aliases: tuple[str, ...]
+    """Of the model version that the run registered: `challenger`, `champion`, or what people have given it."""

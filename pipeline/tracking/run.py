@@ -23,6 +23,7 @@ from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.failures import translated, without_credentials
 from pipeline.tracking.figures import heat_map
 from pipeline.tracking.records import ModelVersion
+from pipeline.tracking.references import DATASET
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class TrainingRun:
         """
         source = without_credentials(str(snapshot_path))
         dataset = Dataset(
-            name="fasten-snapshot",
+            name=DATASET,
             digest=snapshot_id[:36],  # what MLflow's column holds
             source_type="s3" if source.startswith("s3://") else "local",
             source=json.dumps({"uri": source, "snapshot_id": snapshot_id}),

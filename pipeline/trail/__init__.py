@@ -13,7 +13,7 @@ that died may be run again from any point.
 
 from pipeline.trail.asked import append_asked, asked_rows
 from pipeline.trail.machine import MachineRun, append_machine, machine_rows, machine_runs, promise_of
-from pipeline.trail.people import append_people, keep_people, people_rows
+from pipeline.trail.people import append_people, keep_people, people_rows, unread_snapshots
 from pipeline.trail.reverted import mark_reverted, mark_withdrawn, reverted, reverted_rows, withdrawn_rows
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "promise_of",
     "reverted",
     "reverted_rows",
+    "unread_snapshots",
     "withdrawn_rows",
 ]

@@ -56,11 +56,21 @@ def append_people(workspace: Workspace, snapshot: Snapshot, at: datetime) -> int
     is looked up in a file of SQLite's, not in memory.
     """
     with one_writer(workspace):
-        last = _kept(workspace)
-        if snapshot.snapshot_id == last:
-            return 0
-        missed = _between(last, snapshot) if last is not None or not _files(workspace) else []
-        return sum(_append(workspace, one, at) for one in [*missed, snapshot])
+        return sum(_append(workspace, one, at) for one in _unread(workspace, snapshot))
+
+
+def unread_snapshots(workspace: Workspace) -> list[str]:
+    """Ids of the snapshots that `keep_people` has yet to read, the oldest first. Raises as `latest_snapshot`."""
+    latest = latest_snapshot(workspace.folder)
+    return [] if latest is None else [one.snapshot_id for one in _unread(workspace, latest)]
+
+
+def _unread(workspace: Workspace, snapshot: Snapshot) -> list[Snapshot]:
+    last = _kept(workspace)
+    if snapshot.snapshot_id == last:
+        return []
+    missed = _between(last, snapshot) if last is not None or not _files(workspace) else []
+    return [*missed, snapshot]
 
 
 def _kept(workspace: Workspace) -> str | None:

@@ -88,3 +88,12 @@ def test_little_disk_is_a_problem_with_a_way_out(monkeypatch: pytest.MonkeyPatch
     assert disk.level == "problem"
     assert "1 GiB free" in disk.detail
     assert "FASTEN_DATA_DIR" in disk.detail
+
+
+def test_a_snapshot_store_is_looked_at_where_one_is_set(own_folder: Path) -> None:
+    assert "snapshot store" not in found(Settings(device="cpu"))
+    share = own_folder / "share"
+    assert found(Settings(device="cpu", snapshot_store=str(share)))["snapshot store"].detail.endswith("or mount it")
+    share.mkdir()
+    finding = found(Settings(device="cpu", snapshot_store=str(share)))["snapshot store"]
+    assert (finding.level, finding.detail) == ("ok", str(share))
