@@ -4,6 +4,7 @@ Each step is a task that calls one stage of `pipeline.loop` and passes on paths 
 finds what an earlier run of the same work has finished, so that a run that died anywhere is simply run again.
 """
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from pipeline.settings import Settings, load_settings
 
 logger = logging.getLogger("pipeline.flow")
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -45,6 +48,11 @@ def step(name: str, *, retries: int = 3) -> Callable[[Callable[P, R]], Task[P, R
                 return stage(*args, **kwargs)
             except FastenError as error:  # returned, not raised: Prefect shows a traceback of what is raised
                 return Failed(message=str(error), data=error)
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                where = error.filename or "the data folder"
+                return Failed(message=f"{where}: {error.strerror}; make room, and run it again")
 
         made: Task[P, R | State[Any]] = task(
             name=name,
@@ -59,13 +67,23 @@ def step(name: str, *, retries: int = 3) -> Callable[[Callable[P, R]], Task[P, R
     return decorate
 
 
+def later(name: str) -> Callable[..., Any]:
+    """A stage that is imported when it runs: a round with nothing new needs neither torch nor MLflow."""
+
+    def stage(*args: Any, **kwargs: Any) -> Any:
+        return getattr(loop, name)(*args, **kwargs)
+
+    stage.__name__ = stage.__qualname__ = name
+    return stage
+
+
 survey = step("survey")(loop.survey)
 pull = step("pull")(loop.pull_labels)
-train = step("train")(loop.train_model)
-score = step("score")(loop.score_labels)
-triage = step("triage")(loop.triage_scores)
-push = step("push")(loop.push_queue)
-report = step("report")(loop.report_run)
+train = step("train")(later("train_model"))
+score = step("score")(later("score_labels"))
+triage = step("triage")(later("triage_scores"))
+push = step("push")(later("push_queue"))
+report = step("report")(later("report_run"))
 
 
 def _value(state: State[Any]) -> Any:

@@ -1,6 +1,9 @@
 """The flow's own part: the order of the steps, how a round ends, and what is tried again. The stages are stand-ins."""
 
+import errno
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -108,6 +111,13 @@ def test_force_does_everything_although_nothing_is_new(stages: Stages) -> None:
     assert stages.calls == list(STEPS)
 
 
+def test_a_full_disk_ends_the_round_in_one_line(stages: Stages) -> None:
+    stages.fail("pull", OSError(errno.ENOSPC, "No space left on device", "/data/noisy.parquet"))
+    state = retrain.fasten(return_state=True)
+    assert state.is_failed()
+    assert state.message == "/data/noisy.parquet: No space left on device; make room, and run it again"
+
+
 def test_what_a_user_can_mend_ends_the_round_at_once_with_its_one_line(
     stages: Stages, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,3 +203,9 @@ def test_only_a_run_that_a_worker_started_watches_its_parent(
     stages.put("survey", lambda: News(name="found", nothing_new="as before"))
     retrain.fasten(return_state=True)
     assert len(watches) == watched
+
+
+def test_a_round_with_nothing_new_needs_neither_torch_nor_mlflow() -> None:
+    code = "import sys, flows.retrain; print([name for name in ('torch', 'mlflow') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
