@@ -200,7 +200,7 @@ def _count_answers(answers: pa.Table, difference: Difference) -> None:
 def _told(samples: pa.Table, answers: pa.Table) -> Iterator[Change]:
     mine = answers.filter(pc.is_in(answers["sample_id"], value_set=samples["sample_id"].combine_chunks()))
     of_sample: dict[str, list[By]] = {}
-    for row in mine.sort_by([("sample_id", "ascending"), ("updated_at", "ascending")]).to_pylist():
+    for row in mine.to_pylist():
         gone = row["done"] == "withdrawn"
         how, at = ("withdrawn", None) if gone else (row["origin"], row["updated_at"])
         of_sample.setdefault(row["sample_id"], []).append(By(who=row["annotator"], how=how, at=at))
@@ -214,7 +214,8 @@ def _told(samples: pa.Table, answers: pa.Table) -> Iterator[Change]:
 def _by(row: Mapping[str, Any], answers: Sequence[By]) -> tuple[By, ...]:
     if row["auditor_is"] is not None:
         return (By(who=row["auditor_is"], how=row["provenance_is"], at=row["audited_at_is"]),)
-    return tuple(answers)
+    # A join keeps no order. Whose answers are gone come first, by name, then the others by time.
+    return tuple(sorted(dict.fromkeys(answers), key=lambda by: (by.at.timestamp() if by.at else 0, by.who, by.how)))
 
 
 def _differ(both: pa.Table, name: str) -> pa.ChunkedArray:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
 from pipeline.images.store import ImageStore
-from pipeline.schema import IMAGES, check_columns
+from pipeline.schema import IMAGE_URLS, IMAGES, check_columns
 from pipeline.snapshot import Snapshot, open_snapshot
 from pipeline.snapshot.folder import adopt, parse_manifest, snapshot_folder
 from pipeline.snapshot_store.publish import TABLES
@@ -127,8 +127,9 @@ def _check_images(part: Path, where: str) -> None:
 
 def _check_addresses(file: Path, where: str) -> None:
     try:
+        check_columns(file, IMAGE_URLS)
         pq.read_table(file)
-    except (OSError, pa.ArrowException):
+    except (DataError, OSError, pa.ArrowException):
         raise _tampered(where, "is not a file of addresses") from None
 
 

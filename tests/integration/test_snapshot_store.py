@@ -169,7 +169,8 @@ def test_what_is_published_is_what_was_pulled_and_is_sent_once(bucket: Bucket, t
     assert published.objects == len(bucket.objects()) - 1
     assert publish(bucket.store, snapshot, tmp_path / "images").objects == 0
     second = fill(tmp_path, SAMPLES | {"one more": "dark"})
-    assert publish(bucket.store, second, tmp_path / "images").objects == 5 + 1
+    # Tables and manifest, one more part, and two files of addresses.
+    assert publish(bucket.store, second, tmp_path / "images").objects == 5 + 3
     assert bucket.store.latest() == second.snapshot_id
     assert bucket.objects().keys() == (expected(tmp_path, snapshot) | expected(tmp_path, second)).keys()
 
@@ -185,6 +186,7 @@ def test_a_machine_that_has_nothing_obtains_the_very_same(bucket: Bucket, tmp_pa
     with ImageStore(there) as images:
         hashes = pq.read_table(obtained.noisy_path)["image_sha256"].to_pylist()
         assert {data for _, data in images.iter_images(hashes)} == {f"image of {name}".encode() for name in SAMPLES}
+        assert len(images.known([f"/{name}.png" for name in SAMPLES])) == len(SAMPLES)  # none is fetched again
     assert not (there / ".obtaining").exists()
 
 
@@ -232,7 +234,7 @@ publish(SnapshotStore.open(config, "project-7"), snapshot, Path(path).parents[1]
 def test_whoever_is_killed_publishes_nothing_or_all_and_the_next_one_goes_on(
     bucket: Bucket, tmp_path: Path, part: str
 ) -> None:
-    """Two image files, four tables, a manifest and a pointer: SIGKILL before each of them, and amid each."""
+    """Images, their addresses, four tables, a manifest and a pointer: SIGKILL before each of them, and amid each."""
     snapshot = fill(tmp_path, SAMPLES)
     whole = expected(tmp_path, snapshot)
     seen = []
@@ -291,6 +293,12 @@ def test_an_image_that_was_changed_is_refused_and_one_that_is_missing_is_told(bu
     with pytest.raises(DataError, match="lacks images of snapshot"):
         obtain(bucket.store, snapshot.snapshot_id, tmp_path / "there")
     bucket.put(name, content[:100])  # cut short: known by its size
+    addresses = next(name for name in bucket.objects() if name.startswith("images/urls-"))
+    bucket.put(addresses, content)
+    assert publish(bucket.store, snapshot, tmp_path / "here" / "images").objects == 2
+    bucket.put(addresses, b"PAR1")
+    with pytest.raises(DataError, match="is not a file of addresses"):
+        obtain(bucket.store, snapshot.snapshot_id, tmp_path / "elsewhere")
     assert publish(bucket.store, snapshot, tmp_path / "here" / "images").objects == 1
     assert files_of(obtain(bucket.store, snapshot.snapshot_id, tmp_path / "there")) == files_of(snapshot)
     assert images_of(tmp_path / "there") == images_of(tmp_path / "here")

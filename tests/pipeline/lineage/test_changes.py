@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.lineage import changes as module
@@ -116,6 +116,7 @@ WORLD = st.dictionaries(NAMES, st.tuples(st.none() | LABELLED, st.none() | LABEL
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(world={"a": (None, ("noisy", "dark")), "b": (("noisy", "bright"), ("undecided", "grey"))})
 @given(world=WORLD)
 def test_it_is_what_two_dictionaries_say_however_the_samples_are_cut(
     tmp_path_factory: pytest.TempPathFactory, make_snapshot: Make, world: Mapping[str, Any]
