@@ -2,17 +2,13 @@
 
 import re
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from functools import cached_property
-from typing import TypeVar
 
 from pyarrow.fs import FileType, S3FileSystem
 
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
 from pipeline.images.check import ImageConfig, ImageError
-
-T = TypeVar("T")
+from pipeline.images.patience import Patience
 
 _S3 = "s3://"
 _PROBLEM = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during \w+ operation")
@@ -29,10 +25,15 @@ class Buckets:
     def __init__(self, config: ImageConfig) -> None:
         self._config = config
         self._allowed = tuple(bucket.split("/") for bucket in config.allowed_buckets)
+        # The AWS SDK bounds silence, not a trickle, and cannot be interrupted.
+        self._patience = Patience()
         self._lock = threading.Lock()
         self._readable: set[str] = set()
         self._looked_at: set[str] = set()
         self._denied: dict[str, int] = {}
+
+    def close(self) -> None:
+        self._patience.close()
 
     def covers(self, url: str) -> bool:
         """Whether `url` lies in an allowed bucket, below the allowed prefix."""
@@ -54,7 +55,7 @@ class Buckets:
         if {"", ".", ".."} & set(parts) or not path.isprintable():
             raise ImageError("image URL is malformed", _shown(url))
         try:
-            data = _in_time(lambda: self._read(path), self._config.timeout_s)
+            data = self._patience.call(lambda: self._read(path), self._config.timeout_s)
         except TimeoutError:
             raise ServiceUnavailable(
                 f"object store is too slow: {self._config.timeout_s:g} s for {_shown(url)}"
@@ -103,7 +104,7 @@ class Buckets:
         if bucket in self._readable or bucket in self._looked_at:
             return
         try:
-            found = _in_time(lambda: self._store.get_file_info(bucket).type, self._config.timeout_s)
+            found = self._patience.call(lambda: self._store.get_file_info(bucket).type, self._config.timeout_s)
         except OSError:  # a time-out is one, too
             found = FileType.Unknown
         if found == FileType.NotFound:
@@ -112,23 +113,6 @@ class Buckets:
                 "FASTEN_ALLOWED_IMAGE_BUCKETS or FASTEN_S3_ENDPOINT"
             )
         self._looked_at.add(bucket)
-
-
-def _in_time(call: Callable[[], T], seconds: float) -> T:
-    """What `call` gives, unless it takes longer: then `TimeoutError`, and the call is left to itself.
-
-    The AWS SDK bounds silence, not a trickle, and cannot be interrupted. Hence a thread that nobody waits for.
-    """
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(call())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, name="s3", daemon=True).start()
-    return result.result(seconds)
 
 
 def _shown(url: str) -> str:

@@ -85,6 +85,7 @@ class ImageFetcher:
 
     def close(self) -> None:
         self._wire.close()
+        self._buckets.close()
 
     def fetch(self, ref: ImageRef) -> bytes:
         """At most `max_bytes` bytes of the image that `ref` names.

@@ -2,7 +2,10 @@
 
 import base64
 import os
+import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -225,3 +228,27 @@ def test_a_store_that_is_away_is_a_service_that_is(monkeypatch: pytest.MonkeyPat
         pytest.raises(ServiceUnavailable, match=r"s3://ours/a.png \(NETWORK_CONNECTION\)"),
     ):
         fetched.fetch(ref("s3://ours/a.png"))
+
+
+def test_a_store_that_trickles_runs_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    stop = threading.Event()
+
+    def trickle(connection: socket.socket) -> None:
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not stop.wait(0.02):
+                connection.sendall(b"H")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: trickle(listener.accept()[0]))
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = {"allowed_buckets": ("ours",), "s3": S3Config(endpoint=endpoint, region="x"), "retries": 0}
+        try:
+            with (
+                fetcher(**config, timeout_s=0.3) as fetched,
+                pytest.raises(ServiceUnavailable, match=r"too slow: 0\.3 s"),
+            ):
+                fetched.fetch(ref("s3://ours/a.png"))
+        finally:
+            stop.set()
