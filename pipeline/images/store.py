@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -23,11 +24,12 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
 from pipeline.images import shards
+from pipeline.images.batch import Batch
 from pipeline.images.check import VerifiedImage
 
 logger = logging.getLogger(__name__)
 
-_PART_BYTES = 64 * 2**20
+_PART_BYTES = 32 * 2**20
 _PART_ROWS = 20_000
 _PART_S = 30.0
 _LOOKED_UP_AT_ONCE = 500
@@ -41,17 +43,19 @@ CREATE TABLE IF NOT EXISTS url (digest BLOB PRIMARY KEY, sha256 TEXT NOT NULL) W
 class ImageStore:
     """Images by hash, and by the address they were fetched from.
 
-    One writer at a time (`snapshot.writer.exclusive_pull`), any number of readers. Memory holds one part in the making
-    (at most 64 MiB) or one row group being read. Raises `DataError` where the folder is damaged.
+    One writer at a time (`snapshot.writer.exclusive_pull`), any number of readers. Memory holds one part being filled
+    and one being written (at most 32 MiB each), or one row group being read. Raises `DataError` where the folder is
+    damaged.
     """
 
     def __init__(self, root: Path) -> None:
         self._folder = root / "images"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._pending: dict[str, VerifiedImage] = {}
-        self._pending_bytes = 0
-        self._pending_urls: dict[bytes, str] = {}
-        self._pending_since = 0.0
+        self._filling = Batch()
+        self._writing: Batch | None = None
+        self._job: Future[None] | None = None
+        # Fetching goes on while a part is written.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="image-store")
         self._swept = False
         # Threads fetch, but one thread alone talks to the store.
         self._index = sqlite3.connect(self._folder / "index.sqlite", timeout=60)
@@ -80,12 +84,14 @@ class ImageStore:
             self.close()
 
     def close(self) -> None:
+        self._writer.shutdown()
         self._index.close()
 
     def known(self, urls: Sequence[str]) -> dict[str, str]:
         """The hash of the image that each of `urls` gave once; those never fetched are left out."""
         by_digest = {_digest(url): url for url in urls}
-        found = {url: self._pending_urls[digest] for digest, url in by_digest.items() if digest in self._pending_urls}
+        pending = (self._writing.urls if self._writing is not None else {}) | self._filling.urls
+        found = {url: pending[digest] for digest, url in by_digest.items() if digest in pending}
         # Joined: an address whose image is gone was never fetched.
         query = "SELECT digest, sha256 FROM url JOIN image USING (sha256) WHERE digest IN (?)"
         asked = [digest for digest, url in by_digest.items() if url not in found]
@@ -94,43 +100,53 @@ class ImageStore:
 
     def add(self, url: str, image: VerifiedImage) -> None:
         """Keep `image` as what `url` gives; written with the part it falls into, at the latest by `flush`."""
-        if not self._pending_urls:
-            self._pending_since = time.monotonic()
-        self._pending_urls[_digest(url)] = image.sha256
-        if image.sha256 not in self._pending:
-            self._pending[image.sha256] = image
-            self._pending_bytes += len(image.data)
-        if self._pending_bytes >= _PART_BYTES or len(self._pending_urls) >= _PART_ROWS:
-            self.flush()
+        self._filling.add(_digest(url), image)
+        if self._filling.size >= _PART_BYTES or len(self._filling.urls) >= _PART_ROWS:
+            self._hand_over()
 
     def flush_if_old(self) -> None:
         """Write what has been pending for half a minute: a pull that is killed loses no more than that."""
-        if self._pending_urls and time.monotonic() - self._pending_since >= _PART_S:
+        if self._filling.urls and time.monotonic() - self._filling.since >= _PART_S:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending: images, then their addresses, each into a file and then into the index.
+        """Write what is pending; then all of it is known, whatever happens to this process.
 
-        Whatever happens in between, a file that is there is whole and is read in later, and what it holds is not
-        pending any more.
+        Images, then their addresses, then the index. A file that is there is whole, and is read in later where the
+        index does not have it. After an error, what is not written is still pending.
         """
-        if not self._pending_urls:
+        self._hand_over()
+        self._settle()
+
+    def _hand_over(self) -> None:
+        """Begin to write what has been filled; what was being written before is written now."""
+        self._settle()
+        if not self._filling.urls:
             return
         if not self._swept:
             shards.sweep(self._folder)
             self._swept = True
-        there = self._among(list(self._pending))
-        if new := [image for sha256, image in self._pending.items() if sha256 not in there]:
-            name, places = shards.write_part(self._folder, new)
-            self._pending.clear()
-            with self._entering():
-                self._enter_part(name, places)
-        self._pending.clear()
-        self._pending_bytes = 0
-        name = shards.write_urls(self._folder, self._pending_urls.items())
+        for sha256 in self._among(list(self._filling.images)):
+            del self._filling.images[sha256]
+        self._writing, self._filling = self._filling, Batch()
+        self._job = self._writer.submit(self._writing.write, self._folder)
+
+    def _settle(self) -> None:
+        """Wait until what is being written is, and enter it into the index."""
+        if self._writing is None:
+            return
+        batch = self._writing
+        job, self._job = self._job or self._writer.submit(batch.write, self._folder), None
+        try:
+            job.result()
+        finally:
+            if batch.part is not None:
+                with self._entering():
+                    self._enter_part(*batch.part)
+                batch.part = None
         with self._entering():
-            self._enter_urls(name, self._pending_urls.items())
-        self._pending_urls.clear()
+            self._enter_urls(batch.urls_file, batch.urls.items())
+        self._writing = None
 
     def iter_images(self, hashes: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """(hash, bytes) of every image asked for, each once, in the order they are stored in.

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,6 +210,26 @@ def test_addresses_have_the_agreed_columns(tmp_path: Path) -> None:
     assert table.schema.equals(IMAGE_URLS)
     digest = hashlib.sha256(b"/data/0.png").digest()
     assert table.to_pylist()[0] == {"url_digest": digest, "image_sha256": image(0).sha256}
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_part_is_written_while_the_next_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end = threading.Event()
+    write_part = shards.write_part
+
+    def slow(*arguments: Any) -> Any:
+        assert may_end.wait(60)
+        return write_part(*arguments)
+
+    monkeypatch.setattr(shards, "write_part", slow)
+    with ImageStore(tmp_path) as store:
+        for number in range(7):
+            store.add(f"/data/{number}.png", image(number))
+        assert store.parts() == ()
+        assert len(store.known([f"/data/{number}.png" for number in range(8)])) == 7
+        may_end.set()
+        assert len(dict(store.iter_images(image(number).sha256 for number in range(7)))) == 7
+        assert [pq.read_metadata(part).num_rows for part in store.parts()] == [4, 3]
 
 
 @pytest.mark.usefixtures("small_parts")
