@@ -12,6 +12,7 @@ chunk is one transaction: a process that is killed loses the chunk under way, an
 hundred thousand tasks cost disk, not memory. The file holds nothing that cannot be read again: it may be removed.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -134,12 +135,17 @@ class Row:
 class Mirror:
     """A context manager. One process at a time (`writer.exclusive_pull`). Raises `DataError` where it is damaged."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, patience_s: float = 60.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._database = sqlite3.connect(path, timeout=60, isolation_level=None)
+        self._database = sqlite3.connect(path, timeout=patience_s, isolation_level=None)
         try:
             with self._damaged():
+                # A log that is written ahead needs no memory shared with others, which network folders do not have,
+                # where one process has it alone; and a commit need not wait for the disk: what a power failure takes
+                # is read again.
+                self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = NORMAL")
                 self._database.execute("PRAGMA cache_size = -16384")  # 16 MiB
                 self._make_tables()
@@ -160,8 +166,12 @@ class Mirror:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if "disk" in str(error) or "full" in str(error):
-                raise OSError(28, f"No space left on device ({error})", str(self._path)) from None
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                raise OSError(
+                    errno.ENOSPC, f"cannot be written ({error}); is the disk full?", str(self._path)
+                ) from None
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                raise DataError(f"{self._path} is in use by another pull; run it again when that has ended") from None
             raise
         except sqlite3.DatabaseError as error:
             raise DataError(f"{self._path} is damaged ({error}); remove it: the next pull reads it anew") from None
@@ -169,12 +179,12 @@ class Mirror:
     @classmethod
     @contextmanager
     def existing(cls, data_dir: Path) -> Iterator[Self | None]:
-        """The mirror below `data_dir`; None where no pull has made one."""
+        """The mirror below `data_dir`; None where no pull has made one. Raises `DataError` where one is under way."""
         path = mirror_path(data_dir)
         if not path.exists():
             yield None
             return
-        with cls(path) as mirror:
+        with cls(path, patience_s=0.5) as mirror:
             yield mirror
 
     def _make_tables(self) -> None:
