@@ -28,6 +28,10 @@ UNUSABLE = "unusable image"
 NOT_SURE = "not sure"
 VERDICT_CONTROL = "verdict"
 """The review screen's second Choices control and its two values."""
+WITHDRAWN, WITHDRAWN_BY = "withdrawn", "withdrawn_by"
+"""Keys of a review task's data: why it is served no longer, and the run that withdrew it."""
+EARLIER = "earlier"
+"""Key of a review task's data: what it suggested before it was changed, and until when."""
 
 _ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 LONGEST_CLASS = 1_000
@@ -189,3 +193,13 @@ class ReviewTask:
     references: tuple[str, ...] = ()
     """URLs of up to three audited images of `model_label`, as the labels project names them."""
     extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Withdrawal:
+    """A waiting question that nobody need answer any more."""
+
+    push_key: str
+    sample_id: str
+    why: str
+    """In the words of the trail."""

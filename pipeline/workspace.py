@@ -8,7 +8,6 @@
     review_project.json               which project its queue is
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import DataError
+from pipeline.one_at_a_time import one_at_a_time
 from pipeline.records import LabelControl, ProjectState
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.settings import Settings
@@ -104,10 +104,11 @@ class Workspace:
 
     @contextmanager
     def one_writer(self) -> Iterator[None]:
-        """One push at a time: what is looked up must still hold when it is sent. The lock goes with its process."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".push.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """One push at a time: what is looked up must still hold when it is sent.
+
+        Raises `FastenError` where another process of this machine goes on for too long (`one_at_a_time`).
+        """
+        with one_at_a_time(self.folder / ".push.lock", what=f"another push from {self.folder}"):
             yield
 
 

@@ -1,8 +1,9 @@
 """`fasten retrain | pull | triage | push | report`: the loop, whole and step by step."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
@@ -10,8 +11,11 @@ from rich.table import Table
 
 from pipeline.cli.console import out, printable, say
 from pipeline.errors import ConfigError, FastenError
-from pipeline.records import Mode
+from pipeline.records import AskedAs, Mode
 from pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pipeline.queue import Change
 
 Labels = Annotated[str | None, typer.Option("--labels-project", help="Id or title; else FASTEN_LABELS_PROJECT.")]
 Audit = Annotated[str | None, typer.Option("--audit-project", help="Id or title; else FASTEN_AUDIT_PROJECT.")]
@@ -23,6 +27,9 @@ Minutes = Annotated[
     float | None,
     typer.Option(min=0, help="The most minutes of reviewers' work that may wait; else FASTEN_REVIEW_MINUTES."),
 ]
+
+MOST_LISTED = 30
+"""Questions that a dry run lists, unless `--verbose` wants all."""
 
 
 def retrain(
@@ -140,7 +147,10 @@ def _list_contradicted(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def push(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be added.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done, question by question.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every question that changes.")] = False,
     reviews: Reviews = None,
     minutes: Minutes = None,
     recheck: Annotated[
@@ -150,30 +160,58 @@ def push(
     labels: Labels = None,
     review: Review = None,
 ) -> None:
-    """Fill the reviewers' queue from the last round's scores.
+    """Bring the reviewers' queue up to date with the last scores.
 
-    As many questions are added as the budget has room for.
+    As many questions are added as the budget has room for. Of those that wait, what the model says otherwise now is
+    updated, and what it no longer doubts is retired: served to nobody, and deleted a day later.
 
-    What waits there already is not added again, and what a person has decided is not asked again, unless `--recheck`
-    asks a second person about it.
+    What waits there already is not added again, what a person has answered or begun is left alone, and what a person
+    has decided is not asked again, unless `--recheck` asks a second person about it.
     """
     from pipeline import loop
+    from pipeline.queue import ACTIONS
 
     settings = load_settings(labels_project=labels, review_project=review, queue_size=reviews, review_minutes=minutes)
     found = loop.survey(settings)
     pulled, scores = loop.last_round(settings, found)
-    plan = loop.triage_scores(settings, found, pulled, scores, recheck=recheck, dry_run=dry_run)
-    pushed = loop.push_queue(settings, found, plan, dry_run=dry_run)
+    if dry_run:
+        plan = loop.plan_questions(settings, found, pulled, scores, recheck=recheck)
+        pushed = loop.preview_queue(settings, found, plan)
+    else:
+        pushed = loop.push_queue(settings, found, loop.triage_scores(settings, found, pulled, scores, recheck=recheck))
     verb = "would be added" if dry_run else "added"
     say(f"{pushed.added:,} {verb} to “{pushed.title}”, {pushed.waiting:,} waiting")
-    for kind, count in pushed.counts.items():
+    for kind in get_args(AskedAs):
+        count = Counter(change.action for change in pushed.changes if change.asked_as == kind)
         if count:
-            say(f"  {kind.replace('_', '-'):10} {count:,}")
+            done = ", ".join(f"{action} {count[action]:,}" for action in ACTIONS if count[action])
+            say(f"  {kind.replace('_', '-'):10} {done}")
+    if verbose or dry_run:
+        _list_changes(pushed.changes, None if verbose else MOST_LISTED)
     if pushed.added:
         minutes_of_work = f"about {pushed.minutes:.0f} minutes" if pushed.minutes >= 1 else "less than a minute"
         say(f"{minutes_of_work} of work, {pushed.corrections:.0f} labels set right")
     if pushed.url:
         say(pushed.url)
+
+
+def _list_changes(changes: Sequence["Change"], most: int | None) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "SAMPLE", "KIND", "SUGGESTED", "SUGGESTS", "WHY"):
+        table.add_column(column, overflow="fold")
+    for change in changes[:most]:
+        kind = change.asked_as.replace("_", "-")
+        table.add_row(
+            change.action,
+            _plain(change.sample_id),
+            kind,
+            *(_plain(text) or "–" for text in (change.before, change.after)),
+            _plain(change.why),
+        )
+    if changes:
+        out.print(table)
+    if most is not None and len(changes) > most:
+        say(f"{len(changes) - most:,} more: --verbose lists them all")
 
 
 def report(labels: Labels = None) -> None:

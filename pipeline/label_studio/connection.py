@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -88,6 +90,8 @@ class Connection:
         self._bearer = ""
         self._bearer_until = 0.0
         self._lock = threading.Lock()
+        self.server_time: datetime | None = None
+        """What the server's clock said when it last answered, to the second; None where it has not said."""
 
     def close(self) -> None:
         self._http.close()
@@ -153,6 +157,7 @@ class Connection:
         headers = self.authorization()
         with self.answers(what):
             response = self._http.request(method, path, headers=headers, **kwargs)
+            self.server_time = _date(response.headers) or self.server_time
             if not response.is_success:
                 raise self._refused(response.status_code, response.headers, _body(response), what)
             return decoded(response.content)
@@ -235,6 +240,14 @@ def decoded(content: bytes) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
         return json.loads(content)
+
+
+def _date(headers: Mapping[str, str]) -> datetime | None:
+    """When the server says that it answered."""
+    try:
+        return parsedate_to_datetime(headers.get("date", "")).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _body(response: httpx.Response) -> Any:

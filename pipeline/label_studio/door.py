@@ -12,6 +12,7 @@ from typing import Self
 import httpx
 
 from pipeline.errors import ServiceError
+from pipeline.label_studio.changing import ChangingCalls
 from pipeline.label_studio.connection import Connection, LabelStudioConfig
 from pipeline.label_studio.people import PeopleCalls
 from pipeline.label_studio.projects import ProjectCalls
@@ -28,7 +29,7 @@ class ServerInfo:
     """E-mail address of the token's owner: for the terminal, never for an artifact."""
 
 
-class LabelStudio(ProjectCalls, ReadingCalls, TaskCalls, PeopleCalls):
+class LabelStudio(ProjectCalls, ReadingCalls, TaskCalls, ChangingCalls, PeopleCalls):
     """Label Studio as one user sees it. Every method may raise `ServiceUnavailable` and `ServiceError`."""
 
     def __init__(self, config: LabelStudioConfig, *, transport: httpx.BaseTransport | None = None) -> None:

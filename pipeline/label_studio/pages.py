@@ -48,8 +48,28 @@ def unanswered() -> list[Filter]:
 
 
 def untouched() -> list[Filter]:
-    """Filters, all of which hold for a task that nobody has answered, skipped or begun to answer."""
-    return [*unanswered(), _number("cancelled_annotations", "equal", 0), _drafted(exists=False)]
+    """Filters, all of which hold for a task that nobody has answered, skipped or begun to answer.
+
+    The counters alone are not enough: see `miscounted`.
+    """
+    return [*unanswered(), *_none_counted_as_skipped(), _annotated(exists=False), _drafted(exists=False)]
+
+
+def miscounted() -> list[Filter]:
+    """Filters, all of which hold for a task with an answer that Label Studio has not counted.
+
+    It writes whole rows where a task is changed: an answer that came between its reading and its writing is kept, but
+    the task's counters are again what they were before.
+    """
+    return [*unanswered(), *_none_counted_as_skipped(), _annotated(exists=True)]
+
+
+def _none_counted_as_skipped() -> list[Filter]:
+    return [_number("cancelled_annotations", "equal", 0)]
+
+
+def _annotated(*, exists: bool) -> Filter:
+    return {"filter": "filter:tasks:annotations_ids", "operator": "empty", "type": "Number", "value": not exists}
 
 
 def drafted() -> Filter:

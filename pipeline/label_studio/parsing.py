@@ -11,6 +11,8 @@ from pipeline.records import (
     NOT_SURE,
     UNUSABLE,
     VERDICT_CONTROL,
+    WITHDRAWN,
+    WITHDRAWN_BY,
     Annotation,
     AnswerKind,
     AskedAs,
@@ -20,12 +22,14 @@ from pipeline.records import (
     is_plain,
     is_sample_id,
 )
+from pipeline.review_screen import what_is_seen
 
 MOST_ANNOTATIONS = 1_000
 """Annotations read of one task; Label Studio itself stops at a few hundred people."""
 MOST_REGIONS = 10_000
 """Regions, and choices in all of them, read of one annotation: others may draw boxes in the same project."""
 _LONGEST_OF_OURS = 100
+_LONGEST_TEXT = 1_000
 _LARGEST_ID = 2**63 - 1
 
 MALFORMED_TASK = "malformed task"
@@ -77,12 +81,33 @@ class Asked:
     drafted: bool
     """Whether somebody has begun an answer without submitting it."""
     finished: bool
-    """Whether it has as many answers as it waits for; nobody is served it any more."""
+    """Whether nobody is served it any more: it has as many answers as it waits for, or it is `retired`."""
+    updated_at: datetime | None = None
+    """By Label Studio's clock, of the task or anything said of it; None where it cannot be read."""
+    withdrawn: str = ""
+    """Why it was withdrawn; empty where it was not."""
+    withdrawn_by: str = ""
+    """The run that withdrew it."""
+    current_label: str = ""
+    suggestion: str = ""
+    """What the screen shows, of questions that nobody has touched; empty of others."""
+    seen: str = ""
+    """What tells one screen from another (`pipeline.review_screen.what_is_seen`), of the same."""
 
     @property
     def untouched(self) -> bool:
         """Whether nobody has said or begun to say anything."""
         return not (self.answers or self.skipped or self.drafted)
+
+    @property
+    def retired(self) -> bool:
+        """Whether it was withdrawn, and has not been answered since by somebody who had it open."""
+        return self.withdrawn != "" and not self.answers
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is served to people."""
+        return not self.finished and not self.retired
 
 
 def parse_asked(raw: Any, project: Project, drafted: Collection[int], on_bad: OnBad) -> Asked | None:
@@ -91,16 +116,28 @@ def parse_asked(raw: Any, project: Project, drafted: Collection[int], on_bad: On
     if task is None:
         return None
     kind = task.data.get("asked_as")
+    answers, skipped = _count(raw.get("total_annotations")), _count(raw.get("cancelled_annotations"))
+    shown = {}
+    if not answers and not skipped:
+        shown = {
+            "current_label": _text(task.data.get("current_label")),
+            "suggestion": _text(task.data.get("suggestion")),
+            "seen": what_is_seen(task.data, project.control.image_field),
+        }
     return Asked(
         task_id=task.task_id,
         push_key=_short_text(task.data.get("push_key")),
         sample_id=task.sample_id,
         asked_as=next((known for known in get_args(AskedAs) if known == kind), None),
         asked_by_run=_short_text(task.data.get("asked_by_run")),
-        answers=_count(raw.get("total_annotations")),
-        skipped=_count(raw.get("cancelled_annotations")),
+        answers=answers,
+        skipped=skipped,
         drafted=task.task_id in drafted,
         finished=raw.get("is_labeled") is True,
+        updated_at=_time_or_none(raw.get("updated_at")),
+        withdrawn=_text(task.data.get(WITHDRAWN)),
+        withdrawn_by=_short_text(task.data.get(WITHDRAWN_BY)),
+        **shown,
     )
 
 
@@ -247,6 +284,11 @@ def _short_text(value: Any) -> str:
     return value if isinstance(value, str) and len(value) <= _LONGEST_OF_OURS else ""
 
 
+def _text(value: Any) -> str:
+    """A text that people may read, such as a class name."""
+    return value[:_LONGEST_TEXT] if isinstance(value, str) else ""
+
+
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
@@ -260,6 +302,13 @@ def _seconds(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LARGEST_ID:
         return None
     return float(value) if isfinite(value) else None
+
+
+def _time_or_none(value: Any) -> datetime | None:
+    try:
+        return _time(value)
+    except MalformedError:
+        return None
 
 
 def _time(value: Any) -> datetime:

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +21,15 @@ UPLOADS_PER_REQUEST = 100
 """Django refuses more files in one form: 101 are answered with 500."""
 DELETED_PER_REQUEST = 200
 """As many ids as fit into one request line."""
+
+
+TOUCHED_FIELDS = ("total_annotations", "cancelled_annotations", "draft_exists", "annotations")
+"""What `is_untouched` looks at. The list of annotations is read, too: see `pages.miscounted`."""
+
+
+def is_untouched(raw: Mapping[str, Any]) -> bool:
+    """Whether nobody has answered, skipped or begun to answer a task, as `TOUCHED_FIELDS` say of it."""
+    return tuple(raw.get(name) for name in TOUCHED_FIELDS) == (0, 0, False, [])
 
 
 class TaskCalls:
@@ -70,13 +80,18 @@ class TaskCalls:
         raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
         return int(raw["total"])
 
+    @property
+    def server_time(self) -> datetime | None:
+        """What Label Studio's own clock said when it last answered."""
+        return self._connection.server_time
+
     def asked(self, project: Project, *, on_bad: OnBad | None = None) -> Iterator[Asked]:
         """Every task of a review project, in the order of ids: what it asks and how far it has come."""
         # Whether there is a draft is told beside a filter only, or with everything else: twice the time.
         begun = self._walk(project.project_id, any_of=[pages.drafted()], fields=("id",))
         drafted = frozenset(raw["id"] for raw in begun)
         tell = on_bad or _log_bad
-        fields = ("id", "data", "total_annotations", "cancelled_annotations", "is_labeled")
+        fields = ("id", "data", "total_annotations", "cancelled_annotations", "is_labeled", "updated_at")
         for raw in self._walk(project.project_id, any_of=[], fields=fields):
             question = parse_asked(raw, project, drafted, tell)
             if question is not None:
@@ -119,15 +134,11 @@ class TaskCalls:
 
     def _untouched(self, project_id: int, ids: Sequence[int]) -> list[int]:
         query = {"filters": {"conjunction": "and", "items": [pages.ids_in(ids), *pages.untouched()]}}
-        fields = ("id", "total_annotations", "cancelled_annotations", "draft_exists")
-        raw = pages.page(self._connection, project_id, query, fields=fields, size=len(ids), answers=False)
+        raw = pages.page(
+            self._connection, project_id, query, fields=("id", *TOUCHED_FIELDS), size=len(ids), answers=True
+        )
         # Read back, too: a server that did not know one of the filters would answer as if it were not there.
-        return [
-            task["id"]
-            for task in raw["tasks"]
-            if task["id"] in ids
-            and (task["total_annotations"], task["cancelled_annotations"], task["draft_exists"]) == (0, 0, False)
-        ]
+        return [task["id"] for task in raw["tasks"] if task["id"] in ids and is_untouched(task)]
 
     def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]]) -> int:
         """Adds tasks (`data`, `annotations`, `predictions`) in one request; returns how many.

@@ -13,12 +13,14 @@ from pipeline.loop.survey import Found, Pulled, find_projects, find_review_proje
 if TYPE_CHECKING:
     from pipeline.loop.model import TrainedModel, score_labels, train_model
     from pipeline.loop.outcome import Summary, last_report, last_round, last_run, report_run
-    from pipeline.loop.queueing import Pushed, push_queue, queue_url, triage_scores
+    from pipeline.loop.pushing import Pushed, preview_queue, push_queue, queue_url
+    from pipeline.loop.queueing import plan_questions, triage_scores
 
 _LATER = {
     "model": ("TrainedModel", "score_labels", "train_model"),
     "outcome": ("Summary", "last_report", "last_round", "last_run", "report_run"),
-    "queueing": ("Pushed", "push_queue", "queue_url", "triage_scores"),
+    "pushing": ("Pushed", "preview_queue", "push_queue", "queue_url"),
+    "queueing": ("plan_questions", "triage_scores"),
 }
 """Stages that need torch or MLflow, which take seconds to import: a survey that finds nothing new does without."""
 
@@ -41,6 +43,8 @@ __all__ = [
     "last_report",
     "last_round",
     "last_run",
+    "plan_questions",
+    "preview_queue",
     "pull_labels",
     "push_queue",
     "queue_url",

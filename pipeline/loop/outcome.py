@@ -17,7 +17,7 @@ from pipeline.corrected import standing_relabels
 from pipeline.errors import DataError, ServiceError
 from pipeline.label_studio import LabelStudio
 from pipeline.loop.model import TrainedModel, promise_broken, read_fitted
-from pipeline.loop.queueing import Pushed
+from pipeline.loop.pushing import Pushed
 from pipeline.loop.survey import Found, Pulled, find_projects
 from pipeline.people import markdown as markdown_of_people
 from pipeline.people import people_of

@@ -5,7 +5,7 @@
         asked/<run key>-<n>.parquet          the questions that it put before people
         people/<n>-<snapshot>.parquet        answers that are new, changed or withdrawn since the state before
         reverted/<run key>.parquet           runs that somebody undid
-        withdrawn/<run key>-<n>.parquet      questions that were taken back with them
+        withdrawn/<run key>-<n>.parquet      questions that were taken back, with them or by a later run
 
 Files are added and never changed, each written whole or not at all. What is said again is not written again, so a round
 that died may be run again from any point.

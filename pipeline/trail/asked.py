@@ -10,11 +10,13 @@ from pipeline.trail.schema import ASKED
 from pipeline.workspace import Workspace
 
 
-def append_asked(workspace: Workspace, run_key: str, tasks: Iterable[ReviewTask], at: datetime) -> int:
+def append_asked(
+    workspace: Workspace, run_key: str, tasks: Iterable[ReviewTask], at: datetime, *, event: str = "add"
+) -> int:
     """Keep the questions that a run has asked; → how many were not kept yet.
 
     Call it with every question of the run that is in the queue, sent now or by an attempt that died: one that is kept
-    already is not kept twice.
+    already is not kept twice. `event`: see `schema.ASKED`.
     """
     with one_writer(workspace):
         kept = {row["push_key"] for row in asked_rows(workspace, run_key=run_key)}
@@ -23,7 +25,8 @@ def append_asked(workspace: Workspace, run_key: str, tasks: Iterable[ReviewTask]
             return 0
         number = len(_files(workspace, run_key))
         path = folder(workspace, "asked") / f"{safe_name(run_key)}-{number:04d}.parquet"
-        return write_rows(path, ASKED, (_row(task, run_key, at) for task in _by_sample(new.values())))
+        rows = (_row(task, run_key, at) | {"event": event} for task in _by_sample(new.values()))
+        return write_rows(path, ASKED, rows)
 
 
 def asked_rows(

@@ -30,8 +30,13 @@ def reverted_rows(workspace: Workspace) -> Iterator[dict[str, Any]]:
         yield from read_rows(path, REVERTED)
 
 
-def mark_withdrawn(workspace: Workspace, run_key: str, questions: Mapping[str, str], *, at: datetime) -> int:
-    """Note that the questions (push key → sample id) of a run were taken back; → how many were not noted yet."""
+def mark_withdrawn(
+    workspace: Workspace, run_key: str, questions: Mapping[str, str], *, at: datetime, why: str | None = None
+) -> int:
+    """Note that the questions (push key → sample id) were taken back; → how many were not noted yet.
+
+    run_key: the run that was reverted, or, where it is said why, the one that withdrew them.
+    """
     with one_writer(workspace):
         noted = {row["push_key"] for row in withdrawn_rows(workspace) if row["run_key"] == run_key}
         new = {key: sample_id for key, sample_id in questions.items() if key not in noted}
@@ -40,7 +45,7 @@ def mark_withdrawn(workspace: Workspace, run_key: str, questions: Mapping[str, s
         place = folder(workspace, "withdrawn")
         number = len(list(place.glob(f"{safe_name(run_key)}-[0-9][0-9][0-9][0-9].parquet")))
         rows = [
-            {"push_key": key, "sample_id": sample_id, "run_key": run_key, "at": at}
+            {"push_key": key, "sample_id": sample_id, "run_key": run_key, "at": at, "why": why}
             for key, sample_id in sorted(new.items(), key=lambda question: (question[1], question[0]))
         ]
         return write_rows(place / f"{run_key}-{number:04d}.parquet", WITHDRAWN, rows)

@@ -56,9 +56,12 @@ ASKED = pa.schema(
         _required("model_version", pa.string()),
         _required("run_key", pa.string()),
         _required("at", _TIME),
+        pa.field("event", pa.string()),
     ]
 )
-"""One row per question that a run asked. `suggestion` is what was shown and pre-selected, null where nothing was."""
+"""One row per question that a run asked. `suggestion` is what was shown and pre-selected, null where nothing was.
+`event`: `add`, `update` (an earlier run's question, asked otherwise) or `revive` (one that had been withdrawn); null in
+the files of earlier releases, which only added."""
 
 PEOPLE = pa.schema(
     [
@@ -83,6 +86,8 @@ WITHDRAWN = pa.schema(
         _required("sample_id", pa.string()),
         _required("run_key", pa.string()),
         _required("at", _TIME),
+        pa.field("why", pa.string()),
     ]
 )
-"""One row per question that was taken back unanswered."""
+"""One row per question that was taken back unanswered: by somebody who reverted its run (`why` is null), or by a later
+run, which says why. Who has it open may still answer it for a day."""

@@ -53,7 +53,7 @@ def story(workspace: Workspace, sample_id: str) -> list[Event]:
         *(Event(at=row["at"], who=_run(row), what=_judgement(row)) for row in judged),
         *(Event(at=row["at"], who=_run(row), what=_question(row)) for row in asked_rows(workspace, sample_id)),
         *(
-            Event(at=row["at"], who=f"run {row['run_key']}", what="its question was taken back, unanswered")
+            Event(at=row["at"], who=f"run {row['run_key']}", what=_taken_back(row))
             for row in withdrawn_rows(workspace, sample_id)
         ),
         *(
@@ -152,7 +152,14 @@ def _judgement(row: Mapping[str, Any]) -> str:
 
 def _question(row: Mapping[str, Any]) -> str:
     shown = "nothing suggested" if row["suggestion"] is None else f"“{row['suggestion']}” suggested"
-    return f"asked people ({row['asked_as'].replace('_', ' ')}, {shown}): {row['reason']}"
+    verb = {"update": "changed what people are asked", "revive": "asked people again"}.get(row["event"], "asked people")
+    return f"{verb} ({row['asked_as'].replace('_', ' ')}, {shown}): {row['reason']}"
+
+
+def _taken_back(row: Mapping[str, Any]) -> str:
+    if row["why"] is None:
+        return "its question was taken back, unanswered"
+    return f"took the question back, unanswered: {row['why']}"
 
 
 def known(snapshot: Snapshot, sample_id: str) -> bool:

@@ -15,13 +15,16 @@ from pipeline.triage.pace import Pace, pace_of
 from pipeline.triage.plan import Plan, compose
 from pipeline.triage.reasons import reason
 from pipeline.triage.rechecks import contradicted, recheck_tasks
+from pipeline.triage.waiting import Decisions, Waiting, revisit
 
 __all__ = [
     "Budget",
     "Candidate",
+    "Decisions",
     "Dispute",
     "Pace",
     "Plan",
+    "Waiting",
     "candidates_of",
     "compose",
     "contradicted",
@@ -30,6 +33,7 @@ __all__ = [
     "pace_of",
     "reason",
     "recheck_tasks",
+    "revisit",
     "stand",
 ]
 

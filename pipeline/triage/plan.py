@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import DataError
-from pipeline.records import UNSHOWN, AskedAs, Mode, ReviewTask
+from pipeline.records import UNSHOWN, AskedAs, Mode, ReviewTask, Withdrawal
 from pipeline.triage.budget import Budget, Room
 from pipeline.triage.candidates import Candidate, Dispute, Open
 from pipeline.triage.near_duplicates import AlreadyShown, Features
@@ -46,6 +46,10 @@ class Plan:
     """Questions by why they are asked; every kind is there."""
     near_duplicates: int = 0
     """Questions left out because another one shows the same."""
+    updates: tuple[ReviewTask, ...] = ()
+    """Questions that wait already, as they are asked from now on."""
+    withdrawals: tuple[Withdrawal, ...] = ()
+    """Questions that wait and need no answer any more."""
 
     @classmethod
     def of(
@@ -134,7 +138,10 @@ def compose(
     best, near_duplicates = choose(doubtful, room, needs=needs, shown=shown)
 
     def questions(kind: AskedAs, about: Iterable[Open]) -> list[ReviewTask]:
-        return [_question(kind, each, mode=mode, references=references, run_key=run_key) for each in about]
+        return [
+            question_about(kind, each.candidate, each.push_key, mode=mode, references=references, run_key=run_key)
+            for each in about
+        ]
 
     tasks = ranked(
         settling,
@@ -166,12 +173,19 @@ def _at_random(kind: AskedAs, pool: Iterable[Open], count: int) -> list[Open]:
     return first((each for each in pool if each.candidate.decision == "relabel"), count, "check")
 
 
-def _question(
-    kind: AskedAs, about: Open, *, mode: Mode, references: Mapping[str, Sequence[str]], run_key: str
+def question_about(
+    kind: AskedAs,
+    candidate: Candidate,
+    push_key: str,
+    *,
+    mode: Mode,
+    references: Mapping[str, Sequence[str]],
+    run_key: str,
 ) -> ReviewTask:
-    candidate, told = about.candidate, kind not in UNSHOWN
+    """What people are asked about a scored label; its place in the queue (`rank`) is not known here."""
+    told = kind not in UNSHOWN
     return ReviewTask(
-        push_key=about.push_key,
+        push_key=push_key,
         sample_id=candidate.sample_id,
         image_url=candidate.image_url,
         asked_as=kind,

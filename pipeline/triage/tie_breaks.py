@@ -33,22 +33,25 @@ def tie_breaks(
             continue
         if _waiting(dispute, asked, overlap, key, finished or {}):
             continue
-        found.append(
-            ReviewTask(
-                push_key=push_key,
-                sample_id=dispute.sample_id,
-                image_url=dispute.image_url,
-                asked_as="audit" if dispute.asked_as_audit else "tie_break",
-                current_label=dispute.given_label,
-                model_label="",
-                confidence=0.0,
-                reason=RANDOM if dispute.asked_as_audit else tie_break_reason(dispute),
-                priority=dispute.doubt,
-                model_version="",
-                run_key=run_key,
-            )
-        )
+        found.append(tie_break(dispute, push_key, run_key))
     return found
+
+
+def tie_break(dispute: Dispute, push_key: str, run_key: str) -> ReviewTask:
+    """The question that settles a dispute."""
+    return ReviewTask(
+        push_key=push_key,
+        sample_id=dispute.sample_id,
+        image_url=dispute.image_url,
+        asked_as="audit" if dispute.asked_as_audit else "tie_break",
+        current_label=dispute.given_label,
+        model_label="",
+        confidence=0.0,
+        reason=RANDOM if dispute.asked_as_audit else tie_break_reason(dispute),
+        priority=dispute.doubt,
+        model_version="",
+        run_key=run_key,
+    )
 
 
 def _before(dispute: Dispute) -> int:

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from pipeline import loop, orchestrator, snapshot
 from pipeline.cli.app import app
+from pipeline.cli.rounds import MOST_LISTED
 from pipeline.loop import Pushed
+from pipeline.queue import Action, Change
 from pipeline.records import AskedAs
 from pipeline.settings import Settings
 
@@ -97,50 +99,75 @@ def test_pull_tells_the_snapshot_its_rows_and_what_was_left_out(monkeypatch: pyt
     assert (seen[0].labels_project, seen[0].audit_project) == ("cats", "8")
 
 
+def a_change(number: int, action: Action = "add", kind: AskedAs = "targeted") -> Change:
+    return Change(
+        action=action, push_key=f"k{number}", sample_id=f"s[{number}]\x1b", asked_as=kind, before="cat", after="dog",
+        why="The model disagrees.",
+    )  # fmt: skip
+
+
+CHANGES = (
+    *(a_change(number) for number in range(1198)),
+    a_change(1198, "update"),
+    a_change(1199, "retire"),
+    a_change(1200, kind="tie_break"),
+    a_change(1201, kind="tie_break"),
+)
+
+
 @pytest.mark.parametrize(
-    ("options", "verb"),
+    ("options", "verb", "listed"),
     [
-        ([], "added"),
-        (["--dry-run", "--reviews", "7", "--minutes", "2.5"], "would be added"),
-        (["--recheck", "3"], "added"),
+        ([], "added", 0),
+        (["--dry-run", "--reviews", "7", "--minutes", "2.5"], "would be added", MOST_LISTED),
+        (["--recheck", "3"], "added", 0),
+        (["--verbose"], "added", len(CHANGES)),
+        (["--dry-run", "--verbose"], "would be added", len(CHANGES)),
     ],
 )
-def test_push_composes_anew_and_tells_what_it_added_or_would_add_and_where(
-    monkeypatch: pytest.MonkeyPatch, options: list[str], verb: str
+def test_push_composes_anew_and_tells_what_it_did_or_would_do_and_where(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], verb: str, listed: int
 ) -> None:
-    def plan(settings: Settings, found: object, pulled: object, scores: Path, *, recheck: int, dry_run: bool) -> Path:
+    pushed = Pushed(
+        title="review [1]", added=1200, waiting=5, minutes=81.4, corrections=900.2, counts={}, changes=CHANGES,
+        url="http://ls/projects/3",
+    )  # fmt: skip
+    written: list[str] = []
+
+    def plan(settings: Settings, found: object, pulled: object, scores: Path, *, recheck: int) -> str:
         assert (found, pulled, scores) == ("found", "pulled", Path("run/scores.parquet"))
         assert recheck == (3 if "--recheck" in options else 0)
-        assert dry_run == ("--dry-run" in options)
         assert (settings.queue_size, settings.review_minutes) == ((7, 2.5) if "--reviews" in options else (500, None))
-        return Path("run/queue.json")
+        return "plan"
 
-    def push(_settings: object, found: object, queue: Path, *, dry_run: bool) -> Pushed:
-        assert (found, queue) == ("found", Path("run/queue.json"))
-        assert dry_run == ("--dry-run" in options)
-        counts: dict[AskedAs, int] = {"tie_break": 2, "audit": 0, "targeted": 1198}
-        return Pushed(
-            title="review [1]",
-            added=1200,
-            waiting=5,
-            minutes=81.4,
-            corrections=900.2,
-            counts=counts,
-            url="http://ls/projects/3",
-        )
+    def keep(*args: Any, **options: Any) -> Path:
+        written.append("plan")
+        return Path("run") / plan(*args, **options)
+
+    def push(_settings: object, found: object, queue: Path) -> Pushed:
+        assert (found, queue) == ("found", Path("run/plan"))
+        written.append("queue")
+        return pushed
 
     monkeypatch.setattr(loop, "survey", lambda _: "found")
     monkeypatch.setattr(loop, "last_round", lambda *_: ("pulled", Path("run/scores.parquet")))
-    monkeypatch.setattr(loop, "triage_scores", plan)
+    monkeypatch.setattr(loop, "plan_questions", plan)
+    monkeypatch.setattr(loop, "triage_scores", keep)
+    monkeypatch.setattr(loop, "preview_queue", lambda *_: pushed)
     monkeypatch.setattr(loop, "push_queue", push)
-    result = runner.invoke(app, ["push", *options])
-    assert result.stdout.splitlines() == [
+    result = runner.invoke(app, ["push", *options], env={"COLUMNS": "200"})
+    assert written == ([] if "--dry-run" in options else ["plan", "queue"])
+    lines = result.stdout.splitlines()
+    assert lines[:3] == [
         f"1,200 {verb} to “review [1]”, 5 waiting",
-        "  tie-break  2",
-        "  targeted   1,198",
-        "about 81 minutes of work, 900 labels set right",
-        "http://ls/projects/3",
+        "  targeted   update 1, retire 1, add 1,198",
+        "  tie-break  add 2",
     ]
+    assert lines[-2:] == ["about 81 minutes of work, 900 labels set right", "http://ls/projects/3"]
+    rows = [line.split() for line in lines if "The model disagrees." in line]
+    assert len(rows) == listed
+    assert all(row[1:5] == [f"s[{number}]�", row[2], "cat", "dog"] for number, row in enumerate(rows))
+    assert ("1,172 more: --verbose lists them all" in lines) == (listed == MOST_LISTED)
 
 
 def test_report_is_markdown_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,13 +28,15 @@ class Server:
         assert request.url.params["id"] == "delete_tasks"
         body = json.loads(request.content)
         assert body["selectedItems"]["all"] is False
-        assert len(body["filters"]["items"]) == 3
+        assert len(body["filters"]["items"]) == 4
         self.removed.append(body["selectedItems"]["included"])
         return httpx.Response(200, json={"processed_items": len(self.removed[-1])} | self._counted)
 
-    def add(self, number: int, answers: int = 0, skipped: int = 0, *, drafted: bool = False) -> None:
+    def add(
+        self, number: int, answers: int = 0, skipped: int = 0, *, drafted: bool = False, uncounted: int = 0
+    ) -> None:
         counts = {"total_annotations": answers, "cancelled_annotations": skipped, "draft_exists": drafted}
-        self.tasks.append({"id": number, **counts})
+        self.tasks.append({"id": number, **counts, "annotations": [{"id": 1}] * (answers + skipped + uncounted)})
 
     def remove(self, ids: list[int]) -> int:
         config = LabelStudioConfig(url="http://ls.test", token=SecretStr("f" * 40), read_attempts=1)
@@ -44,9 +46,9 @@ class Server:
 
 def test_a_server_that_ignores_filters_removes_nothing_that_was_touched_or_not_named() -> None:
     server = Server()
-    for number, touched in enumerate([{}, {"answers": 1}, {"skipped": 1}, {"drafted": True}, {}]):
+    for number, touched in enumerate([{}, {"answers": 1}, {"skipped": 1}, {"drafted": True}, {"uncounted": 1}, {}]):
         server.add(number, **touched)  # type: ignore[arg-type]
-    assert server.remove([0, 1, 2, 3]) == 1
+    assert server.remove([0, 1, 2, 3, 4]) == 1
     assert server.removed == [[0]]
 
 

@@ -24,17 +24,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from PIL import Image
 
+from pipeline import queue
 from pipeline.corrected import corrected_rows
 from pipeline.export import machine_users, write_as_user, write_dataset
 from pipeline.images import ImageConfig, Images
-from pipeline.label_studio import Asked
-from pipeline.queue import push, push_key
-from pipeline.records import Annotation, LabelControl, Mode, Project, ReviewTask, Task
+from pipeline.label_studio import Asked, TaskChange
+from pipeline.label_studio.parsing import parse_asked
+from pipeline.loop.pushing import bring_up_to_date
+from pipeline.queue import push_key
+from pipeline.records import Annotation, LabelControl, Mode, Project, ReviewTask, Task, Withdrawal
+from pipeline.review_screen import review_config
 from pipeline.schema import SCORES
 from pipeline.snapshot import Snapshot, latest_snapshot, read_latest
 from pipeline.snapshot.pull import pull
 from pipeline.trail import (
-    append_asked,
     append_machine,
     asked_rows,
     keep_people,
@@ -42,8 +45,10 @@ from pipeline.trail import (
     machine_runs,
     people_rows,
     reverted,
+    withdrawn_rows,
 )
 from pipeline.trail.undo import undo_run
+from pipeline.triage import Plan
 from pipeline.workspace import Workspace
 from tests.pipeline.snapshot.task_source import TaskSource
 
@@ -114,6 +119,8 @@ class Studio(TaskSource):
         self.tasks: dict[int, dict[int, Task]] = {1: {}, 2: {}, 3: {}}
         self.annotator = MACHINE
         self.now = START
+        self.unserved: set[int] = set()
+        self.changed: dict[int, datetime] = {}
         self._power = power
         self._last = 0
 
@@ -190,18 +197,51 @@ class Studio(TaskSource):
 
     def asked(self, project: Project) -> Iterator[Asked]:
         for task in list(self.tasks[project.project_id].values()):
-            yield Asked(
-                task_id=task.task_id, push_key=task.data["push_key"], sample_id=task.sample_id, asked_as="targeted",
-                asked_by_run=task.data["asked_by_run"], answers=len(task.annotations), skipped=0, drafted=False,
-                finished=bool(task.annotations),
-            )  # fmt: skip
+            raw = {
+                "id": task.task_id, "data": task.data, "total_annotations": len(task.annotations),
+                "is_labeled": bool(task.annotations) or task.task_id in self.unserved,
+                "updated_at": self.changed.get(task.task_id, START).isoformat(),
+            }  # fmt: skip
+            found = parse_asked(raw, project, (), lambda *_: None)
+            assert found is not None
+            yield found
 
-    def delete_tasks(self, project_id: int, ids: Iterable[int]) -> None:
+    @property
+    def server_time(self) -> datetime:
+        return self.now
+
+    def mend_counts(self, project_id: int) -> int:
+        return 0 * project_id
+
+    def label_config(self, project: Project) -> str:
+        return review_config(project.control.classes)
+
+    def change_tasks(self, project_id: int, changes: Iterable[TaskChange]) -> set[int]:
+        done = set()
+        for change in changes:
+            self._power.moment()
+            task = self.tasks[project_id].get(change.task_id)
+            if task is not None and not task.annotations:
+                self.now += timedelta(minutes=1)
+                self.changed[task.task_id] = self.now
+                self.tasks[project_id][task.task_id] = replace(task, data=change.data(task.data, self.now))
+                (self.unserved.discard if change.served else self.unserved.add)(task.task_id)
+                done.add(task.task_id)
+            self._power.moment()
+        return done
+
+    def there(self, project_id: int, ids: Iterable[int]) -> set[int]:
+        return self.tasks[project_id].keys() & set(ids)
+
+    def delete_tasks(self, project_id: int, ids: Iterable[int]) -> int:
+        removed = 0
         for number in ids:
             self._power.moment()
             if not self.tasks[project_id][number].annotations:
                 del self.tasks[project_id][number]
+                removed += 1
         self._power.moment()
+        return removed
 
     def annotate(self, _project: Project, task: Task, label: str) -> None:
         self._power.moment()
@@ -237,6 +277,8 @@ class Memory(RuleBasedStateMachine):
         self.images = ImageConfig(retries=0, local_files_root=pictures)
         self.deleted: set[Key] = set()
         self.ever: set[Key] = set()
+        self.asked_ever: set[str] = set()
+        self.reverted_away: set[str] = set()
         self.history: dict[Key, list[State]] = defaultdict(list)
         self.seen: str | None = None
         self.opened: Snapshot | None = None
@@ -335,10 +377,18 @@ class Memory(RuleBasedStateMachine):
         noisy = pq.read_table(snapshot.noisy_path).to_pylist()
         chosen = dict(zip(SAMPLES, said, strict=True))
         scores = pa.Table.from_pylist([_score(row, *chosen[row["sample_id"]]) for row in noisy], schema=SCORES)
-        tasks = [_question(row, key) for row in scores.to_pylist() if row["decision"] != "keep"]
-        with self.power.lasting(power):
-            push(self.studio, REVIEW, tasks)
-            append_asked(self.workspace, key, tasks, self.studio.now)
+        tasks = tuple(_question(row, key) for row in scores.to_pylist() if row["decision"] != "keep")
+        doubted = {task.sample_id for task in tasks}
+        ended = tuple(
+            Withdrawal(push_key=push_key(LABELS.project_id, sample), sample_id=sample, why="no doubt any more")
+            for sample in SAMPLES
+            if sample not in doubted
+        )
+        plan = Plan(tasks=tasks, updates=tasks, withdrawals=ended)
+        door: Any = self.studio
+        with self.power.lasting(power), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(queue, "WITHDRAWN_AFTER", timedelta(minutes=5))
+            bring_up_to_date(door, REVIEW, self.workspace, plan, LABELS.project_id, run_key=key)
             append_machine(
                 self.workspace, key, snapshot, scores, FITTED, mode=mode, mlflow_run_id=key, at=self.studio.now
             )
@@ -347,6 +397,7 @@ class Memory(RuleBasedStateMachine):
     def somebody_reverts_a_run(self, place: int, deeds: Deeds, power: int | None) -> None:
         self._people_are_at_work(deeds)
         runs = machine_runs(self.workspace)
+        self.reverted_away |= {task.data["push_key"] for task in self.studio.tasks[3].values()}
         if runs:
             with self.power.lasting(power):
                 undo_run(
@@ -393,6 +444,14 @@ class Memory(RuleBasedStateMachine):
         assert len(keys) == len(set(keys))
         asked = [(row["run_key"], row["push_key"]) for row in asked_rows(self.workspace)]
         assert len(asked) == len(set(asked))
+        assert set(keys) <= {key for _, key in asked}, "nothing is asked that the trail does not know of"
+
+    @invariant()
+    def no_question_is_gone_that_the_trail_does_not_know_as_withdrawn(self) -> None:
+        there = {task.data["push_key"] for task in self.studio.tasks[3].values()}
+        gone = self.asked_ever - there
+        self.asked_ever |= there
+        assert gone <= {row["push_key"] for row in withdrawn_rows(self.workspace)} | self.reverted_away
 
     @invariant()
     def the_trail_never_says_more_than_was_seen_nor_in_another_order(self) -> None:

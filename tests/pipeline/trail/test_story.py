@@ -1,6 +1,7 @@
 """One sample's story has everything in the order in which it happened, and ends with what is handed out today."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ import pytest
 
 from pipeline.records import ReviewTask
 from pipeline.trail import append_asked, append_machine, append_people, mark_reverted, mark_withdrawn
+from pipeline.trail.files import folder, write_rows
+from pipeline.trail.schema import ASKED, WITHDRAWN
 from pipeline.trail.story import known, story, today, unknown_sample
 from pipeline.workspace import Workspace
 
@@ -111,3 +114,39 @@ def test_an_unknown_sample_is_answered_with_near_names(workspace: Workspace, mak
     assert story(workspace, "digit7") == []
     assert "no sample 'digit7' is known (near: digit-7" in str(unknown_sample(snapshot, "digit7"))
     assert "near" not in str(unknown_sample(snapshot, "cat"))
+
+
+def test_a_question_that_was_changed_withdrawn_and_asked_again_says_so(workspace: Workspace) -> None:
+    asked = ReviewTask(
+        push_key="k", sample_id="a", image_url="/a.png", current_label="dark", model_label="grey", confidence=0.9,
+        reason="The model doubts it.", priority=0.4, model_version="fasten/1",
+    )  # fmt: skip
+    changed = replace(asked, model_label="bright", model_version="fasten/2")
+    append_asked(workspace, "run-1", [asked], later(1))
+    append_asked(workspace, "run-2", [changed], later(2), event="update")
+    assert mark_withdrawn(workspace, "run-3", {"k": "a"}, at=later(3), why="the model no longer doubts “dark”") == 1
+    assert mark_withdrawn(workspace, "run-3", {"k": "a"}, at=later(4), why="the model no longer doubts “dark”") == 0
+    append_asked(workspace, "run-4", [asked], later(5), event="revive")
+    assert [(event.who, event.what) for event in story(workspace, "a")] == [
+        ("run run-1, fasten/1", "asked people (targeted, “grey” suggested): The model doubts it."),
+        ("run run-2, fasten/2", "changed what people are asked (targeted, “bright” suggested): The model doubts it."),
+        ("run run-3", "took the question back, unanswered: the model no longer doubts “dark”"),
+        ("run run-4, fasten/1", "asked people again (targeted, “grey” suggested): The model doubts it."),
+    ]
+
+
+def test_files_of_before_questions_could_change_are_read(workspace: Workspace) -> None:
+    older = pa.schema([field for field in ASKED if field.name != "event"])
+    row = {
+        "push_key": "k", "sample_id": "a", "asked_as": "targeted", "current_label": "dark", "suggestion": "grey",
+        "confidence": 0.9, "reason": "doubt", "rank": 0.1, "priority": 0.4, "model_version": "fasten/1",
+        "run_key": "run-1", "at": later(1),
+    }  # fmt: skip
+    write_rows(folder(workspace, "asked") / "run-1-0000.parquet", older, [row])
+    taken = {"push_key": "k", "sample_id": "a", "run_key": "run-1", "at": later(2)}
+    earlier = pa.schema([field for field in WITHDRAWN if field.name != "why"])
+    write_rows(folder(workspace, "withdrawn") / "run-1-0000.parquet", earlier, [taken])
+    assert [event.what for event in story(workspace, "a")] == [
+        "asked people (targeted, “grey” suggested): doubt",
+        "its question was taken back, unanswered",
+    ]

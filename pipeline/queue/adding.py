@@ -1,0 +1,114 @@
+"""Adding questions: each once, however answers get lost."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from pipeline.errors import ServiceUnavailable
+from pipeline.queue.payload import payload_of
+from pipeline.records import Project, ReviewTask
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 1000
+"""Tasks per import: one takes about a second."""
+SETTLE_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
+"""Pauses between look-ups after a lost answer, while the server may still be committing."""
+
+
+class QueueDoor(Protocol):
+    """What adding needs of `pipeline.label_studio.LabelStudio`."""
+
+    def find_push_keys(self, project_id: int, keys: Iterable[str], /) -> set[str]: ...
+    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]], /) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushReport:
+    """What came of one push."""
+
+    offered: int
+    """Questions that were to be asked, repeats apart."""
+    known: int
+    """Of those, how many are in the project already, waiting or decided."""
+    keys: tuple[str, ...]
+    """Of those that were added, in their order; with a dry run, that would be."""
+    over_limit: int
+    """New ones that were left for later."""
+    dry_run: bool
+
+    @property
+    def added(self) -> int:
+        """How many were added; with a dry run, how many would be."""
+        return len(self.keys)
+
+    def line(self) -> str:
+        """One line for the terminal; the same questions and project always give the same line."""
+        verb = "would add" if self.dry_run else "added"
+        return f"{verb} {self.added} of {self.offered} questions ({self.known} known, {self.over_limit} over the limit)"
+
+
+def push(
+    door: QueueDoor,
+    project: Project,
+    tasks: Iterable[ReviewTask],
+    *,
+    limit: int | None = None,
+    dry_run: bool = False,
+    chunk: int = CHUNK,
+    pause: Callable[[float], None] = time.sleep,
+) -> PushReport:
+    """Adds to `project` the questions it lacks, at most `limit`, the lowest rank first.
+
+    Every question is checked before anything is sent (`payload_of`), and looked up right before it is. Raises
+    `ServiceUnavailable` where answers keep getting lost: what was added stays, and another push adds the rest.
+    """
+    offered: dict[str, ReviewTask] = {}
+    for task in sorted(tasks, key=lambda task: (task.rank, task.push_key)):
+        offered.setdefault(task.push_key, task)
+    payload = {key: payload_of(task, project) for key, task in offered.items()}
+    added: list[str] = []
+    known = over_limit = 0
+    for group in _groups(payload, chunk):
+        # A full queue has no room for anything: nothing need be looked up then.
+        there = set() if limit is not None and limit <= 0 else door.find_push_keys(project.project_id, group)
+        new = [key for key in group if key not in there]
+        chosen = new if limit is None else new[: max(0, limit - len(added))]
+        known, over_limit = known + len(there), over_limit + len(new) - len(chosen)
+        if chosen and not dry_run:
+            _send(door, project, {key: payload[key] for key in chosen}, pause)
+            logger.info("queue %r: %d of %d added", project.title, len(added) + len(chosen), len(payload))
+        added += chosen
+    return PushReport(offered=len(payload), known=known, keys=tuple(added), over_limit=over_limit, dry_run=dry_run)
+
+
+def _groups(keys: Iterable[str], size: int) -> Iterator[list[str]]:
+    rest = iter(keys)
+    while group := list(islice(rest, size)):
+        yield group
+
+
+def _send(
+    door: QueueDoor, project: Project, chunk: Mapping[str, Mapping[str, Any]], pause: Callable[[float], None]
+) -> None:
+    """Sends one chunk; after a lost answer, waits for it to appear."""
+    try:
+        door.import_tasks(project.project_id, list(chunk.values()))
+        return
+    except ServiceUnavailable as error:
+        logger.warning("no answer from Label Studio (%s); looking what arrived", error)
+    missing = list(chunk)
+    for seconds in SETTLE_PAUSES_S:
+        there = door.find_push_keys(project.project_id, missing)
+        missing = [key for key in missing if key not in there]
+        if not missing:
+            return
+        pause(seconds)
+    # Sending it again now could make a second copy, if the first is still being committed.
+    raise ServiceUnavailable(
+        f"{len(missing)} of {len(chunk)} tasks sent to project {project.title!r} have not appeared after a lost "
+        "answer: run it again, and what is missing then is sent"
+    )
