@@ -165,8 +165,8 @@ def push(
     As many questions are added as the budget has room for. Of those that wait, what the model says otherwise now is
     updated, and what it no longer doubts is retired: served to nobody, and deleted a day later.
 
-    What waits there already is not added again, what a person has answered or begun is left alone, and what a person
-    has decided is not asked again, unless `--recheck` asks a second person about it.
+    What waits there already is not added again, and what a person has answered or begun is left alone. Decisions stay
+    decided, unless a second person is to be asked about them with `--recheck`.
     """
     from pipeline import loop
     from pipeline.queue import ACTIONS
