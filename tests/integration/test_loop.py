@@ -380,8 +380,15 @@ def test_everything_said_and_done_is_in_the_trail(
     assert {run.run_key for run in trail.machine_runs(workspace)} == {r.completed.run_key for r in (first, third)}
     said = [row for row in trail.people_rows(workspace) if row["origin"] == "review"]
     assert sorted(row["sample_id"] for row in said) == sorted(answers.samples), "each answer once"
-    asked_by = Counter(row["run_key"] for row in trail.asked_rows(workspace))
+    rows_asked = list(trail.asked_rows(workspace))
+    asked_by = Counter(row["run_key"] for row in rows_asked if row["event"] == "add")
     assert asked_by == {first.completed.run_key: QUEUE_SIZE, third.completed.run_key: len(asked(third))}
+    updated = {row["push_key"]: row for row in rows_asked if row["event"] == "update"}
+    waiting = {task.data["push_key"]: task.data for task in third.queue}
+    assert updated, "the third model knows more than the first"
+    for key, row in updated.items():
+        assert row["run_key"] == waiting[key]["asked_by_run"] == third.completed.run_key
+        assert row["suggestion"] == waiting[key]["model_label"]
 
 
 def test_a_better_model_challenges_and_the_champion_stays(first: Round, third: Round) -> None:
