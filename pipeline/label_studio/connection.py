@@ -83,6 +83,7 @@ class Connection:
             timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
             transport=transport,
             follow_redirects=False,
+            event_hooks={"response": [self._in_time]},
         )
         self._token = config.token.get_secret_value().strip()
         if re.fullmatch(r"[\w.-]+", self._token, re.ASCII) is None:
@@ -95,6 +96,11 @@ class Connection:
 
     def close(self) -> None:
         self._http.close()
+
+    def _in_time(self, response: httpx.Response) -> None:
+        """Called with every answer before its body is read."""
+        if isinstance(response.stream, httpx.SyncByteStream):
+            response.stream = _InTime(response.stream, time.monotonic() + self.config.timeout_s)
 
     def authorization(self) -> dict[str, str]:
         """The header that authenticates against this host, for either kind of token."""
@@ -206,6 +212,22 @@ class Connection:
             failed.retry_after_s = _pause(headers.get("retry-after", ""))
             return failed
         return RefusedError(f"{here} refused while {what} ({status}{detail})", status=status)
+
+
+class _InTime(httpx.SyncByteStream):
+    """A body that must have come by then: httpx's own limit starts anew with every byte."""
+
+    def __init__(self, body: httpx.SyncByteStream, deadline: float) -> None:
+        self._body, self._deadline = body, deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        for block in self._body:
+            if time.monotonic() > self._deadline:
+                raise httpx.ReadTimeout("the answer takes too long")
+            yield block
+
+    def close(self) -> None:
+        self._body.close()
 
 
 class ServerFault(ServiceUnavailable):

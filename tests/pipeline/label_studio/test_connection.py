@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -129,3 +129,18 @@ def test_something_else_at_the_address_is_noticed() -> None:
     door = LabelStudio(config, transport=httpx.MockTransport(lambda _: httpx.Response(200, json={"version": "2"})))
     with pytest.raises(ServiceError, match="is not Label Studio"):
         door.check()
+
+
+class Endless(httpx.SyncByteStream):
+    """A body that never ends, and never pauses long enough for a time-out of its own."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield b" "
+
+
+def test_an_answer_that_never_ends_is_given_up_in_time() -> None:
+    config = LabelStudioConfig(url="http://ls.test:8080/", token=SecretStr(TOKEN), timeout_s=0.05, read_attempts=1)
+    endless = httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
+    with pytest.raises(ServiceUnavailable, match="did not answer in time"):
+        Connection(config, transport=endless).get("/api/x", what="looking")
