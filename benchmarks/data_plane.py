@@ -33,7 +33,7 @@ _MOST_ROUNDS = 3
 
 def rounds_for(size: int) -> int:
     """More rounds where they are cheap."""
-    return max(1, min(_MOST_ROUNDS, 20_000 // size))
+    return max(1, min(_MOST_ROUNDS, 8_000 // size))
 
 
 class Run:
@@ -83,7 +83,7 @@ class Run:
                 pulling.measure_again(server, filled, root, tell=self.tell)
             if "push" in self.parts:
                 for count in self.questions:
-                    pushing.measure(server, count, rounds=rounds_for(10 * count), tell=self.tell)
+                    pushing.measure(server, count, rounds=rounds_for(count), tell=self.tell)
             if "images" in self.parts:
                 serve_pictures(server, door)
                 ingest.measure(server, small=self.pictures, served=self.served, rounds=3, tell=self.tell)
