@@ -6,9 +6,12 @@
 Starts a Label Studio of its own in a temporary folder, fills projects by import, and reads them: every door of the
 server with a bare client, then the product's full pull, pulls after nothing, after 40 edits and after a deletion. Then
 questions are pushed, images taken in, and a snapshot's tables written and read. 60,000 tasks take a quarter of an hour.
+The server and the pull each want a core: on a machine with other work the ratios say little. The load is noted.
 """
 
+import os
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -51,7 +54,8 @@ class Run:
 
     def tell(self, figure: Figure) -> None:
         """Keep a figure, and say that it is there."""
-        self._results.add(replace(figure, command=self._command, machine=self._machine, code=code_line()))
+        made = {"command": self._command, "machine": self._machine, "code": code_line(), "load": os.getloadavg()[0]}
+        self._results.add(replace(figure, **made))  # type: ignore[arg-type]
         where = f"{figure.server}, {figure.size:,}" if figure.server else f"{figure.size:,}"
         print(f"{figure.part}: {where}, {figure.what}: {figure.spread(3)} s", flush=True)
 
@@ -113,7 +117,7 @@ def command_line(arguments: Sequence[str] | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or report."""
     made = parser("benchmarks.data_plane", __doc__)
-    made.add_argument("--tasks", type=positive, nargs="+", default=[1000, 10_000, 60_000], help="sizes of projects")
+    made.add_argument("--tasks", type=positive, nargs="*", default=[1000, 10_000, 60_000], help="sizes of projects")
     made.add_argument(
         "--memory", type=positive, nargs="*", default=[], help="further sizes, pulled once for the memory"
     )
@@ -129,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.report:
         print(report(options.report))
         return 0
+    if "pull" in options.parts and not (options.tasks or options.memory or options.postgres):
+        raise DataError("there is nothing to pull: give --tasks, --memory or --postgres")
     if options.served > options.pictures:
         raise DataError(f"--served {options.served} is more than the {options.pictures} that --pictures makes")
     results = RowsFile(options.out.with_suffix(".parquet"), Figure, {})
@@ -137,6 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pictures=options.pictures, served=options.served, parts=options.parts, results=results,
         command=command_line(arguments),
     )  # fmt: skip
+    # However it is stopped, the servers end with it; started in the background, a shell lets it ignore ^C.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         run.everything()
     finally:

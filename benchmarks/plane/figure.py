@@ -34,6 +34,8 @@ class Figure:
     """Seconds from Label Studio's last answer to the end."""
     note: str = ""
     error: str | None = None
+    load: float | None = None
+    """The machine's load average over the minute before: above 2 or so on two cores, others were at work, too."""
     command: str = ""
     """The command line that measured it."""
     machine: str = ""

@@ -24,7 +24,9 @@ def markdown(figures: Sequence[Figure]) -> str:
     }
     sections = [f"## {title}\n\n{text}" for title, make in parts.items() if (text := make(figures))]
     commands = [f"`{command}`" for command in unique(each.command for each in figures if each.command)]
-    head = ["# Data plane", "", *commands, "", *made_lines(figures), "", _LEGEND]
+    loads = [each.load for each in figures if each.load is not None]
+    busy = [f"Load average of the machine meanwhile: {spread(loads, 1)}."] if loads else []
+    head = ["# Data plane", "", *commands, "", *made_lines(figures), *busy, "", _LEGEND]
     return "\n".join(head) + "\n\n" + "\n\n".join(sections) + "\n"
 
 

@@ -111,7 +111,9 @@ def test_writing_and_reading_are_held_against_parquets_own() -> None:
 
 
 def test_a_report_says_where_how_and_when_and_leaves_out_what_was_not_measured() -> None:
-    text = markdown([figure("doors", 1000, "pages", 2.0, command="python -m benchmarks.data_plane --tasks 1000")])
+    noted = "python -m benchmarks.data_plane --tasks 1000"
+    text = markdown([figure("doors", 1000, "pages", 2.0, command=noted, load=1.25)])
+    assert "Load average of the machine meanwhile: 1.2." in text
     assert "`python -m benchmarks.data_plane --tasks 1000`" in text
     assert f"{MACHINE}; code abc; 2026-11-27 08:00 UTC." in text
     assert [line for line in text.splitlines() if line.startswith("##")] == ["## Which door is the fastest"]
@@ -140,6 +142,7 @@ def test_a_stored_run_is_shown_again_without_a_server(tmp_path: Path, capsys: py
     [
         (["--tasks", "0"], "0 is below 1"),
         (["--parts", "nothing"], "invalid choice: 'nothing'"),
+        (["--tasks", "--parts", "pull"], "there is nothing to pull"),
         (["--pictures", "10", "--served", "20"], "--served 20 is more than the 10"),
         (["--report", "nowhere.parquet"], "there is no results file nowhere.parquet"),
     ],
