@@ -1,0 +1,144 @@
+"""Full and incremental pulls of a filled project, held against the bare reads of the same one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from benchmarks.plane.doors import Wire, doors_for
+from benchmarks.plane.figure import Figure
+from benchmarks.plane.projects import CLASSES, Filled, answer
+from benchmarks.plane.pull_process import TOKEN, Pulled
+from benchmarks.plane.server import Server
+from fasten_model.errors import DataError
+
+EDITED = 40
+WITH_IMAGES = "pull, with its images from disk"
+LABELS_ONLY = "pull, images there already"
+UNCHANGED, CHANGED, DELETED = "nothing changed", f"{EDITED} answers changed", "one task deleted"
+Tell = Callable[[Figure], None]
+
+
+def pull_once(server: Server, filled: Filled, root: Path) -> Pulled:
+    """One pull into `root` in a process of its own."""
+    asked = {"url": server.url, "project_id": filled.project_id, "root": str(root), "files": str(server.files)}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.plane.pull_process"],
+        input=json.dumps(asked),
+        env={**os.environ, TOKEN: server.token},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise DataError(f"the pull of {filled.size} tasks failed: {done.stderr.strip()[-500:]}")
+    return Pulled(**json.loads(done.stdout))
+
+
+def read_bare(server: Server, filled: Filled, name: str) -> tuple[float, Wire]:
+    """(seconds, what came) of one bare read."""
+    with server.bare() as client:
+        wire = Wire(client)
+        started = time.perf_counter()
+        doors_for(filled.size)[name](wire, filled)
+        return time.perf_counter() - started, wire
+
+
+def measure_full(server: Server, filled: Filled, folder: Path, *, rounds: int, tell: Tell) -> Path:
+    """Every door and both kinds of full pull, in turns; → the folder of the last pull with images.
+
+    The fastest door is read once more after the pulls: of a single round the machine's mood would decide.
+    """
+    times: dict[str, list[float]] = {name: [] for name in (*doors_for(filled.size), WITH_IMAGES, LABELS_ONLY)}
+    wires: dict[str, Wire] = {}
+    pulls: dict[str, Pulled] = {}
+    for number in range(rounds):
+        for name in doors_for(filled.size):
+            seconds, wires[name] = read_bare(server, filled, name)
+            times[name].append(seconds)
+        root, again = folder / f"{filled.size}-{number}", folder / f"{filled.size}-{number}-again"
+        pulls[WITH_IMAGES] = _full(server, filled, root, images=filled.size)
+        again.mkdir()
+        shutil.copytree(root / "images", again / "images")
+        pulls[LABELS_ONLY] = _full(server, filled, again, images=filled.size)
+        for name, pulled in pulls.items():
+            times[name].append(pulled.seconds)
+    fastest = min(doors_for(filled.size), key=lambda name: min(times[name]))
+    times[fastest].append(read_bare(server, filled, fastest)[0])
+    for name, wire in wires.items():
+        tell(
+            Figure(
+                part="doors", server=server.database, size=filled.size, what=name, seconds=times[name],
+                requests=wire.requests, received=wire.received,
+            )
+        )  # fmt: skip
+    for name, pulled in pulls.items():
+        tell(figure(server, filled, "pull", name, pulled, times[name]))
+    return root
+
+
+def _full(server: Server, filled: Filled, root: Path, *, images: int) -> Pulled:
+    pulled = pull_once(server, filled, root)
+    got = (pulled.samples, pulled.rejected, pulled.images, pulled.is_new)
+    if got != (filled.size, 0, images, True):
+        raise DataError(f"a pull of {filled.size} tasks gave {got} (samples, rejected, images asked for, new)")
+    return pulled
+
+
+def measure_once(server: Server, filled: Filled, folder: Path, *, tell: Tell) -> Path:
+    """One full pull with images, for its memory."""
+    root = folder / f"{filled.size}-0"
+    pulled = _full(server, filled, root, images=filled.size)
+    tell(figure(server, filled, "pull", WITH_IMAGES, pulled, [pulled.seconds]))
+    return root
+
+
+def measure_again(server: Server, filled: Filled, root: Path, *, tell: Tell) -> None:
+    """Pulls after nothing, a few edits and a deleted task. The project is a task smaller afterwards."""
+    rounds = [pull_once(server, filled, root) for _ in range(3)]
+    if any(each.is_new or each.images for each in rounds):
+        raise DataError("a pull of an unchanged project made a snapshot or asked for images")
+    times = [each.seconds for each in rounds]
+    note = "no image asked for, no snapshot written"
+    tell(figure(server, filled, "again", UNCHANGED, rounds[-1], times, note=note))
+    labels = pq.read_table(Path(rounds[-1].snapshot) / "labels.parquet", columns=["task_id", "annotation_id", "label"])
+    some = labels.take(list(range(0, filled.size, max(1, filled.size // EDITED)))[:EDITED]).to_pylist()
+    with server.bare() as client:
+        for row in some:
+            label = CLASSES[(CLASSES.index(row["label"]) + 1) % len(CLASSES)]
+            client.patch(f"/api/annotations/{row['annotation_id']}/", json=answer(label)).raise_for_status()
+        changed = pull_once(server, filled, root)
+        after = pq.read_table(Path(changed.snapshot) / "labels.parquet", columns=["annotation_id", "label"]).to_pylist()
+        before = dict(zip(labels["annotation_id"].to_pylist(), labels["label"].to_pylist(), strict=True))
+        moved = sum(before[row["annotation_id"]] != row["label"] for row in after)
+        if moved != len(some) or not changed.is_new:
+            raise DataError(f"{len(some)} answers were changed, the pull found {moved}")
+        note = f"{len(some)} other labels in the new snapshot, {changed.images} images asked for"
+        tell(figure(server, filled, "again", CHANGED, changed, [changed.seconds], note=note))
+        client.delete(f"/api/tasks/{some[0]['task_id']}/").raise_for_status()
+    deleted = pull_once(server, filled, root)
+    if deleted.samples != filled.size - 1:
+        raise DataError(f"a task was deleted; the pull has {deleted.samples} of {filled.size} samples")
+    tell(figure(server, filled, "again", DELETED, deleted, [deleted.seconds], note="ids and times of all tasks listed"))
+
+
+def figure(
+    server: Server, filled: Filled, part: str, what: str, pulled: Pulled, seconds: list[float], *, note: str = ""
+) -> Figure:
+    """A pull's row."""
+    return Figure(
+        part=part, server=server.database, size=filled.size, what=what, seconds=seconds, note=note,
+        **{
+            name: value
+            for name, value in asdict(pulled).items()
+            if name in ("requests", "received", "peak_mib", "start_mib", "tail_s")
+        },
+    )  # fmt: skip
