@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pipeline import queue, trail, triage
 from pipeline.errors import DataError
 from pipeline.images import ImageStore
 from pipeline.label_studio import Asked, LabelStudio
 from pipeline.label_studio.interface import check_payload
-from pipeline.loop.queueing import PLAN
+from pipeline.loop.plans import begin, end, read_plan
 from pipeline.loop.survey import Found, find_review_project, review_title
 from pipeline.records import AskedAs, Project
 from pipeline.review_screen import are_small, is_earlier, review_config
@@ -67,10 +65,7 @@ def push_queue(settings: Settings, found: Found, plan_path: Path) -> Pushed:
     What it lacks is added, what a newer model would ask otherwise is changed where it is, and what nobody need answer
     any more is served no longer (`queue.changes_of`). What somebody has answered or begun is left alone.
     """
-    try:
-        plan = PLAN.validate_json(plan_path.read_bytes())
-    except (OSError, ValidationError):
-        raise DataError(f"{plan_path} is missing or damaged: run `fasten retrain --force`") from None
+    plan = read_plan(plan_path)
     workspace, run_key = Workspace.of(settings, found.labels.project_id), plan_path.parent.name
     with workspace.one_writer(), LabelStudio(settings.label_studio) as door:
         review = _review_project(settings, found, workspace, door)
@@ -80,7 +75,13 @@ def push_queue(settings: Settings, found: Found, plan_path: Path) -> Pushed:
             if is_earlier(door.label_config(review)):
                 review = door.update_label_config(review, _screen(found, workspace))
             door.set_overlap(review, settings.overlap)
-            done, asked = bring_up_to_date(door, review, workspace, plan, found.labels.project_id, run_key=run_key)
+            begin(plan_path, settings)
+            try:
+                done, asked = bring_up_to_date(door, review, workspace, plan, found.labels.project_id, run_key=run_key)
+            except DataError:  # found before anything is sent: the next plan may be another one
+                end(plan_path)
+                raise
+            end(plan_path)
     url = queue_url(settings.label_studio.url, review)
     return _pushed(plan, review.title, done, _unanswered(asked), url=url)
 

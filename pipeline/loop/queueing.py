@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
 
 from pipeline import queue, scoring, trail, triage
 from pipeline.contradictions import contradictions_known
@@ -18,16 +17,14 @@ from pipeline.corrected import standing_relabels
 from pipeline.images import ImageStore
 from pipeline.label_studio import Asked, LabelStudio
 from pipeline.loop.model import promise_broken, read_fitted
+from pipeline.loop.plans import begun_plan, keep_plan, plan_path
 from pipeline.loop.survey import Found, Pulled, find_review_project
 from pipeline.references import reference_images
 from pipeline.settings import Settings
 from pipeline.snapshot import Snapshot, open_snapshot
-from pipeline.workspace import Workspace, write_whole
+from pipeline.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
-PLAN = TypeAdapter(triage.Plan)
-QUEUE_FILE, RECHECK_FILE = "queue.json", "recheck.json"
 
 
 def triage_scores(settings: Settings, found: Found, pulled: Pulled, scores_path: Path, *, recheck: int = 0) -> Path:
@@ -35,9 +32,8 @@ def triage_scores(settings: Settings, found: Found, pulled: Pulled, scores_path:
 
     As `plan_questions`, kept where a push finds it.
     """
-    plan = plan_questions(settings, found, pulled, scores_path, recheck=recheck)
-    path = scores_path.parent / (RECHECK_FILE if recheck else QUEUE_FILE)
-    write_whole(path, PLAN.dump_json(plan))
+    path = plan_path(scores_path, recheck=recheck)
+    keep_plan(plan_questions(settings, found, pulled, scores_path, recheck=recheck), path)
     return path
 
 
@@ -47,8 +43,11 @@ def plan_questions(
     """The next questions, as many as there is room for, and what becomes of those that wait; writes nothing.
 
     What was asked before, answered or not, is read from the review project itself. With `recheck` the questions are so
-    many decisions of people that the model contradicts, and nothing else.
+    many decisions of people that the model contradicts, and nothing else. A plan that a push has begun and not ended
+    stands as it is.
     """
+    if (begun := begun_plan(plan_path(scores_path, recheck=recheck), settings)) is not None:
+        return begun
     snapshot, run_key = open_snapshot(pulled.snapshot), scores_path.parent.name
     labels_project_id = pulled.labels.project_id
     with LabelStudio(settings.label_studio) as door:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pipeline import loop, queue
 from pipeline.label_studio import Asked, LabelStudio, LabelStudioConfig
 from pipeline.loop import Found, Pushed
-from pipeline.loop.queueing import PLAN
+from pipeline.loop.plans import keep_plan
 from pipeline.queue import Change, changes_of, push_key
 from pipeline.records import AskedAs, Project, ReviewTask, Task, Withdrawal
 from pipeline.review_screen import REVIEW_CONTROL, review_config
@@ -23,7 +23,7 @@ from pipeline.settings import Settings
 from pipeline.snapshot.question import Question, read_question
 from pipeline.trail import asked_rows, withdrawn_rows
 from pipeline.triage import Plan
-from pipeline.workspace import Workspace, write_whole
+from pipeline.workspace import Workspace
 
 CLASSES = ("cat", "dog", "hen")
 NEVER_DOUBTED = "the model no longer doubts “cat”"
@@ -87,7 +87,7 @@ class Bed:
 
     def push(self, plan: Plan, run_key: str = "run-2") -> Pushed:
         path = self.workspace.run_folder(run_key) / "queue.json"
-        write_whole(path, PLAN.dump_json(plan))
+        keep_plan(plan, path)
         return loop.push_queue(self.settings, self.found, path)
 
     def tasks(self) -> dict[str, Task]:

@@ -8,12 +8,12 @@ from typing import Any
 from tests.integration.faults.commands import Commands, Ended
 from tests.integration.faults.world import Pulled, World, complete_round, pulled
 
-CHUNK = 6
+CHUNK = 8
 """Questions per import: several imports for what is asked here."""
 QUEUE = 25
-"""Fewer than there are doubtful labels: what a batch is made of depends on what is asked already, unless it is full."""
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "pipeline.queue:push": {"chunk": CHUNK, "pause": 20},
+    "pipeline.queue:push": {"chunk": CHUNK},
+    "pipeline.loop.pushing:bring_up_to_date": {"pause": 20},
     "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": 20},
 }
 """Small, so that a small project is read and written in several steps; and pauses after lost answers are short."""

@@ -22,16 +22,18 @@ from pathlib import Path
 from typing import Any
 
 IMPORTED = (
-    "pipeline.cli",
-    "pipeline.loop",
-    "pipeline.snapshot.pull",
-    "pipeline.label_studio",
-    "pipeline.images",
-    "pipeline.triage",
-    "pipeline.queue",
+    "pipeline.cli.rounds",
+    "pipeline.label_studio.interface",
+    "pipeline.loop.model",
+    "pipeline.loop.outcome",
+    "pipeline.loop.pushing",
+    "pipeline.loop.queueing",
+    "pipeline.loop.survey",
     # What those import only once it is needed.
     "h2.connection",
     "httpcore",
+    "label_studio_sdk.label_interface",
+    "matplotlib.pyplot",
     "pyarrow.dataset",
     "pyarrow.pandas_compat",
 )

@@ -203,11 +203,7 @@ def complete_round(world: World, home: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Queued:
-    """The end state of a push: the questions with everything that is theirs, each once, and what people said.
-
-    The score that orders them is left out: it is a question's place in its batch, and what a dead push left is composed
-    as a batch of its own.
-    """
+    """The end state of a push: the questions with everything that is theirs, each once, and what people said."""
 
     tasks: tuple[str, ...]
     """Of each: data, predictions and answers as JSON, sorted."""
@@ -226,7 +222,7 @@ def queued(world: World, home: Path, door: LabelStudio, title: str) -> Queued:
     raw = call(door, "GET", f"/api/projects/{number}/export", params={"download_all_tasks": "true"})
     predictions: dict[int, list[Any]] = {}
     for each in call(door, "GET", "/api/predictions/", params={"project": number}):
-        predictions.setdefault(each["task"], []).append([each["model_version"], each["result"]])
+        predictions.setdefault(each["task"], []).append([each["score"], each["model_version"], each["result"]])
     tasks = [
         {
             "data": task["data"],
