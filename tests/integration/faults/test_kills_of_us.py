@@ -35,6 +35,10 @@ def moments(effects: Sequence[str]) -> list[int]:
     return sorted({deciding[i * (len(deciding) - 1) // (MOST - 1)] for i in range(MOST)})
 
 
+FEWER_EFFECTS = 3
+"""Images come back in another order and in other groups each time: a run may end before the last effects of another."""
+
+
 def kills(undisturbed: Ended) -> Iterator[tuple[str, dict[str, Any]]]:
     """(in words, how to be killed) for one command: before its effects, then at random moments."""
     for number in moments(undisturbed.effects):
@@ -56,14 +60,17 @@ def test_a_pull_that_is_killed_anywhere_is_finished_by_the_next(
     home = bench.home(base)
     undisturbed = bench.complete("pull", home, watched=True)
     expected = bench.pulled(home)
+    alive = 0
     for moment, how in kills(undisturbed):
         home = bench.home(base)
         killed = bench.run("pull", home, **how)
-        assert killed.killed or "kill_after" in how, f"{moment}: {killed.err}"
+        assert killed.killed or killed.code == 0, f"{moment}: {killed.err}"
         bench.complete("pull", home)
         assert bench.pulled(home) == expected, moment
         trials["kills of our process"] += killed.killed
+        alive += "die_at" in how and not killed.killed
         shutil.rmtree(home)
+    assert alive <= FEWER_EFFECTS
     home = bench.home()
     bench.complete("pull", home)
     assert bench.pulled(home).snapshot_id == expected.snapshot_id, "what changed is not what is there"
@@ -77,15 +84,18 @@ def test_a_push_that_is_killed_anywhere_is_finished_by_the_next_and_asks_nothing
     undisturbed = bench.complete("push", home, title="undisturbed", watched=True)
     expected = queued(bench.world, home, door, "undisturbed")
     assert len(expected.tasks) == len(expected.asked) > 3 * CHUNK
+    alive = 0
     for number, (moment, how) in enumerate(kills(undisturbed)):
         home, title = bench.home(base), f"killed {number}"
         killed = bench.run("push", home, title=title, **how)
-        assert killed.killed or "kill_after" in how, f"{moment}: {killed.err}"
+        assert killed.killed or killed.code == 0, f"{moment}: {killed.err}"
         bench.complete("push", home, title=title)
         found = queued(bench.world, home, door, title)
         assert found == expected, f"{moment}: {found.unlike(expected)}"
         trials["kills of our process"] += killed.killed
+        alive += "die_at" in how and not killed.killed
         shutil.rmtree(home)
+    assert alive <= FEWER_EFFECTS
 
 
 def test_a_first_pull_goes_on_after_the_last_page_that_was_kept(
