@@ -35,7 +35,7 @@ def moments(effects: Sequence[str]) -> list[int]:
     return sorted({deciding[i * (len(deciding) - 1) // (MOST - 1)] for i in range(MOST)})
 
 
-FEWER_EFFECTS = 3
+FEWER_EFFECTS = 8
 """Images come back in another order and in other groups each time: a run may end before the last effects of another."""
 
 
