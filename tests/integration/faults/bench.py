@@ -8,21 +8,28 @@ from typing import Any
 from tests.integration.faults.commands import Commands, Ended
 from tests.integration.faults.world import Pulled, World, complete_round, pulled
 
-CHUNK = 8
+CHUNK = 9
 """Questions per import: several imports for what is asked here."""
 QUEUE = 25
+PAGE_SIZE = 40
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "pipeline.queue:push": {"chunk": CHUNK},
     "pipeline.loop.pushing:bring_up_to_date": {"pause": 20},
-    "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": 20},
+    "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": PAGE_SIZE},
 }
 """Small, so that a small project is read and written in several steps; and pauses after lost answers are short."""
 IMPATIENT: Mapping[str, Mapping[str, Any]] = {
     **DEFAULTS,
-    "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": 20, "timeout_s": 1.0},
+    "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": PAGE_SIZE, "timeout_s": 1.0},
     "pipeline.images.check:ImageConfig.__init__": {"timeout_s": 1.0, "retry_wait_s": 0.05},
 }
 """The same with time limits that a test can wait for."""
+OUT_OF_PATIENCE: Mapping[str, Mapping[str, Any]] = {
+    **IMPATIENT,
+    "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": PAGE_SIZE, "timeout_s": 0.3},
+    "pipeline.images.check:ImageConfig.__init__": {"timeout_s": 0.3, "retry_wait_s": 0.05},
+}
+"""With limits that a sound answer may miss: for commands that are to fail."""
 
 
 class Bench:

@@ -59,7 +59,7 @@ class Commands:
         *argv: str,
         home: Path,
         environment: Mapping[str, str],
-        die_at: int | None = None,
+        die_at: tuple[str, int] | None = None,
         kill_after: float | None = None,
         file_limit: int | None = None,
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
@@ -67,8 +67,8 @@ class Commands:
     ) -> Ended:
         """Run `fasten argv` in the folder `home` with nothing but these settings.
 
-        `die_at`: it kills itself before the effect of that number. `kill_after`: it is killed so many seconds after
-        its start, unless it ended before. `file_limit`: no file can grow beyond so many bytes. `defaults`: other
+        `die_at`: it kills itself before the effect of that name and number. `kill_after`: it is killed so many seconds
+        after its start, unless it ended before. `file_limit`: no file can grow beyond so many bytes. `defaults`: other
         default values of keyword-only parameters, by `module:function`. `watched`: its effects are told.
         """
         output = self._folder / "command"
@@ -96,6 +96,9 @@ class Commands:
         pid = self._answer(_PATIENCE_S)["pid"]
         ended = self._answer(_PATIENCE_S if kill_after is None else kill_after)
         if not ended:
+            if kill_after is None:
+                os.kill(pid, signal.SIGUSR1)  # it tells where it stands
+                self._answer(1.0)
             os.kill(pid, signal.SIGKILL)
             ended = self._answer(_PATIENCE_S)
             assert kill_after is not None, f"fasten {argv} did not end: {Path(f'{output}.err').read_text()}"
@@ -142,5 +145,9 @@ def commands(folder: Path, *, environment: Mapping[str, str] | None = None) -> I
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.close()
-        process.wait(timeout=20)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:  # a command that does not end; its test has failed of it
+            process.kill()
+            process.wait()
         process.stdout.close()

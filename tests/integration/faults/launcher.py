@@ -9,15 +9,19 @@ on the world outside of it (a request sent, an answer received, a file opened fo
 transaction committed). The child counts its effects, writes them down, and kills itself before the one it is told to.
 """
 
+import faulthandler
 import importlib
 import json
 import os
+import re
 import resource
 import signal
 import sqlite3
 import sys
+import threading
 import time
 import traceback
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +41,21 @@ IMPORTED = (
     "pyarrow.dataset",
     "pyarrow.pandas_compat",
 )
+_RANDOM = re.compile(r"[0-9a-f]{8,}|(?<=\.)\d+$|(?<=/)\d+(?=/)|(?<=-)\d+(?=[-.])")
 _WRITING = os.O_WRONLY | os.O_RDWR
 
 
 class Effects:
-    """Counts what this process does to the world, and ends it before the effect of a given number (from 1)."""
+    """Counts what this process does to the world, and ends it before the effect of a given name and number (from 1).
 
-    def __init__(self, log: int, below: str, die_at: int) -> None:
+    Names are the same in every run: what is drawn at random, or counted up, is a star in them.
+    """
+
+    def __init__(self, log: int, below: str, die_at: tuple[str, int] | None) -> None:
         self._log, self._below, self._die_at = log, below, die_at
-        self._count = 0
+        self._count = Counter[str]()
+        self._last = "the start"
+        self._one_at_a_time = threading.RLock()
 
     def watch(self) -> None:
         sys.addaudithook(self._audit)
@@ -53,10 +63,16 @@ class Effects:
         self._watch_databases()
 
     def _effect(self, what: str) -> None:
-        self._count += 1
-        os.write(self._log, f"{what}\n".encode())
-        if self._count == self._die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self._one_at_a_time:  # several threads have effects
+            name = _RANDOM.sub("*", what)
+            if name == "commit":
+                name = f"commit after {self._last}"
+            else:
+                self._last = name
+            self._count[name] += 1
+            os.write(self._log, f"{name}\n".encode())
+            if self._die_at == (name, self._count[name]):
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
@@ -105,6 +121,7 @@ def child(order: dict[str, Any]) -> None:
         for number, name in ((1, "out"), (2, "err")):
             target = os.open(f"{order['output']}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(target, number)
+        faulthandler.register(signal.SIGUSR1)  # where it stands, for a test that waits for it in vain
         os.environ.clear()
         os.environ.update(order["environ"])
         os.chdir(order["cwd"])
@@ -114,7 +131,7 @@ def child(order: dict[str, Any]) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], order["file_limit"]))
         if order["effects"]:
             log = os.open(order["effects"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            Effects(log, order["cwd"].rstrip("/") + "/", order["die_at"] or 0).watch()
+            Effects(log, order["cwd"].rstrip("/") + "/", tuple(order["die_at"]) if order["die_at"] else None).watch()
         sys.argv = ["fasten", *order["argv"]]
         from pipeline.cli import main
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.label_studio import LabelStudio
 from tests.integration.faults import proxy as toxics
-from tests.integration.faults.bench import CHUNK, IMPATIENT, Bench
+from tests.integration.faults.bench import CHUNK, IMPATIENT, OUT_OF_PATIENCE, Bench
 from tests.integration.faults.changes import people_work
 from tests.integration.faults.proxy import FaultProxy, Rule, Toxic, Weather
 from tests.integration.faults.world import Pulled, queued
@@ -37,21 +37,21 @@ def undisturbed_pull(bench: Bench) -> Pulled:
     return bench.pulled(home)
 
 
-def test_a_pull_takes_one_bad_answer_of_each_kind_in_its_stride(
+def test_a_pull_takes_bad_answers_of_each_kind_in_its_stride(
     bench: Bench, proxy: FaultProxy, trials: Counter[str]
 ) -> None:
     expected = undisturbed_pull(bench)
-    for name, toxic in TOXICS.items():
+    # One request may fail twice, and is asked a third time.
+    places = [("/api/projects/", 1), (PAGE, 1), (PAGE, 2), (PAGE, 4), (IMAGE, 2), (IMAGE, 5), (IMAGE, 8), (IMAGE, 11)]
+    names = list(TOXICS)
+    for turn in range(0, len(names), 3):
+        turned = names[turn:] + names[:turn]
+        rules = [Rule(toxic=TOXICS[name], path=path, nth=nth) for name, (path, nth) in zip(turned, places, strict=True)]
         home = bench.home()
-        rules = [
-            Rule(toxic=toxic, path="/api/projects/"),
-            Rule(toxic=toxic, path=PAGE, nth=2),
-            Rule(toxic=toxic, path=IMAGE, nth=5, times=3),
-        ]
         with proxy.rule(*rules):
             bench.complete("pull", home, url=proxy.url, from_disk=False, defaults=IMPATIENT)
-            assert len(proxy.faults) >= 5, name
-        assert bench.pulled(home) == expected, name
+            assert len(proxy.faults) == len(rules)
+        assert bench.pulled(home) == expected
         trials["bad answers"] += len(proxy.faults)
 
 
@@ -63,21 +63,20 @@ def test_a_pull_that_is_left_without_answers_says_so_in_one_line_and_the_next_go
     for name in ("502", "a time-out", "a cut midway", "a drip for ever"):
         home = bench.home()
         with proxy.rule(Rule(toxic=OUTAGES[name], path=where, nth=3, times=10_000)):
-            ended = bench.run("pull", home, url=proxy.url, from_disk=False, defaults=IMPATIENT)
+            ended = bench.run("pull", home, url=proxy.url, from_disk=False, defaults=OUT_OF_PATIENCE)
             assert "127.0.0.1" in ended.complaint, name
         bench.complete("pull", home)
         assert bench.pulled(home) == expected, name
         trials["bad answers"] += len(proxy.faults)
 
 
-@pytest.mark.parametrize("seed", range(2))
 def test_pulls_in_bad_weather_come_to_the_same(
-    seed: int, bench: Bench, door: LabelStudio, proxy: FaultProxy, trials: Counter[str]
+    bench: Bench, door: LabelStudio, proxy: FaultProxy, trials: Counter[str]
 ) -> None:
     home = bench.home()
     bench.complete("pull", home)
-    people_work(bench.world, door, seed=seed)
-    with proxy.rule(Weather(toxics=[*TOXICS.values(), toxics.cut_after], share=0.2, seed=seed)):
+    people_work(bench.world, door)
+    with proxy.rule(Weather(toxics=[*TOXICS.values(), toxics.cut_after], share=0.2, seed=1)):
         for _ in range(2):
             ended = bench.run("pull", home, url=proxy.url, from_disk=False, defaults=IMPATIENT)
             assert ended.code == 0 or ended.complaint
@@ -87,11 +86,9 @@ def test_pulls_in_bad_weather_come_to_the_same(
 
 
 LOST: dict[str, tuple[Rule | Weather, ...]] = {
-    "one import's answer is lost": (Rule(toxic=toxics.cut_after, method="POST", path=IMPORT, nth=2),),
     "two imports' answers are lost": (Rule(toxic=toxics.cut_after, method="POST", path=IMPORT, nth=1, times=2),),
     "an import never arrives": (Rule(toxic=toxics.cut_before, method="POST", path=IMPORT, nth=2),),
     "an import is answered with 500": (Rule(toxic=TOXICS["500"], method="POST", path=IMPORT),),
-    "an import is answered with 429": (Rule(toxic=TOXICS["429"], method="POST", path=IMPORT, nth=3),),
     "an import is not answered in time": (Rule(toxic=toxics.silence, method="POST", path=IMPORT, nth=2),),
     "an import arrives too late": (Rule(toxic=toxics.answered_late, method="POST", path=IMPORT, nth=2),),
     "a new project's answer is lost": (Rule(toxic=toxics.cut_after, method="POST", path=r"/api/projects/$"),),
@@ -110,7 +107,7 @@ def test_a_push_whose_answers_are_lost_asks_everything_once(
     home = bench.home(base)
     bench.complete("push", home, title="in fair weather")
     expected = queued(bench.world, home, door, "in fair weather")
-    assert len(expected.tasks) > 3 * CHUNK
+    assert len(expected.tasks) > 2 * CHUNK
     for name, rules in LOST.items():
         home = bench.home(base)
         with proxy.rule(*rules):

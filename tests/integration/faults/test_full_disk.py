@@ -29,7 +29,7 @@ def test_a_pull_that_cannot_write_says_so_and_the_next_one_is_whole(bench: Bench
     bench.complete("pull", undisturbed)
     expected, written = bench.pulled(undisturbed), sizes(undisturbed)
     assert written[0] < SMALLEST < written[-1], written
-    for limit in (SMALLEST, *(size - 1 for size in written[-3:] if size > SMALLEST)):
+    for limit in (SMALLEST, *(size - 1 for size in written[-2:] if size > SMALLEST)):
         home = bench.home()
         ended = bench.run("pull", home, file_limit=limit)
         assert ended.complaint
@@ -45,12 +45,10 @@ def test_a_push_that_cannot_write_says_so_and_the_next_one_asks_all(
     home = bench.home(base)
     bench.complete("push", home, title="enough space")
     expected = queued(bench.world, home, door, "enough space")
-    for limit in (SMALLEST, 2 * SMALLEST):
-        home, title = bench.home(base), f"{limit} bytes"
-        assert bench.run("push", home, title=title, file_limit=limit).complaint
-        bench.complete("push", home, title=title)
-        assert queued(bench.world, home, door, title) == expected
-        trials["full disks"] += 1
+    assert bench.run("push", base, title="no space", file_limit=SMALLEST).complaint
+    bench.complete("push", base, title="no space")
+    assert queued(bench.world, base, door, "no space") == expected
+    trials["full disks"] += 1
 
 
 @contextmanager
@@ -68,7 +66,7 @@ def small_disk(at: Path, kilobytes: int) -> Iterator[bool]:
             subprocess.run(["umount", str(at)], check=True)
 
 
-@pytest.mark.parametrize("kilobytes", [16, 96, 160])
+@pytest.mark.parametrize("kilobytes", [16, 128])
 def test_a_pull_onto_a_full_disk_goes_on_when_there_is_space(
     kilobytes: int, bench: Bench, tmp_path: Path, trials: Counter[str]
 ) -> None:

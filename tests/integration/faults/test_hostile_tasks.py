@@ -15,7 +15,7 @@ from tests.integration.faults.bench import Bench
 from tests.integration.faults.world import CONFIG, picture
 
 GOOD = 30
-RANDOM = 80
+RANDOM = 60
 
 
 def enter(door: LabelStudio, project_id: int, entries: Iterable[hostile.Entry]) -> list[str]:

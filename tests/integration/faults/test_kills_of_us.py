@@ -8,15 +8,17 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.label_studio import LabelStudio
-from tests.integration.faults.bench import CHUNK, Bench
+from tests.integration.faults.bench import CHUNK, DEFAULTS, Bench
 from tests.integration.faults.changes import people_work
 from tests.integration.faults.commands import Ended
-from tests.integration.faults.proxy import FaultProxy
+from tests.integration.faults.proxy import FaultProxy, Rule, cut_before
+from tests.integration.faults.test_bad_answers import PAGE
 from tests.integration.faults.world import queued
 
 SEED = 20260301
@@ -27,22 +29,24 @@ RANDOM_KILLS = 4
 DECIDING = re.compile(r"commit|rename|heard|send (POST|PATCH|DELETE)")
 
 
-def moments(effects: Sequence[str]) -> list[int]:
-    """Which effects to die before."""
-    deciding = [number for number, effect in enumerate(effects, 1) if DECIDING.match(effect)]
+def moments(effects: Sequence[str]) -> list[tuple[str, int]]:
+    """Which effects to die before, by name and number."""
+    total, seen = Counter(effects), Counter[str]()
+    deciding = []
+    for effect in effects:
+        seen[effect] += 1
+        # How many commits the images take depends on how they come in: the later ones may not be there next time.
+        if DECIDING.match(effect) and (not effect.startswith("commit") or seen[effect] <= (total[effect] + 1) // 2):
+            deciding.append((effect, seen[effect]))
     if len(deciding) <= MOST:
         return deciding
-    return sorted({deciding[i * (len(deciding) - 1) // (MOST - 1)] for i in range(MOST)})
-
-
-FEWER_EFFECTS = 8
-"""Images come back in another order and in other groups each time: a run may end before the last effects of another."""
+    return [deciding[i * (len(deciding) - 1) // (MOST - 1)] for i in range(MOST)]
 
 
 def kills(undisturbed: Ended) -> Iterator[tuple[str, dict[str, Any]]]:
     """(in words, how to be killed) for one command: before its effects, then at random moments."""
-    for number in moments(undisturbed.effects):
-        yield f"before effect {number}: {undisturbed.effects[number - 1]}", {"die_at": number}
+    for effect, number in moments(undisturbed.effects):
+        yield f"before effect {effect!r}, number {number}", {"die_at": (effect, number)}
     moment = random.Random(SEED)
     for _ in range(RANDOM_KILLS):
         seconds = undisturbed.seconds * moment.uniform(0.02, 0.6)
@@ -60,17 +64,14 @@ def test_a_pull_that_is_killed_anywhere_is_finished_by_the_next(
     home = bench.home(base)
     undisturbed = bench.complete("pull", home, watched=True)
     expected = bench.pulled(home)
-    alive = 0
     for moment, how in kills(undisturbed):
         home = bench.home(base)
         killed = bench.run("pull", home, **how)
-        assert killed.killed or killed.code == 0, f"{moment}: {killed.err}"
+        assert killed.killed or "kill_after" in how, f"{moment}: {killed.err}"
         bench.complete("pull", home)
         assert bench.pulled(home) == expected, moment
         trials["kills of our process"] += killed.killed
-        alive += "die_at" in how and not killed.killed
         shutil.rmtree(home)
-    assert alive <= FEWER_EFFECTS
     home = bench.home()
     bench.complete("pull", home)
     assert bench.pulled(home).snapshot_id == expected.snapshot_id, "what changed is not what is there"
@@ -83,36 +84,31 @@ def test_a_push_that_is_killed_anywhere_is_finished_by_the_next_and_asks_nothing
     home = bench.home(base)
     undisturbed = bench.complete("push", home, title="undisturbed", watched=True)
     expected = queued(bench.world, home, door, "undisturbed")
-    assert len(expected.tasks) == len(expected.asked) > 3 * CHUNK
-    alive = 0
+    assert len(expected.tasks) == len(expected.asked) > 2 * CHUNK
     for number, (moment, how) in enumerate(kills(undisturbed)):
         home, title = bench.home(base), f"killed {number}"
         killed = bench.run("push", home, title=title, **how)
-        assert killed.killed or killed.code == 0, f"{moment}: {killed.err}"
+        assert killed.killed or "kill_after" in how, f"{moment}: {killed.err}"
         bench.complete("push", home, title=title)
         found = queued(bench.world, home, door, title)
         assert found == expected, f"{moment}: {found.unlike(expected)}"
         trials["kills of our process"] += killed.killed
-        alive += "die_at" in how and not killed.killed
         shutil.rmtree(home)
-    assert alive <= FEWER_EFFECTS
 
 
 def test_a_first_pull_goes_on_after_the_last_page_that_was_kept(
     bench: Bench, proxy: FaultProxy, trials: Counter[str]
 ) -> None:
-    def pages(home_options: dict[str, Any]) -> int:
-        with proxy.rule():
-            ended = bench.run("pull", url=proxy.url, **home_options)
-            assert ended.killed or ended.code == 0, ended.err
-            return proxy.requests("GET", r"/api/tasks/.*include=annotations")
+    small = {**DEFAULTS, "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": 10}}
 
-    whole = pages({"home": bench.home()})
-    home = bench.home()
-    watched = bench.complete("pull", bench.home(), watched=True)
-    last_page = [number for number, effect in enumerate(watched.effects, 1) if effect == "heard GET /api/tasks/"][-8]
-    begun = pages({"home": home, "die_at": last_page})
-    rest = pages({"home": home})
-    assert 2 <= begun < whole
-    assert rest <= whole - begun + 2, "one page that was being asked for, and what has changed since"
-    trials["kills of our process"] += 1
+    def pages(home: Path, *rules: Rule) -> int:
+        with proxy.rule(*rules):
+            ended = bench.run("pull", home, url=proxy.url, defaults=small)
+            assert ended.code == 0 or rules, ended.err
+            return proxy.requests("GET", PAGE)
+
+    whole, home, kept = pages(bench.home()), bench.home(), 4
+    begun = pages(home, Rule(toxic=cut_before, path=PAGE, nth=kept + 1, times=10_000))
+    assert kept < begun < whole
+    assert pages(home) == whole - kept
+    trials["bad answers"] += begun - kept
