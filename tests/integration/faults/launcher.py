@@ -180,6 +180,7 @@ def main() -> None:
         answers.write(json.dumps({"pid": pid}) + "\n")
         _, status = os.waitpid(pid, 0)
         answers.write(json.dumps({"code": os.waitstatus_to_exitcode(status)}) + "\n")
+    os._exit(0)  # what was imported may have threads that take their time
 
 
 if __name__ == "__main__":
