@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from pipeline.errors import StackError
+from pipeline.orchestrator import connected
 from pipeline.stack import StackConfig, down, health, status, supervisord, up
 from pipeline.stack.state import load_memory
 
@@ -60,15 +61,14 @@ def start_toy_flow(config: StackConfig, api_url: str) -> None:
     """A flow run of the worker, with a child of its own, that would run for ten minutes."""
     (config.project / "toy.py").write_text(FLOW)
 
-    def post(where: str, **body: object) -> str:
-        answer = httpx.post(f"{api_url}/{where}", json=body, timeout=60).raise_for_status()
-        return str(answer.json()["id"])
-
-    flow_id = post("flows/", name="toy")
     directory = {"prefect.deployments.steps.set_working_directory": {"directory": str(config.project)}}
-    deployment = {"entrypoint": "toy.py:toy", "path": ".", "work_pool_name": "fasten", "pull_steps": [directory]}
-    deployment_id = post("deployments/", name="toy", flow_id=flow_id, **deployment)
-    post(f"deployments/{deployment_id}/create_flow_run", state={"type": "SCHEDULED"})
+    # Prefect's own client asks again where its server says 503, as it does for a moment while SQLite is locked.
+    with connected(api_url) as client:
+        flow_id = client.create_flow_from_name("toy")
+        deployment_id = client.create_deployment(
+            flow_id, "toy", entrypoint="toy.py:toy", path=".", work_pool_name="fasten", pull_steps=[directory]
+        )
+        client.create_flow_run_from_deployment(deployment_id)
     log = config.log("worker")
     complaint = health.wait_until(
         lambda: None if "the toy is running" in log.read_text() else "not running", timeout_s=90, alive=lambda: True
