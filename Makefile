@@ -25,8 +25,9 @@ endif
 demo: install  ## The whole loop on real digits, two rounds; ARGS="--dataset fashion-mnist --root DIR" for other data
 	@$(BIN)/fasten demo $(ARGS)
 
+# Two workers, each with servers of its own; a file's tests stay together, and those with servers come last.
 test: lint  ## Everything that is checked
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install
 	@$(BIN)/ruff check .

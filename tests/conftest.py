@@ -1,11 +1,14 @@
 """What several folders of tests share."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 _WITH_SERVERS = ("flows", "integration")
+TRIALS = "trials"
+"""Property of a test that tried faults: how many, by kind."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,6 +19,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     here = Path(__file__).parent
     items.sort(key=lambda item: item.path.relative_to(here).parts[0] in _WITH_SERVERS)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many faults were tried, by all workers together, at the end of the whole run."""
+    counted = Counter[str]()
+    for report in terminalreporter.getreports("") + terminalreporter.getreports("passed"):
+        if report.when == "teardown":
+            for name, value in report.user_properties:
+                counted.update(value if name == TRIALS else {})
+    if counted:
+        listed = ", ".join(f"{count} {kind}" for kind, count in counted.items())
+        terminalreporter.write_line(
+            f"faults: {listed}; {counted.total()} in all, after each the end state of the undisturbed run"
+        )
 
 
 @pytest.fixture(scope="session")

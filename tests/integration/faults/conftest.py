@@ -9,29 +9,20 @@ import pytest
 
 from pipeline.label_studio import LabelStudio
 from pipeline.stack.install import LabelStudioInstall
+from tests.conftest import TRIALS
 from tests.integration.faults.bench import Bench
 from tests.integration.faults.commands import Commands, commands
 from tests.integration.faults.proxy import FaultProxy
 from tests.integration.faults.server import KillableServer, killable
 from tests.integration.faults.world import World
 
-_TRIALS = pytest.StashKey[Counter[str]]()
 
-
-@pytest.fixture(scope="session")
-def trials(request: pytest.FixtureRequest) -> Counter[str]:
-    """Faults that were tried, by kind: counted once the end state was found to be that of the undisturbed run."""
-    return request.config.stash.setdefault(_TRIALS, Counter())
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """How many faults there were, at the end of the whole run."""
-    counted = config.stash.get(_TRIALS, Counter())
-    if counted:
-        listed = ", ".join(f"{count} {kind}" for kind, count in counted.items())
-        terminalreporter.write_line(
-            f"faults: {listed}; {counted.total()} in all, after each the end state of the undisturbed run"
-        )
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
+    """Faults that this test tries, by kind: counted once the end state was found to be that of the undisturbed run."""
+    counted = Counter[str]()
+    yield counted
+    request.node.user_properties.append((TRIALS, dict(counted)))
 
 
 @pytest.fixture(scope="session")
