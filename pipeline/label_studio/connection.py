@@ -77,9 +77,14 @@ class Connection:
     def __init__(self, config: LabelStudioConfig, *, transport: httpx.BaseTransport | None = None) -> None:
         self.config = config
         self.url = config.url.rstrip("/")
+        # Label Studio's own server sends the first line of an answer by itself, and on a connection that is kept open
+        # the rest waits for the 40 ms after which a client acknowledges it. On one that is closed nothing does. Behind
+        # https:// there is another server, and a new connection costs more.
+        kept_open = urlsplit(self.url).scheme == "https"
         # Redirects are not followed: a token goes to the configured address and nowhere else.
         self._http = httpx.Client(
             base_url=self.url,
+            headers={} if kept_open else {"Connection": "close"},
             timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
             transport=transport,
             follow_redirects=False,

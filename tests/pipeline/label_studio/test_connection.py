@@ -144,3 +144,13 @@ def test_an_answer_that_never_ends_is_given_up_in_time() -> None:
     endless = httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
     with pytest.raises(ServiceUnavailable, match="did not answer in time"):
         Connection(config, transport=endless).get("/api/x", what="looking")
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [("http", "close"), ("https", "keep-alive")])
+def test_label_studios_own_server_is_not_kept_waiting_for_an_acknowledgement(scheme: str, expected: str) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"said": request.headers["connection"]})
+
+    config = LabelStudioConfig(url=f"{scheme}://ls.test", token=SecretStr(TOKEN))
+    opened = Connection(config, transport=httpx.MockTransport(handler))
+    assert opened.get("/", what="asking") == {"said": expected}
