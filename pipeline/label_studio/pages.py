@@ -39,7 +39,12 @@ def changed_since(time: str) -> Filter:
 def ids_between(after: int, through: int | None) -> list[Filter]:
     """Filters, all of which hold for tasks after one id, up to another one."""
     upper = [] if through is None else [_number("id", "less", through + 1)]
-    return [_number("id", "greater", after), *upper]
+    return [later_than(after), *upper]
+
+
+def later_than(after: int) -> Filter:
+    """Filter: the task has a larger id."""
+    return _number("id", "greater", after)
 
 
 def unanswered() -> list[Filter]:
@@ -128,7 +133,7 @@ def page_after(
     attempts: int | None = None,
 ) -> tuple[list[Any], int | None]:
     """(the next tasks with a larger id than `after`, where the page after them starts); None where there is none."""
-    later = _number("id", "greater", after)
+    later = later_than(after)
     query: dict[str, Any] = {"ordering": ["tasks:id"], "filters": {"conjunction": "or", "items": [later]}}
     if any_of:  # (filter and id > last) or (filter and id > last): a child belongs to its parent
         query["filters"]["items"] = [{**one, "child_filter": later} for one in any_of]

@@ -13,14 +13,14 @@ from typing import Any
 
 from pipeline.errors import ServiceError
 from pipeline.label_studio import pages
-from pipeline.label_studio.connection import Connection, ServerFault
-from pipeline.label_studio.exports import EXPORT_TASKS, export_range, remove_leftovers
+from pipeline.label_studio.connection import Connection, RefusedError, ServerFault
+from pipeline.label_studio.exports import EXPORT_TASKS, Exports, remove_leftovers
 from pipeline.label_studio.parsing import parse_task
 from pipeline.records import Chunk, Project, TaskRead
 
 logger = logging.getLogger(__name__)
 
-EXPORT_FROM = 4_000
+EXPORT_FROM = 300
 """Answered tasks from which on exports are the faster door (`benchmarks/data_plane.py`)."""
 
 MOST_UNREAD = 20
@@ -50,20 +50,26 @@ class ReadingCalls:
         raw = pages.page(self._connection, project.project_id, query, fields=fields, size=1, answers=False)
         return time_of(raw["tasks"][0]) if raw["tasks"] else ""
 
-    def all_answered(self, project: Project, *, after: int = 0, mark: str = "") -> Iterator[Chunk]:
+    def all_answered(
+        self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = True
+    ) -> Iterator[Chunk]:
         """Every task with a larger id than `after` that somebody answered or skipped, by id.
 
         Through exports where there are many and most of the project is answered, else in pages, or where the server
-        does not export (any more). `mark` names this reader: what it left in the project when it died is removed.
+        does not export (any more). `mark` names this reader: what it left in the project when it died is removed, where
+        this reading is `resumed`. Tasks that come meanwhile may be missing.
         """
         through = after
-        tasks, _ = self.count_answered(project)
-        if tasks >= EXPORT_FROM and 2 * tasks >= self._size(project):
+        answered = self._total(project, [{**one, "child_filter": pages.later_than(after)} for one in pages.answered()])
+        left, end = self._rest(project, after) if answered >= EXPORT_FROM else (0, 0)
+        if left and 2 * answered >= left:
             try:
-                remove_leftovers(self._connection, project.project_id, mark=mark)
-                for chunk in self._ahead(project, after, partial(self._exported, project, mark)):
-                    yield chunk
-                    through = chunk.through
+                if resumed:
+                    remove_leftovers(self._connection, project.project_id, mark=mark)
+                with Exports(self._connection, project.project_id, mark=mark) as exports:
+                    for chunk in self._ahead(project, after, self._exported(project, exports, left, end)):
+                        yield chunk
+                        through = chunk.through
                 return
             except ServiceError as error:
                 logger.warning("exports do not work (%s); reading pages from task %d on", error, through)
@@ -97,9 +103,17 @@ class ReadingCalls:
             any_of = [pages.ids_in([int(each) for each in group])]
             yield from self._ahead(project, 0, partial(self._page, project, any_of))
 
-    def _size(self, project: Project) -> int:
-        raw = pages.page(self._connection, project.project_id, {}, fields=("id",), size=1, answers=False)
+    def _total(self, project: Project, any_of: Sequence[pages.Filter]) -> int:
+        query = {"filters": {"conjunction": "or", "items": any_of}}
+        raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
         return int(raw["total"])
+
+    def _rest(self, project: Project, after: int) -> tuple[int, int]:
+        """(how many tasks have a larger id than `after`, the largest id)."""
+        filters = {"conjunction": "and", "items": pages.ids_between(after, None)}
+        query = {"ordering": ["-tasks:id"], "filters": filters}
+        raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
+        return (int(raw["total"]), _id_of(raw["tasks"][0])) if raw["tasks"] else (0, 0)
 
     def _page(self, project: Project, any_of: Sequence[pages.Filter], after: int) -> _Raw:
         read = partial(pages.page_after, self._connection, project.project_id)
@@ -143,22 +157,32 @@ class ReadingCalls:
                 raise fault
         return [found[number] for number in sorted(found)]
 
-    def _exported(self, project: Project, mark: str, after: int) -> _Raw:
-        """The next `EXPORT_TASKS` tasks. The last one of them is found first; there are fewer at the end."""
-        query = {"ordering": ["tasks:id"], "filters": {"conjunction": "and", "items": pages.ids_between(after, None)}}
+    def _exported(self, project: Project, exports: Exports, left: int, end: int) -> Callable[[int], _Raw]:
+        """What exports the `left` tasks up to `end`, `EXPORT_TASKS` at a time.
 
-        def nth(number: int) -> Any:
-            return pages.page(
-                self._connection, project.project_id, query, fields=("id",), size=1, answers=False, number=number
-            )
+        The border of all but the last chunk is looked for first; the answer says how many tasks are left by then.
+        """
 
-        left = int(nth(1)["total"])
-        if not left:
-            return [], None
-        last = nth(EXPORT_TASKS)["tasks"] if left > EXPORT_TASKS else []
-        through = _id_of(last[0]) if last else None
-        tasks = export_range(self._connection, project.project_id, after, through, mark=mark)
-        return tasks, through
+        def fetch(after: int) -> _Raw:
+            nonlocal left
+            border = self._nth(project, after, end) if left > EXPORT_TASKS else None
+            if border is not None:
+                through, left = border
+                return exports.between(after, through), through
+            return (exports.between(after, end) if after else exports.everything()), None
+
+        return fetch
+
+    def _nth(self, project: Project, after: int, end: int) -> tuple[int, int] | None:
+        """(id of the last of the next `EXPORT_TASKS` tasks, how many come after it up to `end`); None without any."""
+        query = {"ordering": ["tasks:id"], "filters": {"conjunction": "and", "items": pages.ids_between(after, end)}}
+        read = partial(pages.page, self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
+        try:
+            found = read(number=EXPORT_TASKS)
+        except RefusedError:  # so many have been deleted since they were counted that there is no such page
+            return None
+        left = int(found["total"]) - EXPORT_TASKS
+        return (_id_of(found["tasks"][0]), left) if left > 0 and found["tasks"] else None
 
     def _ahead(self, project: Project, after: int, fetch: Callable[[int], _Raw]) -> Iterator[Chunk]:
         """Chunks, of which the next is under way while one is used."""

@@ -33,7 +33,10 @@ LAG = timedelta(seconds=10)
 """A transaction takes less, except imports, of which the counts tell."""
 RECONCILE_AFTER = timedelta(days=7)
 """How long the cursor and the counts are trusted."""
+_CURSOR = "%Y-%m-%dT%H:%M:%S.%fZ"
 _PROGRESS = 10_000
+_TASKS_APART = 5_000
+"""Tasks of a first load that are read before `meanwhile` is called again."""
 _ATTEMPTS = 3
 
 Reader = Callable[[TaskRead], Row]
@@ -45,7 +48,9 @@ class ChangeSource(Protocol):
 
     def count_answered(self, project: Project, /) -> tuple[int, int]: ...
     def newest_change(self, project: Project, /) -> str: ...
-    def all_answered(self, project: Project, /, *, after: int = 0, mark: str = "") -> Iterator[Chunk]: ...
+    def all_answered(
+        self, project: Project, /, *, after: int = 0, mark: str = "", resumed: bool = True
+    ) -> Iterator[Chunk]: ...
     def change_times(self, project: Project, /, *, since: str = "") -> Iterator[tuple[int, str, bool]]: ...
     def tasks_by_id(self, project: Project, ids: list[int], /) -> Iterator[Chunk]: ...
 
@@ -63,22 +68,33 @@ class Source:
 
 
 def catch_up(
-    door: ChangeSource, mirror: Mirror, source: Source, read: Reader, *, mark: str = "", now: datetime | None = None
+    door: ChangeSource,
+    mirror: Mirror,
+    source: Source,
+    read: Reader,
+    *,
+    mark: str = "",
+    meanwhile: Callable[[], object] = lambda: None,
+    now: datetime | None = None,
 ) -> None:
     """Bring the mirror of one project up to date; takes up a first load where it was cut off.
 
-    Asks nothing at all where `source.state` is as it was when the last reading ended. Lets the errors of Label Studio
-    through: what was read until then is kept.
+    Asks nothing at all where `source.state` is as it was when the last reading ended. During a long first load, which
+    is mostly waiting, `meanwhile` is called now and then. Lets the errors of Label Studio through: what was read until
+    then is kept.
     """
     project, now = source.project, now or datetime.now(UTC)
     number = project.project_id
     state = _told(source.state)
-    standing = mirror.standing(number)
+    standing, resumed = mirror.standing(number), True
     if standing is None or (standing.origin, standing.reading) != (source.origin, source.reading):
-        standing = started(_fresh(source), cursor=door.newest_change(project))
+        resumed = standing is not None
+        newest = _in_utc(source.state.newest_change) if source.state else ""
+        standing = started(_fresh(source), cursor=newest or door.newest_change(project))
         mirror.begin(number, standing)
     if not standing.loaded:
-        _load(door, mirror, project, standing, read, mark)
+        chunks = door.all_answered(project, after=standing.through, mark=mark, resumed=resumed)
+        _load(chunks, mirror, project, standing, read, meanwhile)
         standing = replace(standing, loaded=True, reconciled_at=now)
         mirror.stand(number, standing)
     elif state and standing.state == state and not reconciliation_due(standing, now):
@@ -121,13 +137,23 @@ def _told(state: ProjectState | None) -> str:
     return "" if state is None else f"{state.tasks}/{state.annotations}/{state.newest_change}"
 
 
-def _load(door: ChangeSource, mirror: Mirror, project: Project, standing: Standing, read: Reader, mark: str) -> None:
+def _load(
+    chunks: Iterator[Chunk],
+    mirror: Mirror,
+    project: Project,
+    standing: Standing,
+    read: Reader,
+    meanwhile: Callable[[], object],
+) -> None:
     if standing.through:
         logger.info("project %r: reading goes on after task %d", project.title, standing.through)
-    done = said = 0
-    for chunk in door.all_answered(project, after=standing.through, mark=mark):
+    done = said = looked = 0
+    for chunk in chunks:
         _put(mirror, project, chunk, read, through=chunk.through)
         done += len(chunk.tasks)
+        if done - looked >= _TASKS_APART:
+            looked = done
+            meanwhile()
         if done - said >= _PROGRESS:
             said = done
             logger.info("project %r: %d tasks read", project.title, done)
@@ -184,8 +210,15 @@ def _read_again(door: ChangeSource, mirror: Mirror, project: Project, ids: list[
 def _before(cursor: str) -> str:
     if not cursor:
         return ""
-    time = datetime.strptime(cursor, "%Y-%m-%dT%H:%M:%S.%f%z") - LAG
-    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (datetime.fromisoformat(cursor) - LAG).strftime(_CURSOR)
+
+
+def _in_utc(time: str) -> str:
+    """A time as Label Studio tells it, as cursors have it; empty where it is none."""
+    try:
+        return datetime.fromisoformat(time).astimezone(UTC).strftime(_CURSOR)
+    except (ValueError, OverflowError):
+        return ""
 
 
 def _reconcile(door: ChangeSource, mirror: Mirror, project: Project, read: Reader) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.answer_filter import AnswerFilter
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, ServiceUnavailable
 from pipeline.images import Images
 from pipeline.records import (
     LONGEST_SAMPLE_ID,
@@ -116,7 +116,8 @@ def pull(
                 reading=_reading(project, labels),
                 state=known.get(project.project_id),
             )
-            catch_up(door, mirror, source, _Reader(project, labels, origin), mark=mark, now=now)
+            reader, early = _Reader(project, labels, origin), _Early(images, mirror)
+            catch_up(door, mirror, source, reader, mark=mark, meanwhile=early, now=now)
         mirror.put_drafts(labels.project_id, map(_Reader(labels, labels, "labels").begun, begun))
         _resolve(images, mirror)
         inputs = _inputs(mirror, projects, leave_out)
@@ -200,6 +201,22 @@ def _resolve(images: Images, mirror: Mirror) -> None:
             mirror.set_images(group)
         images.store.flush()
     mirror.note("image files", json.dumps(sorted(_files(images))))
+
+
+class _Early:
+    """Fetches images while Label Studio is still being read; an outage of theirs is no reason to end that."""
+
+    def __init__(self, images: Images, mirror: Mirror) -> None:
+        self._images, self._mirror = images, mirror
+        self._out = False
+
+    def __call__(self) -> None:
+        try:
+            if not self._out:
+                _resolve(self._images, self._mirror)
+        except ServiceUnavailable as error:
+            logger.warning("images are fetched later: %s", error)
+            self._out = True
 
 
 def _files(images: Images) -> set[str]:

@@ -24,8 +24,10 @@ class TaskSource(ABC):
     def newest_change(self, _project: Project) -> str:
         return ""
 
-    def all_answered(self, project: Project, *, after: int = 0, mark: str = "") -> Iterator[Chunk]:
-        del mark
+    def all_answered(
+        self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = True
+    ) -> Iterator[Chunk]:
+        del mark, resumed
         yield from self._chunks(project, after)
 
     def change_times(self, project: Project, *, since: str = "") -> Iterator[tuple[int, str, bool]]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ServiceUnavailable
 from pipeline.records import Annotation, Chunk, LabelControl, Project, ProjectState, Task, TaskRead
+from pipeline.snapshot import catch_up as following
 from pipeline.snapshot.catch_up import LAG, RECONCILE_AFTER, Source, catch_up
 from pipeline.snapshot.mirror import Mirror, Row
 from pipeline.snapshot.question import Question
@@ -99,8 +100,11 @@ class Server:
         self.asked["newest"] += 1
         return self._newest()
 
-    def all_answered(self, _project: Project, *, after: int = 0, mark: str = "") -> Iterator[Chunk]:
+    def all_answered(
+        self, _project: Project, *, after: int = 0, mark: str = "", resumed: bool = True
+    ) -> Iterator[Chunk]:
         assert mark == "ours"
+        self.asked["resumed"] += resumed
         ids = [number for number in sorted(self.tasks) if number > after and self.tasks[number].annotations]
         for start in range(0, len(ids), 2):
             self.asked["load"] += 1
@@ -260,11 +264,22 @@ def test_a_first_load_that_was_cut_off_goes_on_where_it_stopped(server: Server, 
     server.dies_after = 2
     with pytest.raises(ServiceUnavailable):
         follow(server, mirror)
-    assert len(server.read) == 4
+    assert (len(server.read), server.asked["resumed"]) == (4, 0)
     server.dies_after = None
     read = follow(server, mirror)
-    assert len(read) == 2
+    assert (len(read), server.asked["resumed"]) == (2, 1)
     assert content(mirror) == truth(server)
+
+
+def test_a_long_load_leaves_room_for_other_work(
+    server: Server, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_TASKS_APART", 3)
+    here: list[int] = []
+    source = Source(project=PROJECT, origin="labels", reading="r")
+    seen = lambda: here.append(mirror.counts(1)[0])  # noqa: E731
+    catch_up(server, mirror, source, kept, mark="ours", meanwhile=seen, now=START)
+    assert here == [4], "chunks of two: after the second, and not after the third"
 
 
 def test_what_changes_while_the_first_load_is_cut_off_arrives(server: Server, mirror: Mirror) -> None:
