@@ -54,7 +54,7 @@ class Exports:
 
     def between(self, after: int, through: int) -> list[Any]:
         """The raw JSON of every task after one id and up to another, by ascending id."""
-        filters = {"conjunction": "and", "items": pages.ids_between(after, through)}
+        filters = {"conjunction": "and", "items": [pages.ids_between(after, through)]}
         body = {"project": self._project_id, "data": {"title": self._title, "filters": filters}}
         if self._tab is None:
             self._tab = _id(self._connection.post("/api/dm/views/", what=self._what, json=body), self._what)

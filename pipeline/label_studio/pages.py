@@ -36,15 +36,16 @@ def changed_since(time: str) -> Filter:
     return {"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": time}
 
 
-def ids_between(after: int, through: int | None) -> list[Filter]:
-    """Filters, all of which hold for tasks after one id, up to another one."""
-    upper = [] if through is None else [_number("id", "less", through + 1)]
-    return [later_than(after), *upper]
+def ids_between(after: int, through: int | None = None) -> Filter:
+    """Filter: the task's id is larger than one, and at most another."""
+    if through is None:
+        return _number("id", "greater", after)
+    return {**_number("id", "in", 0), "value": {"min": after + 1, "max": through}}
 
 
-def later_than(after: int) -> Filter:
-    """Filter: the task has a larger id."""
-    return _number("id", "greater", after)
+def both(any_of: Sequence[Filter], this: Filter) -> list[Filter]:
+    """Filters, any of which holds for a task for which one of `any_of` holds, and `this`."""
+    return [{**one, "child_filter": this} for one in any_of]  # a child belongs to its parent
 
 
 def unanswered() -> list[Filter]:
@@ -129,14 +130,14 @@ def page_after(
     any_of: Sequence[Filter],
     fields: Sequence[str],
     answers: bool,
+    through: int | None = None,
     size: int | None = None,
     attempts: int | None = None,
 ) -> tuple[list[Any], int | None]:
     """(the next tasks with a larger id than `after`, where the page after them starts); None where there is none."""
-    later = later_than(after)
-    query: dict[str, Any] = {"ordering": ["tasks:id"], "filters": {"conjunction": "or", "items": [later]}}
-    if any_of:  # (filter and id > last) or (filter and id > last): a child belongs to its parent
-        query["filters"]["items"] = [{**one, "child_filter": later} for one in any_of]
+    later = ids_between(after, through)
+    items = both(any_of, later) if any_of else [later]
+    query = {"ordering": ["tasks:id"], "filters": {"conjunction": "or", "items": items}}
     size = size or connection.config.page_size
     raw = page(connection, project_id, query, fields=fields, size=size, answers=answers, attempts=attempts)
     tasks: list[Any] = raw["tasks"]
@@ -177,7 +178,7 @@ def page(
     return found
 
 
-def _number(field: str, operator: Literal["equal", "greater", "less"], value: int) -> Filter:
+def _number(field: str, operator: Literal["equal", "greater", "in"], value: int) -> Filter:
     return {"filter": f"filter:tasks:{field}", "operator": operator, "type": "Number", "value": value}
 
 

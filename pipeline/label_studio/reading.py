@@ -26,7 +26,7 @@ EXPORT_FROM = 300
 MOST_UNREAD = 20
 """Tasks of one page that the server may fail over, before it is the server that is at fault."""
 UNREAD = "Label Studio fails over the task"
-_COUNTED = ("id", "total_annotations", "cancelled_annotations")
+_COUNTED = ("total_annotations", "cancelled_annotations")
 
 _Raw = tuple[list[Any], int | None]
 """Tasks as they came, and the id after which the next chunk starts; None after the last one."""
@@ -37,9 +37,21 @@ class ReadingCalls:
 
     _connection: Connection
 
-    def count_answered(self, project: Project) -> tuple[int, int]:
-        """(tasks that somebody answered or skipped, annotations of theirs that are not skipped), as of now."""
-        query = {"filters": {"conjunction": "or", "items": pages.answered()}}
+    def clock(self, project: Project) -> datetime | None:
+        """What the server's own clock said when it last answered, to the second; None where it does not say."""
+        if self._connection.server_time is None:
+            self.newest_change(project)
+        return self._connection.server_time
+
+    def count_answered(self, project: Project, *, after: int = 0, through: int | None = None) -> tuple[int, int]:
+        """(tasks that somebody answered or skipped, annotations of theirs that are not skipped), as of now.
+
+        Of those with a larger id than `after`, up to `through`.
+        """
+        any_of = pages.answered()
+        if after or through is not None:
+            any_of = pages.both(any_of, pages.ids_between(after, through))
+        query = {"filters": {"conjunction": "or", "items": any_of}}
         raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
         return int(raw["total"]), int(raw["total_annotations"])
 
@@ -60,9 +72,8 @@ class ReadingCalls:
         this reading is `resumed`. Tasks that come meanwhile may be missing.
         """
         through = after
-        answered = self._total(project, [{**one, "child_filter": pages.later_than(after)} for one in pages.answered()])
-        left, end = self._rest(project, after) if answered >= EXPORT_FROM else (0, 0)
-        if left and 2 * answered >= left:
+        left, end = self._exportable(project, after)
+        if left:
             try:
                 if resumed:
                     remove_leftovers(self._connection, project.project_id, mark=mark)
@@ -75,27 +86,29 @@ class ReadingCalls:
                 logger.warning("exports do not work (%s); reading pages from task %d on", error, through)
         yield from self._ahead(project, through, partial(self._page, project, pages.answered()))
 
-    def change_times(self, project: Project, *, since: str = "") -> Iterator[tuple[int, str, bool]]:
-        """(id, `updated_at`, whether anybody answered or skipped it) of tasks, by id: the cheapest list there is.
+    def change_times(
+        self, project: Project, *, since: str = "", after: int = 0, through: int | None = None
+    ) -> Iterator[list[tuple[int, str, bool]]]:
+        """Pages of (id, `updated_at`, whether anybody answered or skipped it) of tasks, by id: the cheapest list.
 
         Of every task that has changed after `since`, or, where that is empty, of every one that is answered or skipped.
+        Of those with a larger id than `after`, up to `through`.
         """
         any_of = [pages.changed_since(since)] if since else pages.answered()
-        last: int | None = 0
+        last: int | None = after
         while last is not None:
             tasks, last = pages.page_after(
                 self._connection,
                 project.project_id,
                 last,
                 any_of=any_of,
-                fields=("id", "updated_at", "total_annotations", "cancelled_annotations"),
+                fields=("id", "updated_at", *_COUNTED),
                 answers=False,
+                through=through,
                 size=pages.LISTING_SIZE,
             )
-            for task in tasks:
-                if _id_of(task):
-                    said = (task.get("total_annotations"), task.get("cancelled_annotations"))
-                    yield task["id"], time_of(task), said != (0, 0)
+            listed = [task for task in tasks if _id_of(task)]
+            yield [(task["id"], time_of(task), [task.get(name) for name in _COUNTED] != [0, 0]) for task in listed]
 
     def tasks_by_id(self, project: Project, ids: Sequence[int]) -> Iterator[Chunk]:
         """Those of the tasks that exist, in chunks."""
@@ -103,17 +116,20 @@ class ReadingCalls:
             any_of = [pages.ids_in([int(each) for each in group])]
             yield from self._ahead(project, 0, partial(self._page, project, any_of))
 
-    def _total(self, project: Project, any_of: Sequence[pages.Filter]) -> int:
-        query = {"filters": {"conjunction": "or", "items": any_of}}
+    def _exportable(self, project: Project, after: int) -> tuple[int, int]:
+        """(how many tasks have a larger id than `after`, the largest id); (0, 0) where pages are the faster door."""
+        query = {
+            "ordering": ["-tasks:id"],
+            "filters": {"conjunction": "and", "items": [pages.ids_between(after)]},
+        }
         raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
-        return int(raw["total"])
-
-    def _rest(self, project: Project, after: int) -> tuple[int, int]:
-        """(how many tasks have a larger id than `after`, the largest id)."""
-        filters = {"conjunction": "and", "items": pages.ids_between(after, None)}
-        query = {"ordering": ["-tasks:id"], "filters": filters}
-        raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
-        return (int(raw["total"]), _id_of(raw["tasks"][0])) if raw["tasks"] else (0, 0)
+        left, answers = int(raw["total"]), int(raw["total_annotations"])
+        if min(left, answers) < EXPORT_FROM or 2 * answers < left:
+            return 0, 0
+        # Several people may have answered the same few tasks; of a single export that costs little.
+        if left > EXPORT_TASKS and 2 * self.count_answered(project, after=after)[0] < left:
+            return 0, 0
+        return left, _id_of(raw["tasks"][0])
 
     def _page(self, project: Project, any_of: Sequence[pages.Filter], after: int) -> _Raw:
         read = partial(pages.page_after, self._connection, project.project_id)
@@ -122,7 +138,7 @@ class ReadingCalls:
         except ServerFault as fault:
             # Label Studio 1.23 takes a task with half a surrogate pair in its data, and answers 500 for every page
             # that it is on ever after.
-            listed, following = read(after, any_of=any_of, fields=_COUNTED, answers=False)
+            listed, following = read(after, any_of=any_of, fields=("id", *_COUNTED), answers=False)
             return self._by_halves(project, listed, fault), following
 
     def _by_halves(self, project: Project, listed: Sequence[Any], fault: ServerFault) -> list[Any]:
@@ -175,7 +191,10 @@ class ReadingCalls:
 
     def _nth(self, project: Project, after: int, end: int) -> tuple[int, int] | None:
         """(id of the last of the next `EXPORT_TASKS` tasks, how many come after it up to `end`); None without any."""
-        query = {"ordering": ["tasks:id"], "filters": {"conjunction": "and", "items": pages.ids_between(after, end)}}
+        query = {
+            "ordering": ["tasks:id"],
+            "filters": {"conjunction": "and", "items": [pages.ids_between(after, end)]},
+        }
         read = partial(pages.page, self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
         try:
             found = read(number=EXPORT_TASKS)

@@ -115,7 +115,7 @@ def survey(settings: Settings) -> Found:
     workspace = Workspace.of(settings, labels.project_id)
     last = workspace.completed()
     unchanged = last is not None and last.fingerprint == now and last.config == config_digest(settings)
-    if unchanged and reconciliation_is_due(workspace.folder, datetime.now(UTC)):
+    if unchanged and reconciliation_is_due(workspace.folder, datetime.now(UTC), there=door.server_time):
         unchanged = False
     return Found(
         labels=labels,

@@ -11,8 +11,9 @@ everything is reconciled.
 
 What a cursor cannot show, counting does: after the changes are in, the tasks and annotations here are as many as there.
 Since every new or changed task is here, as many tasks are the same tasks; more are here when some were deleted. Then
-the ids and times of all tasks are listed, which costs a fifth of reading them, and what differs is read or dropped. The
-same is done every `RECONCILE_AFTER`, for a server whose own clock was set back or whose tables were edited by hand.
+the counts lead to what differs (`comparing`). Ids and times of all tasks are compared every `RECONCILE_AFTER`, for
+tables that were edited by hand, and at once when the server's clock was set back: what is changed from then on has a
+time before the cursor. The cursor goes back with that clock, and does not pass it again.
 """
 
 import contextlib
@@ -21,16 +22,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.errors import DataError
-from pipeline.records import Chunk, Origin, Project, ProjectState, TaskRead
-from pipeline.snapshot.mirror import Mirror, Row, Standing, started
+from pipeline.records import Chunk, Origin, Project, ProjectState
+from pipeline.snapshot.comparing import ChangeSource, Copy, Reader
+from pipeline.snapshot.mirror import Mirror, Standing, started
 
 logger = logging.getLogger(__name__)
 
 LAG = timedelta(seconds=10)
-"""A transaction takes less, except imports, of which the counts tell."""
+"""A transaction takes less, except imports, of which the counts tell. A clock that is set back by less is covered."""
 RECONCILE_AFTER = timedelta(days=7)
 """How long the cursor and the counts are trusted."""
 _CURSOR = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -38,21 +39,6 @@ _PROGRESS = 10_000
 _TASKS_APART = 5_000
 """Tasks of a first load that are read before `meanwhile` is called again."""
 _ATTEMPTS = 3
-
-Reader = Callable[[TaskRead], Row]
-"""Makes of a task what the mirror keeps of it."""
-
-
-class ChangeSource(Protocol):
-    """What is needed of Label Studio (`label_studio.LabelStudio` has it)."""
-
-    def count_answered(self, project: Project, /) -> tuple[int, int]: ...
-    def newest_change(self, project: Project, /) -> str: ...
-    def all_answered(
-        self, project: Project, /, *, after: int = 0, mark: str = "", resumed: bool = True
-    ) -> Iterator[Chunk]: ...
-    def change_times(self, project: Project, /, *, since: str = "") -> Iterator[tuple[int, str, bool]]: ...
-    def tasks_by_id(self, project: Project, ids: list[int], /) -> Iterator[Chunk]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,35 +70,44 @@ def catch_up(
     then is kept.
     """
     project, now = source.project, now or datetime.now(UTC)
-    number = project.project_id
-    state = _told(source.state)
+    number, copy = project.project_id, Copy(door=door, mirror=mirror, project=source.project, read=read)
     standing, resumed = mirror.standing(number), True
     if standing is None or (standing.origin, standing.reading) != (source.origin, source.reading):
         resumed = standing is not None
         newest = _in_utc(source.state.newest_change) if source.state else ""
-        standing = started(_fresh(source), cursor=newest or door.newest_change(project))
+        standing = started(_fresh(source), cursor=_no_later(newest or door.newest_change(project), door.clock(project)))
         mirror.begin(number, standing)
+    state, set_back = _told(source.state, door.clock(project)), _is_ahead(standing.cursor, door.clock(project))
     if not standing.loaded:
         chunks = door.all_answered(project, after=standing.through, mark=mark, resumed=resumed)
-        _load(chunks, mirror, project, standing, read, meanwhile)
+        _load(chunks, copy, standing, meanwhile)
         standing = replace(standing, loaded=True, reconciled_at=now)
         mirror.stand(number, standing)
-    elif state and standing.state == state and not reconciliation_due(standing, now):
+    elif state and standing.state == state and not set_back and not reconciliation_due(standing, now):
         logger.info("project %r: nothing has changed", project.title)
         return
-    standing, agreed = _follow(door, mirror, project, standing, read)
-    if not agreed or reconciliation_due(standing, now):
-        _reconcile(door, mirror, project, read)
+    if set_back:
+        logger.warning("project %r: Label Studio's clock was set back; every task is compared", project.title)
+        standing = replace(standing, cursor=_no_later(standing.cursor, door.clock(project)))
+    standing, agreed = _follow(copy, standing)
+    if not agreed or set_back or reconciliation_due(standing, now):
+        copy.compare()
         standing = replace(standing, reconciled_at=now)
     # What could not be read is tried again every time, and so the project has to be looked at every time.
     mirror.stand(number, replace(standing, state="" if mirror.unread(number) else state))
     logger.info("project %r: %d tasks with answers", project.title, mirror.counts(number)[0])
 
 
-def reconciliation_is_due(data_dir: Path, now: datetime) -> bool:
-    """Whether any project of the mirror below `data_dir` is to be compared as a whole; False without a mirror."""
+def reconciliation_is_due(data_dir: Path, now: datetime, *, there: datetime | None = None) -> bool:
+    """Whether any project of the mirror below `data_dir` has to be read, however it looks; False without a mirror.
+
+    `there` is what the clock of Label Studio says.
+    """
     with contextlib.suppress(DataError), Mirror.existing(data_dir) as mirror:
-        return mirror is not None and any(reconciliation_due(standing, now) for standing in mirror.standings())
+        return mirror is not None and any(
+            not each.state or _is_ahead(each.cursor, there) or reconciliation_due(each, now)
+            for each in mirror.standings()
+        )
     return False
 
 
@@ -133,45 +128,40 @@ def _fresh(source: Source) -> Standing:
     )
 
 
-def _told(state: ProjectState | None) -> str:
-    return "" if state is None else f"{state.tasks}/{state.annotations}/{state.newest_change}"
+def _told(state: ProjectState | None, clock: datetime | None) -> str:
+    """How the project looks; empty where that is unknown, or hides changes before a newest one that is yet to come."""
+    if state is None or _is_ahead(state.newest_change, clock):
+        return ""
+    return f"{state.tasks}/{state.annotations}/{state.newest_change}"
 
 
-def _load(
-    chunks: Iterator[Chunk],
-    mirror: Mirror,
-    project: Project,
-    standing: Standing,
-    read: Reader,
-    meanwhile: Callable[[], object],
-) -> None:
+def _load(chunks: Iterator[Chunk], copy: Copy, standing: Standing, meanwhile: Callable[[], object]) -> None:
+    title = copy.project.title
     if standing.through:
-        logger.info("project %r: reading goes on after task %d", project.title, standing.through)
+        logger.info("project %r: reading goes on after task %d", title, standing.through)
     done = said = looked = 0
     for chunk in chunks:
-        _put(mirror, project, chunk, read, through=chunk.through)
+        copy.keep(chunk, through=chunk.through)
         done += len(chunk.tasks)
         if done - looked >= _TASKS_APART:
             looked = done
             meanwhile()
         if done - said >= _PROGRESS:
             said = done
-            logger.info("project %r: %d tasks read", project.title, done)
+            logger.info("project %r: %d tasks read", title, done)
 
 
-def _follow(
-    door: ChangeSource, mirror: Mirror, project: Project, standing: Standing, read: Reader
-) -> tuple[Standing, bool]:
+def _follow(copy: Copy, standing: Standing) -> tuple[Standing, bool]:
     """Read what has changed since the cursor, until the counts agree or have disagreed too often; → whether they do."""
-    _read_again(door, mirror, project, mirror.unread(project.project_id), read)
+    door, mirror, project = copy.door, copy.mirror, copy.project
+    copy.read_again(mirror.unread(project.project_id))
+    there = (0, 0)
     for _ in range(_ATTEMPTS):
-        # Asked before the changes are: one that is made to a task while later ones are being read comes next time.
-        newest = door.newest_change(project)
-        since = _before(standing.cursor)
-        if since:
-            _read_changed(door, mirror, project, since, read)
+        if standing.cursor:
+            newest = _read_changed(copy, _before(standing.cursor))
         else:
-            _reconcile(door, mirror, project, read)
+            newest = door.newest_change(project)  # asked before: what is changed meanwhile comes next time
+            copy.compare()
         standing = replace(standing, cursor=max(standing.cursor, newest))
         mirror.stand(project.project_id, standing)
         here, there = mirror.counts(project.project_id), door.count_answered(project)
@@ -179,38 +169,52 @@ def _follow(
             return standing, True
         if here[0] > there[0]:
             break
-    return standing, False
+    return standing, copy.search(there)
 
 
-def _read_changed(door: ChangeSource, mirror: Mirror, project: Project, since: str, read: Reader) -> None:
-    """Read those of the tasks that changed after `since` that are not here as they are there.
+def _read_changed(copy: Copy, since: str) -> str:
+    """Read those of the tasks that changed after `since` that are not here as they are there; → the next cursor.
 
-    Their times are listed first: the lag alone may hold thousands of tasks that are here already.
+    Their times are listed first: the lag alone may hold thousands of tasks that are here already. What is changed on
+    one page while later ones are listed comes next time: so the cursor does not pass what the first one was listed at.
     """
-    number = project.project_id
+    number, newest, limit = copy.project.project_id, "", ""
     differing, silent = [], []
-    for task_id, time, answered in door.change_times(project, since=since):
-        known = mirror.time_of(number, task_id)
-        if not answered:
-            silent += [] if known is None else [task_id]
-        elif known != time or not time:
-            differing.append(task_id)
-    if silent:
-        mirror.put(number, (), gone=silent)
-    _read_again(door, mirror, project, differing, read)
-
-
-def _read_again(door: ChangeSource, mirror: Mirror, project: Project, ids: list[int], read: Reader) -> None:
-    if not ids:
-        return
-    for chunk in door.tasks_by_id(project, ids):
-        _put(mirror, project, chunk, read)
+    for page in copy.door.change_times(copy.project, since=since):
+        latest, clock = max((time for _, time, _ in page), default=""), copy.door.clock(copy.project)
+        if not limit:
+            newest = _no_later(latest, clock)
+            limit = max(newest, _held_to(clock)) if clock else newest
+        newest = max(newest, min(latest, limit))
+        for task_id, time, answered in page:
+            known = copy.mirror.time_of(number, task_id)
+            if not answered:
+                silent += [] if known is None else [task_id]
+            elif known != time or not time:
+                differing.append(task_id)
+    copy.drop(silent)
+    copy.read_again(differing)
+    return newest
 
 
 def _before(cursor: str) -> str:
-    if not cursor:
-        return ""
     return (datetime.fromisoformat(cursor) - LAG).strftime(_CURSOR)
+
+
+def _is_ahead(time: str, clock: datetime | None) -> bool:
+    """Whether a time of Label Studio's is later than its clock says, by more than the lag covers."""
+    told = _in_utc(time)
+    return clock is not None and told != "" and datetime.fromisoformat(told) - clock > LAG
+
+
+def _no_later(cursor: str, clock: datetime | None) -> str:
+    """The cursor, or the clock where that is earlier."""
+    return _held_to(clock) if clock and _is_ahead(cursor, clock) else cursor
+
+
+def _held_to(clock: datetime) -> str:
+    """The cursor of what was asked a moment before the clock was read."""
+    return (clock - LAG).astimezone(UTC).strftime(_CURSOR)
 
 
 def _in_utc(time: str) -> str:
@@ -219,43 +223,3 @@ def _in_utc(time: str) -> str:
         return datetime.fromisoformat(time).astimezone(UTC).strftime(_CURSOR)
     except (ValueError, OverflowError):
         return ""
-
-
-def _reconcile(door: ChangeSource, mirror: Mirror, project: Project, read: Reader) -> None:
-    """Compare ids and times of all tasks; read what is missing or differs, drop what is gone."""
-    number = project.project_id
-    gone, differing = _differences(mirror.times(number), door.change_times(project))
-    if gone or differing:
-        logger.info("project %r: %d tasks are gone, %d are read again", project.title, len(gone), len(differing))
-    if gone:
-        mirror.put(number, (), gone=gone)
-    _read_again(door, mirror, project, differing, read)
-
-
-def _differences(
-    here: Iterator[tuple[int, str]], there: Iterator[tuple[int, str, bool]]
-) -> tuple[list[int], list[int]]:
-    """(ids that are only here, ids that are only there or have another time), of two lists by ascending id."""
-    gone: list[int] = []
-    differing: list[int] = []
-    ours = next(here, None)
-    for task_id, time, _ in there:
-        while ours is not None and ours[0] < task_id:
-            gone.append(ours[0])
-            ours = next(here, None)
-        known = ours is not None and ours[0] == task_id
-        if not known or not time or ours is None or ours[1] != time:
-            differing.append(task_id)
-        if known:
-            ours = next(here, None)
-    while ours is not None:
-        gone.append(ours[0])
-        ours = next(here, None)
-    return gone, differing
-
-
-def _put(mirror: Mirror, project: Project, chunk: Chunk, read: Reader, *, through: int | None = None) -> None:
-    """Keep the tasks of a chunk that somebody has said something of, and drop the others."""
-    kept = [each for each in chunk.tasks if each.entries and each.task_id]
-    silent = [each.task_id for each in chunk.tasks if not each.entries]
-    mirror.put(project.project_id, map(read, kept), gone=silent, through=through)

@@ -36,7 +36,8 @@ from pipeline.records import (
     is_sample_id,
 )
 from pipeline.schema import SCHEMA_VERSION
-from pipeline.snapshot.catch_up import ChangeSource, Source, catch_up
+from pipeline.snapshot.catch_up import Source, catch_up
+from pipeline.snapshot.comparing import ChangeSource
 from pipeline.snapshot.folder import (
     Latest,
     ProjectSource,

@@ -99,7 +99,7 @@ def test_pull_and_push_with_clocks_apart_see_everything_and_ask_once(
     trials["wrong clocks"] += 1
 
 
-def test_what_happens_after_the_servers_clock_was_set_back_arrives_with_the_next_comparison_of_everything(
+def test_what_happens_after_the_servers_clock_was_set_back_arrives_with_the_next_pull(
     clocks: Clocks, trials: Counter[str]
 ) -> None:
     bench = clocks.bench
@@ -110,11 +110,10 @@ def test_what_happens_after_the_servers_clock_was_set_back_arrives_with_the_next
         people_work(bench.world, door, seed=4)
         bench.complete("pull", home)
         clocks.theirs.set("+3h")
-        people_work(bench.world, door, seed=5)
-    bench.complete("pull", home)
-    clocks.ours.set("+8d")
-    bench.complete("pull", home)
-    fresh = bench.home()
-    bench.complete("pull", fresh)
-    assert bench.pulled(home) == bench.pulled(fresh)
-    trials["wrong clocks"] += 1
+        for seed in (5, 6):  # the second time the newest changes are still those of before the clock was set back
+            people_work(bench.world, door, seed=seed)
+            bench.complete("pull", home)
+            fresh = bench.home()
+            bench.complete("pull", fresh)
+            assert bench.pulled(home) == bench.pulled(fresh)
+            trials["wrong clocks"] += 1

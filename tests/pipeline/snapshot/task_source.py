@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from datetime import datetime
 
 from pipeline.records import Chunk, Project, Task, TaskRead
 
@@ -17,8 +18,12 @@ class TaskSource(ABC):
         """What cannot be read of a task."""
         return ()
 
-    def count_answered(self, project: Project) -> tuple[int, int]:
-        said = [task.annotations for task in self.tasks_of(project) if task.annotations]
+    def clock(self, _project: Project) -> datetime | None:
+        return None
+
+    def count_answered(self, project: Project, *, after: int = 0, through: int | None = None) -> tuple[int, int]:
+        some = [task for task in self.tasks_of(project) if after < task.task_id <= (through or task.task_id)]
+        said = [task.annotations for task in some if task.annotations]
         return len(said), sum(not each.was_cancelled for annotations in said for each in annotations)
 
     def newest_change(self, _project: Project) -> str:
@@ -30,9 +35,12 @@ class TaskSource(ABC):
         del mark, resumed
         yield from self._chunks(project, after)
 
-    def change_times(self, project: Project, *, since: str = "") -> Iterator[tuple[int, str, bool]]:
+    def change_times(
+        self, project: Project, *, since: str = "", after: int = 0, through: int | None = None
+    ) -> Iterator[list[tuple[int, str, bool]]]:
         assert since == ""
-        yield from ((task_id, "", True) for task_id in sorted(task.task_id for task in self._said(project)))
+        ids = sorted(task.task_id for task in self._said(project))
+        yield [(number, "", True) for number in ids if after < number <= (through or number)]
 
     def tasks_by_id(self, project: Project, ids: Collection[int]) -> Iterator[Chunk]:
         yield self._chunk(project, [task for task in self._sorted(project) if task.task_id in ids])

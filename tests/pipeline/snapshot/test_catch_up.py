@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pipeline.errors import ServiceUnavailable
 from pipeline.records import Annotation, Chunk, LabelControl, Project, ProjectState, Task, TaskRead
 from pipeline.snapshot import catch_up as following
-from pipeline.snapshot.catch_up import LAG, RECONCILE_AFTER, Source, catch_up
-from pipeline.snapshot.mirror import Mirror, Row
+from pipeline.snapshot import comparing
+from pipeline.snapshot.catch_up import LAG, RECONCILE_AFTER, Source, catch_up, reconciliation_is_due
+from pipeline.snapshot.mirror import Mirror, Row, mirror_path
 from pipeline.snapshot.question import Question
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,6 +34,7 @@ class Server:
         self.times: dict[int, datetime] = {}
         self.asked = Counter[str]()
         self.read: list[int] = []
+        self.listed = 0
         self.dies_after: int | None = None
         self._last = 0
 
@@ -91,9 +93,13 @@ class Server:
     def _newest(self) -> str:
         return _text(max(self.times.values())) if self.times else ""
 
-    def count_answered(self, _project: Project) -> tuple[int, int]:
+    def clock(self, _project: Project) -> datetime:
+        return self.now
+
+    def count_answered(self, _project: Project, *, after: int = 0, through: int | None = None) -> tuple[int, int]:
         self.asked["count"] += 1
-        said = [task.annotations for task in self.tasks.values() if task.annotations]
+        some = [task for number, task in self.tasks.items() if after < number <= (through or number)]
+        said = [task.annotations for task in some if task.annotations]
         return len(said), sum(not each.was_cancelled for annotations in said for each in annotations)
 
     def newest_change(self, _project: Project) -> str:
@@ -112,12 +118,20 @@ class Server:
                 raise ServiceUnavailable("gone")
             yield self._chunk(ids[start : start + 2])
 
-    def change_times(self, _project: Project, *, since: str = "") -> Iterator[tuple[int, str, bool]]:
+    def change_times(
+        self, _project: Project, *, since: str = "", after: int = 0, through: int | None = None
+    ) -> Iterator[list[tuple[int, str, bool]]]:
         self.asked["listing"] += 1
+        page = []
         for number in sorted(self.tasks):
             answered, time = bool(self.tasks[number].annotations), _text(self.times[number])
-            if (time > since) if since else answered:
-                yield number, time, answered
+            if after < number <= (through or number) and ((time > since) if since else answered):
+                self.listed += 1
+                page.append((number, time, answered))
+                if len(page) == 2:
+                    yield page
+                    page = []
+        yield page
 
     def tasks_by_id(self, _project: Project, ids: Collection[int]) -> Iterator[Chunk]:
         if ids:
@@ -164,6 +178,7 @@ def follow(
     """Catch up, and → the tasks that were read for it."""
     server.read.clear()
     server.asked.clear()
+    server.listed = 0
     source = Source(project=PROJECT, origin="labels", reading=reading, state=state)
     catch_up(server, mirror, source, kept, mark="ours", now=now)
     return server.read
@@ -219,7 +234,7 @@ def test_only_what_changed_is_read(server: Server, mirror: Mirror) -> None:
     server.now += 2 * LAG
     server.edit(1, label="dog")
     assert follow(server, mirror) == [1]
-    assert sum(server.asked.values()) == 4  # newest, listing, by id, count
+    assert server.asked == {"listing": 1, "by id": 1, "count": 1}
     assert content(mirror) == truth(server)
 
 
@@ -260,6 +275,49 @@ def test_a_deleted_task_is_found_by_counting_and_costs_one_list(server: Server, 
     assert content(mirror) == truth(server)
 
 
+@pytest.fixture
+def many(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Two hundred tasks that the mirror has; a range of five is listed."""
+    monkeypatch.setattr(comparing, "FEW", 5)
+    made = Server()
+    for _ in range(200):
+        made.add("cat")
+    made.now += 2 * LAG
+    follow(made, mirror)
+    made.now += 2 * LAG
+    made.add("cat")
+    made.now += 2 * LAG
+    follow(made, mirror)
+    return made
+
+
+@pytest.mark.parametrize("place", [0, 77, 200])
+def test_a_deleted_task_among_many_is_found_by_halves(many: Server, mirror: Mirror, place: int) -> None:
+    many.delete(sorted(many.tasks)[place])
+    assert follow(many, mirror) == []
+    assert content(mirror) == truth(many)
+    assert many.asked["count"] <= 8
+    assert many.listed <= 5 + 1, "the range, and what lies within the lag"
+
+
+def test_an_annotation_that_went_without_a_time_is_found_by_halves(many: Server, mirror: Mirror) -> None:
+    gone = sorted(many.tasks)[77]
+    many.tasks[gone] = replace(many.tasks[gone], annotations=())
+    assert follow(many, mirror) == []
+    assert content(mirror) == truth(many)
+    assert many.listed <= 5 + 3
+
+
+@pytest.mark.parametrize("every", [2, 10, 60])
+def test_many_deleted_tasks_are_found_with_few_questions(many: Server, mirror: Mirror, every: int) -> None:
+    for number in sorted(many.tasks)[::every]:
+        many.delete(number)
+    follow(many, mirror)
+    assert content(mirror) == truth(many)
+    assert many.asked["count"] <= comparing.MOST_COUNTS + 1
+    assert many.asked["listing"] <= comparing.MOST_COUNTS + 2
+
+
 def test_a_first_load_that_was_cut_off_goes_on_where_it_stopped(server: Server, mirror: Mirror) -> None:
     server.dies_after = 2
     with pytest.raises(ServiceUnavailable):
@@ -293,10 +351,60 @@ def test_what_changes_while_the_first_load_is_cut_off_arrives(server: Server, mi
     assert content(mirror) == truth(server)
 
 
-def test_a_server_whose_clock_was_set_back_is_reconciled_after_a_while(server: Server, mirror: Mirror) -> None:
-    follow(server, mirror)
-    server.now -= timedelta(days=1)
+@pytest.mark.parametrize("hours", [1, 24 * 400])
+def test_what_happens_after_the_servers_clock_was_set_back_arrives_at_once(
+    server: Server, mirror: Mirror, hours: int
+) -> None:
+    follow(server, mirror, state=server.state)
+    before = server.state
+    server.now -= timedelta(hours=hours)
     server.edit(1, label="eel")
+    assert server.state == before, "nothing that is asked first shows it"
+    follow(server, mirror, state=server.state)
+    assert content(mirror) == truth(server)
+    server.edit(3, label="eel")
+    assert follow(server, mirror, state=server.state) == [3]
+    assert server.asked["listing"] == 1, "the cursor has gone back with the clock"
+    server.now += timedelta(hours=2 * hours)
+    follow(server, mirror, state=server.state)
+    server.edit(5, label="eel")
+    assert follow(server, mirror, state=server.state) == [5]
+    assert content(mirror) == truth(server)
+
+
+def test_a_clock_that_is_set_back_by_less_than_the_lag_costs_nothing(server: Server, mirror: Mirror) -> None:
+    follow(server, mirror)
+    server.now = max(server.times.values()) - LAG / 2
+    server.edit(1, label="eel")
+    assert follow(server, mirror) == [1]
+    assert server.asked["listing"] == 1
+
+
+def test_a_clock_that_was_set_back_during_the_first_load_hides_nothing(server: Server, mirror: Mirror) -> None:
+    server.now -= timedelta(days=1)
+    follow(server, mirror, state=server.state)
+    server.edit(1, label="eel")
+    follow(server, mirror, state=server.state)
+    assert content(mirror) == truth(server)
+
+
+def test_a_mirror_ahead_of_the_servers_clock_has_to_be_looked_at(server: Server, tmp_path: Path) -> None:
+    with Mirror(mirror_path(tmp_path)) as opened:
+        follow(server, opened, state=server.state)
+    assert not reconciliation_is_due(tmp_path, START, there=server.now)
+    assert reconciliation_is_due(tmp_path, START, there=server.now - timedelta(hours=1))
+    with Mirror(mirror_path(tmp_path)) as opened:
+        server.now -= timedelta(hours=1)
+        follow(server, opened, state=server.state)
+    assert reconciliation_is_due(tmp_path, START, there=server.now), "the newest change is yet to come"
+
+
+def test_what_was_changed_by_hand_arrives_with_the_next_comparison_of_everything(
+    server: Server, mirror: Mirror
+) -> None:
+    follow(server, mirror)
+    server.edit(1, label="eel")
+    server.times[1] -= timedelta(days=1)
     follow(server, mirror, now=START + RECONCILE_AFTER / 2)
     assert content(mirror) != truth(server), "neither a later time nor a count shows it"
     follow(server, mirror, now=START + 2 * RECONCILE_AFTER)

@@ -1,0 +1,80 @@
+"""Every image address, and what came of fetching it."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pipeline.images.check import ImageError
+from pipeline.snapshot.mirror.file import MirrorFile
+
+# An audited task of its own belongs to the one labelled sample that shows the same bytes; where several do, to none.
+LINK = """
+WITH bulk AS (
+    SELECT url.sha256 AS sha256, MIN(own_id) AS own_id
+    FROM task JOIN project USING (project_id) JOIN url USING (digest)
+    WHERE origin = 'labels' AND sha256 IS NOT NULL GROUP BY url.sha256 HAVING COUNT(DISTINCT own_id) = 1
+)
+UPDATE task SET sample_id = bulk.own_id FROM bulk JOIN url ON url.sha256 = bulk.sha256
+WHERE task.digest = url.digest AND task.project_id IN (SELECT project_id FROM project WHERE origin = 'audit')
+    AND task.own_id NOT IN (
+        SELECT own_id FROM task JOIN project USING (project_id) WHERE origin = 'labels'
+    )
+"""
+WANTED = """
+SELECT digest, url, (SELECT MIN(task_id) FROM task WHERE task.digest = url.digest) FROM url
+WHERE digest > ? AND sha256 IS NULL AND (reason IS NULL OR passing OR ?) AND EXISTS (
+    SELECT 1 FROM task JOIN annotation USING (project_id, task_id)
+    WHERE task.digest = url.digest AND answer IN ('class', 'unusable', 'not_sure')
+) ORDER BY digest LIMIT 100
+"""
+
+
+class ImageOutcomes(MirrorFile):
+    """Part of `Mirror`."""
+
+    def wanted(self, *, again: bool = False) -> Iterator[tuple[str, int]]:
+        """(URL, a task that shows it) of every image to be fetched, of tasks that somebody has said something of.
+
+        Those never asked for, and those whose host did not answer; `again`: all that there is no image of. Outcomes may
+        be set meanwhile.
+        """
+        last = b""
+        while page := self._database.execute(WANTED, (last, again)).fetchall():
+            yield from ((url, task_id) for _, url, task_id in page)
+            last = page[-1][0]
+
+    def set_images(self, found: Iterable[tuple[str, str | ImageError]]) -> None:
+        """Note the hash of the image behind each URL, or why there is none; in one transaction."""
+        with self._transaction() as database:
+            for url, image in found:
+                digest = hashlib.sha256(url.encode()).digest()
+                values: tuple[Any, ...] = (image, None, None, None)
+                if isinstance(image, ImageError):
+                    values = (None, image.reason, str(image), image.passing)
+                changed = database.execute(
+                    "UPDATE url SET sha256 = ?, reason = ?, problem = ?, passing = ? WHERE digest = ? AND "
+                    "(sha256 IS NOT ? OR reason IS NOT ? OR problem IS NOT ? OR passing IS NOT ?)",
+                    (*values, digest, *values),
+                ).rowcount
+                if changed:
+                    self._touch()
+
+    def unsettled(self) -> int:
+        """Images and tasks that may be had another time: their server did not answer, or failed."""
+        images = self._database.execute("SELECT COUNT(*) FROM url WHERE passing").fetchone()[0]
+        tasks = self._database.execute("SELECT COUNT(*) FROM task WHERE updated_at = '' AND entries > 0").fetchone()[0]
+        return int(images) + int(tasks)
+
+    def forget_images(self) -> None:
+        """Ask for every image anew: some are no longer in the store."""
+        with self._transaction() as database:
+            database.execute("UPDATE url SET sha256 = NULL, reason = NULL, problem = NULL, passing = NULL")
+            self._touch()
+
+    def link_by_image(self) -> int:
+        """Give audited tasks whose sample nobody labelled the id of the one labelled sample with the same image."""
+        with self._transaction() as database:
+            database.execute("UPDATE task SET sample_id = own_id WHERE sample_id IS NOT own_id")
+            before = database.total_changes  # a cursor's rowcount does not see past the WITH
+            database.execute(LINK)
+            return database.total_changes - before
