@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     """Login of the embedded Label Studio, shown by `fasten status` (no other use)."""
     label_studio_password: SecretStr | None = None
     """Its password (no other use)."""
+    label_studio_timeout: float = Field(default=300, gt=0)
+    """Seconds that one request to Label Studio may take: imports and exports are answered when they are done, which for
+    five thousand tasks are some seconds of an idle server."""
     prefect_api_url: str | None = None
     """Prefect API, as `http://host:port/api`."""
     mlflow_tracking_uri: str | None = None
@@ -243,7 +246,9 @@ class Settings(BaseSettings):
             )
         from pipeline.label_studio import LabelStudioConfig
 
-        return LabelStudioConfig(url=self.label_studio_url, token=self.label_studio_token)
+        return LabelStudioConfig(
+            url=self.label_studio_url, token=self.label_studio_token, timeout_s=self.label_studio_timeout
+        )
 
     @property
     def control(self) -> ControlChoice:

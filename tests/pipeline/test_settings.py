@@ -87,6 +87,17 @@ def test_a_token_shows_neither_in_the_settings_nor_in_their_parts(monkeypatch: p
     assert settings.label_studio.url == "http://127.0.0.1:1"
 
 
+def test_a_slow_label_studio_may_be_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", "http://127.0.0.1:1/")
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_TOKEN", "abcdef0123456789")
+    assert load_settings().label_studio.timeout_s == 300
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_TIMEOUT", "900")
+    assert load_settings().label_studio.timeout_s == 900
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_TIMEOUT", "0")
+    with pytest.raises(ConfigError, match="FASTEN_LABEL_STUDIO_TIMEOUT"):
+        load_settings()
+
+
 @pytest.mark.parametrize("concern", ["label_studio", "tracking"])
 def test_a_missing_service_says_how_to_get_one(concern: str) -> None:
     with pytest.raises(ConfigError, match="fasten up"):

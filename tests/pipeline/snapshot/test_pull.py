@@ -1,104 +1,31 @@
-"""A pull turns what people said in three projects into noisy and clean samples that share none."""
+"""A pull turns what people said into noisy and clean samples that share none, and counts what it leaves out."""
 
-import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from io import BytesIO
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from pipeline.answer_filter import AnswerFilter
-from pipeline.errors import ConfigError, ServiceUnavailable
-from pipeline.images import ImageConfig, Images
-from pipeline.queue import push_key
-from pipeline.records import Annotation, Chunk, LabelControl, Project, Task
-from pipeline.snapshot.pull import PullResult, pull
-from pipeline.snapshot.settle import AUDIT_OVER_REVIEW, DIFFERENT_IMAGE
-from tests.pipeline.snapshot.task_source import TaskSource
-
-CLASSES = ("cat", "dog", "eel")
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def project(number: int, title: str = "", classes: tuple[str, ...] = CLASSES) -> Project:
-    control = LabelControl(name="label", to_name="image", image_field="image", classes=classes)
-    return Project(project_id=number, title=title or f"project {number}", control=control)
-
-
-LABELS, AUDIT, REVIEW = project(1, "labels"), project(2, "audit"), project(3, "review")
-
-
-def picture(colour: int) -> str:
-    """A `data:` URI whose bytes differ from those of every other colour."""
-    file = BytesIO()
-    Image.new("L", (2, 2), colour).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-PICTURES = [picture(colour) for colour in range(40)]
-
-
-class Server(TaskSource):
-    """Tasks in memory, served as the door to Label Studio serves them."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[int, list[Task]] = {1: [], 2: [], 3: []}
-        self.bad: dict[int, tuple[str, str]] = {}
-        self._ids = count(1)
-
-    def tasks_of(self, project: Project) -> list[Task]:
-        return self.tasks[project.project_id]
-
-    def problems_of(self, _project: Project, task: Task) -> tuple[tuple[str, str], ...]:
-        return (self.bad[task.task_id],) if task.task_id in self.bad else ()
-
-    def add(
-        self, where: Project, *said: Annotation, image: Any = PICTURES[0], sample: str | None = None, **more: str
-    ) -> Task:
-        data = {"image": image, **more} | ({"sample_id": sample} if sample else {})
-        numbered = tuple(replace(one, annotation_id=next(self._ids)) for one in said)
-        task = Task(task_id=next(self._ids), project_id=where.project_id, data=data, annotations=numbered)
-        self.tasks[where.project_id].append(task)
-        return task
-
-
-def says(label: str | None, user: int = 1, minute: int = 0, **more: Any) -> Annotation:
-    values: dict[str, Any] = {"kind": "class", "ground_truth": False, "was_cancelled": False, "lead_time_s": 1.5} | more
-    time = START + timedelta(minutes=minute)
-    return Annotation(
-        annotation_id=0, annotator=f"user:{user}", label=label, created_at=time, updated_at=time, **values
-    )
-
-
-def refuse(request: httpx.Request) -> httpx.Response:
-    return httpx.Response(404 if "gone" in request.url.path else 503)
-
-
-def pulled(server: Server, root: Path, **projects: Any) -> PullResult:
-    chosen: dict[str, Any] = {"labels": LABELS, "audit": AUDIT, "review": REVIEW} | projects
-    config = ImageConfig(retries=0)
-    transport = httpx.MockTransport(refuse)
-    with Images(config, root=root, base_url="http://host", authorization=dict, transport=transport) as images:
-        return pull(server, images, data_dir=root, **chosen)
-
-
-def rows(result: PullResult, table: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(result.snapshot.path / f"{table}.parquet").to_pylist()
-    return found
-
-
-def only(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    (row,) = found
-    return row
+from pipeline.errors import ConfigError
+from pipeline.records import Annotation, Project, Task
+from tests.pipeline.snapshot.pulling import (
+    AUDIT,
+    CLASSES,
+    LABELS,
+    PICTURES,
+    REVIEW,
+    START,
+    Server,
+    only,
+    project,
+    pulled,
+    rows,
+    says,
+)
 
 
 @pytest.fixture
@@ -197,133 +124,6 @@ def test_drafts_count_for_who_has_sent_nothing_where_that_is_set(server: Server,
     assert result.report.rejected == {"annotation with a malformed author": 1}
 
 
-def test_an_audited_sample_is_clean_with_what_the_annotators_had_said(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat", 1), sample="s1")
-    server.add(AUDIT, says("dog", 9, minute=3), sample="s1")
-    result = pulled(server, tmp_path)
-    assert rows(result, "noisy") == []
-    row = only(rows(result, "clean"))
-    assert (row["label"], row["given_label"], row["provenance"]) == ("dog", "cat", "audit")
-    assert row["image_url"] == PICTURES[0]
-    assert (row["auditor"], row["audited_at"]) == ("user:9", START + timedelta(minutes=3))
-    assert row["votes"] == [{"annotator": "user:1", "label": "cat"}]
-    assert result.report.samples["audit"] == 1
-
-
-def test_ground_truth_of_the_labels_project_is_an_audit_and_no_vote(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat", 1), says("dog", 9, ground_truth=True), sample="s1")
-    row = only(rows(pulled(server, tmp_path, audit=None, review=None), "clean"))
-    assert (row["label"], row["given_label"], row["provenance"]) == ("dog", "cat", "audit")
-    assert [vote["annotator"] for vote in row["votes"]] == ["user:1"]
-
-
-def test_an_annotation_that_an_auditor_found_right_is_also_what_the_annotator_had_said(
-    server: Server, tmp_path: Path
-) -> None:
-    server.add(LABELS, says("cat", 1), sample="plain")  # which shows that user 1 is an annotator
-    server.add(LABELS, says("dog", 1, ground_truth=True), sample="starred")
-    server.add(LABELS, says("cat", 1), says("dog", 9, ground_truth=True), sample="corrected")
-    found = rows(pulled(server, tmp_path, audit=None, review=None), "clean")
-    assert {row["sample_id"]: (row["label"], row["given_label"]) for row in found} == {
-        "starred": ("dog", "dog"),
-        "corrected": ("dog", "cat"),
-    }
-
-
-def test_a_review_that_was_asked_for_another_labels_project_is_left_out(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat", 1), sample="s1")
-    server.add(REVIEW, says("dog", 8), sample="s1", push_key=push_key(99, "s1"))
-    result = pulled(server, tmp_path)
-    assert [row["sample_id"] for row in rows(result, "noisy")] == ["s1"]
-    assert result.report.rejected == {"review task was asked for another labels project": 1}
-    server.add(REVIEW, says("dog", 8), sample="s1", push_key=push_key(LABELS.project_id, "s1"))
-    assert only(rows(pulled(server, tmp_path), "clean"))["provenance"] == "review"
-
-
-def test_an_audited_sample_that_nobody_labelled_has_no_given_label(server: Server, tmp_path: Path) -> None:
-    server.add(AUDIT, says("dog", 9), sample="s1")
-    row = only(rows(pulled(server, tmp_path), "clean"))
-    assert (row["given_label"], row["votes"], row["image_url"]) == (None, [], None)
-
-
-def test_a_review_makes_a_sample_clean_but_may_not_estimate(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat", 1), sample="s1")
-    server.add(REVIEW, says("eel", 8), sample="s1")
-    result = pulled(server, tmp_path)
-    assert rows(result, "noisy") == []
-    row = only(rows(result, "clean"))
-    assert (row["label"], row["given_label"], row["provenance"]) == ("eel", "cat", "review")
-
-
-def test_an_audit_stands_against_a_review_and_the_contradiction_is_told(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat", 1), sample="s1")
-    server.add(AUDIT, says("dog", 9), sample="s1")
-    server.add(REVIEW, says("eel", 8, minute=9), sample="s1")
-    result = pulled(server, tmp_path)
-    row = only(rows(result, "clean"))
-    assert (row["label"], row["provenance"]) == ("dog", "audit")
-    assert result.report.notes == {AUDIT_OVER_REVIEW: 1}
-    assert len(rows(result, "labels")) == 3
-
-
-@pytest.mark.parametrize("kind", ["unusable", "not_sure"])
-def test_a_sample_without_a_verdict_leaves_the_noisy_ones_but_stays_in_labels(
-    server: Server, tmp_path: Path, kind: str
-) -> None:
-    server.add(LABELS, says("cat", 1), sample="s1")
-    server.add(REVIEW, says(None, 8, kind=kind), sample="s1")
-    result = pulled(server, tmp_path)
-    assert rows(result, "noisy") == rows(result, "clean") == []
-    assert [row["answer"] for row in rows(result, "labels")] == ["class", kind]
-    assert result.report.samples[kind] == 1
-
-
-def test_a_skipped_review_leaves_the_sample_noisy(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat", 1), sample="s1")
-    server.add(REVIEW, says(None, 8, kind="skipped", was_cancelled=True), sample="s1")
-    assert only(rows(pulled(server, tmp_path), "noisy"))["label"] == "cat"
-
-
-def test_projects_without_sample_ids_are_linked_by_image(server: Server, tmp_path: Path) -> None:
-    labelled = server.add(LABELS, says("cat", 1), image=PICTURES[3])
-    server.add(LABELS, says("cat", 1), image=PICTURES[4])
-    server.add(AUDIT, says("dog", 9), image=PICTURES[3])
-    result = pulled(server, tmp_path)
-    row = only(rows(result, "clean"))
-    assert (row["sample_id"], row["given_label"]) == (labelled.sample_id, "cat")
-    assert len(rows(result, "noisy")) == 1
-    assert result.report.linked_by_image == 1
-
-
-def test_an_image_that_several_samples_share_links_to_none(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat", 1), sample="s1")
-    server.add(LABELS, says("eel", 1), sample="s2")
-    server.add(AUDIT, says("dog", 9), sample="s3")
-    result = pulled(server, tmp_path)
-    row = only(rows(result, "clean"))
-    assert (row["sample_id"], row["given_label"]) == ("s3", None)
-    assert [row["sample_id"] for row in rows(result, "noisy")] == ["s1", "s2"]
-
-
-def test_ids_that_clash_by_accident_compare_no_labels(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat", 1), image=PICTURES[1], sample="7")
-    server.add(AUDIT, says("dog", 9), image=PICTURES[2], sample="7")
-    result = pulled(server, tmp_path)
-    row = only(rows(result, "clean"))
-    assert (row["label"], row["given_label"], row["votes"]) == ("dog", None, [])
-    labels_image = rows(pulled(server, tmp_path / "other", audit=None), "noisy")[0]["image_sha256"]
-    assert row["image_sha256"] != labels_image
-    assert result.report.notes == {DIFFERENT_IMAGE: 1}
-
-
-def test_an_audited_image_that_is_gone_is_taken_from_the_labels_project(server: Server, tmp_path: Path) -> None:
-    server.add(LABELS, says("cat", 1), sample="s1")
-    server.add(AUDIT, says("dog", 9), image="/data/gone.png", sample="s1")
-    result = pulled(server, tmp_path)
-    assert only(rows(result, "clean"))["given_label"] == "cat"
-    assert result.report.rejected == {}
-
-
 def test_one_sample_id_for_two_images_is_rejected(server: Server, tmp_path: Path) -> None:
     server.add(LABELS, says("cat", 1), image=PICTURES[1], sample="s1")
     server.add(LABELS, says("dog", 2), image=PICTURES[2], sample="s1")
@@ -372,78 +172,6 @@ def test_bad_samples_are_counted_reported_and_left_out(server: Server, tmp_path:
 def test_labels_that_utf8_cannot_hold_are_kept_as_far_as_it_can(server: Server, tmp_path: Path) -> None:
     server.add(LABELS, says("ze\udfffbra", kind="unknown_class"), sample="s1")
     assert only(rows(pulled(server, tmp_path), "labels"))["label"] == "ze?bra"
-
-
-def test_images_are_in_the_store_once(server: Server, tmp_path: Path) -> None:
-    for number in range(4):
-        server.add(LABELS, says("cat"), image=PICTURES[number % 2], sample=str(number))
-    result = pulled(server, tmp_path)
-    hashes = {row["image_sha256"] for row in rows(result, "noisy")}
-    with Images(ImageConfig(), root=tmp_path, base_url="http://host", authorization=dict) as images:
-        assert {sha for sha, _ in images.store.iter_images(hashes)} == hashes
-        assert len(hashes) == 2
-
-
-def test_nothing_new_gives_the_same_snapshot_and_writes_nothing(server: Server, tmp_path: Path) -> None:
-    fill(server)
-    first = pulled(server, tmp_path)
-    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if file.name != ".pull.lock"}
-    for tasks in server.tasks.values():
-        tasks.reverse()  # the order of pages is nobody's promise
-    second = pulled(server, tmp_path)
-    assert first.is_new
-    assert not second.is_new
-    assert second.snapshot == first.snapshot
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if file.name != ".pull.lock"} == before
-
-
-def test_a_new_annotation_gives_a_new_snapshot_with_its_parent(server: Server, tmp_path: Path) -> None:
-    fill(server)
-    first = pulled(server, tmp_path)
-    server.add(REVIEW, says("eel", 8), sample="s3")
-    second = pulled(server, tmp_path)
-    assert second.is_new
-    assert second.snapshot.manifest.parent == first.snapshot.snapshot_id
-    assert first.snapshot.path.is_dir()
-
-
-def test_labels_that_return_to_an_earlier_state_return_to_its_snapshot(server: Server, tmp_path: Path) -> None:
-    fill(server)
-    first = pulled(server, tmp_path)
-    server.add(REVIEW, says("eel", 8), sample="s3")
-    pulled(server, tmp_path)
-    server.tasks[3].pop()
-    third = pulled(server, tmp_path)
-    assert third.is_new
-    assert third.snapshot == first.snapshot
-
-
-def fill(server: Server) -> None:
-    for number in range(6):
-        server.add(LABELS, says(CLASSES[number % 3]), image=PICTURES[number], sample=f"s{number}")
-    server.add(AUDIT, says("dog", 9), image=PICTURES[1], sample="s1")
-
-
-def test_an_outage_of_the_image_host_writes_no_snapshot(server: Server, tmp_path: Path) -> None:
-    for number in range(12):
-        server.add(LABELS, says("cat"), image=f"/data/{number}.png", sample=str(number))
-    with pytest.raises(ServiceUnavailable, match="10 images in a row"):
-        pulled(server, tmp_path)
-    assert not (tmp_path / "snapshots").exists()
-    assert not (tmp_path / "latest.json").exists()
-
-
-def test_a_door_that_fails_midway_writes_no_snapshot(server: Server, tmp_path: Path) -> None:
-    fill(server)
-
-    class Broken(Server):
-        def all_answered(self, *arguments: Any, **more: Any) -> Iterator[Chunk]:
-            yield from server.all_answered(*arguments, **more)
-            raise ServiceUnavailable("Label Studio does not answer")
-
-    with pytest.raises(ServiceUnavailable):
-        pulled(Broken(), tmp_path)
-    assert not (tmp_path / "snapshots").exists()
 
 
 @pytest.mark.parametrize("role", ["audit", "review"])
@@ -509,37 +237,3 @@ def test_whatever_people_do_no_sample_is_both_noisy_and_clean(
     assert not decided & {row["sample_id"] for row in noisy}
     assert {row["sample_id"] for row in clean} <= decided
     assert sum(result.report.samples.values()) == len({row["sample_id"] for row in labels})
-
-
-def test_images_that_a_killed_pull_held_in_memory_are_fetched_again(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(server)
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("pipeline.images.store.ImageStore.flush", kill)
-        patch.setattr("pipeline.images.store.ImageStore.flush_if_old", lambda _: None)
-        with pytest.raises(Killed):
-            pulled(server, tmp_path)
-    result = pulled(server, tmp_path)
-    hashes = {row["image_sha256"] for row in [*rows(result, "noisy"), *rows(result, "clean")]}
-    with Images(ImageConfig(), root=tmp_path, base_url="http://host", authorization=dict) as images:
-        assert {sha for sha, _ in images.store.iter_images(hashes)} == hashes
-
-
-def test_images_whose_file_was_removed_are_fetched_again(server: Server, tmp_path: Path) -> None:
-    fill(server)
-    pulled(server, tmp_path)
-    for part in (tmp_path / "images").glob("part-*"):
-        part.unlink()
-    server.add(LABELS, says("cat"), image=PICTURES[9], sample="s9")
-    result = pulled(server, tmp_path)
-    hashes = {row["image_sha256"] for row in [*rows(result, "noisy"), *rows(result, "clean")]}
-    with Images(ImageConfig(), root=tmp_path, base_url="http://host", authorization=dict) as images:
-        assert {sha for sha, _ in images.store.iter_images(hashes)} == hashes
