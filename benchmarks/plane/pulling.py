@@ -127,7 +127,7 @@ def measure_again(server: Server, filled: Filled, root: Path, *, tell: Tell) -> 
     deleted = pull_once(server, filled, root)
     if deleted.samples != filled.size - 1:
         raise DataError(f"a task was deleted; the pull has {deleted.samples} of {filled.size} samples")
-    tell(figure(server, filled, "again", DELETED, deleted, [deleted.seconds], note="ids and times of all tasks listed"))
+    tell(figure(server, filled, "again", DELETED, deleted, [deleted.seconds], note="found by halving ranges of ids"))
 
 
 def figure(

@@ -9,6 +9,8 @@ import pytest
 from pipeline.errors import ServiceUnavailable
 from pipeline.images import ImageConfig, Images
 from pipeline.records import Chunk
+from pipeline.snapshot import catch_up
+from pipeline.snapshot.mirror import Mirror, mirror_path
 from tests.pipeline.snapshot.pulling import (
     LABELS,
     PICTURES,
@@ -124,3 +126,18 @@ def test_images_whose_file_was_removed_are_fetched_again(server: Server, tmp_pat
     hashes = {row["image_sha256"] for row in [*rows(result, "noisy"), *rows(result, "clean")]}
     with Images(ImageConfig(), root=tmp_path, base_url="http://host", authorization=dict) as images:
         assert {sha for sha, _ in images.store.iter_images(hashes)} == hashes
+
+
+def test_images_are_fetched_while_labels_are_read_and_an_outage_of_theirs_ends_no_reading(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(catch_up, "_TASKS_APART", 10)
+    for number in range(30):
+        server.add(LABELS, says("cat"), image=f"/data/{number}.png", sample=str(number))
+    with pytest.raises(ServiceUnavailable, match="10 images in a row"):
+        pulled(server, tmp_path)
+    assert sum(each.message.startswith("images are fetched later") for each in caplog.records) == 1
+    with Mirror(mirror_path(tmp_path)) as mirror:
+        standing = mirror.standing(LABELS.project_id)
+        assert standing is not None
+        assert standing.loaded, "every label was read all the same"
