@@ -1,6 +1,6 @@
-"""Snapshots: `pull` brings the `mirror` of the projects up to date (`catch_up`; `question` reads why it was asked),
-`settle` decides each sample's fate (`consensus` counts the votes), `tally` counts, `writer` writes the tables, `folder`
-names, opens and verifies what was written.
+"""Snapshots: `pull` brings the `mirror` of the projects up to date (`catch_up` reads what changed, `comparing` finds
+what no change shows, `question` reads why it was asked), `settle` decides each sample's fate (`consensus` counts the
+votes), `tally` counts, `writer` writes the tables, `folder` names, opens and verifies what was written.
 """
 
 from pipeline.snapshot.folder import (

@@ -160,7 +160,8 @@ def _follow(copy: Copy, standing: Standing) -> tuple[Standing, bool]:
         if standing.cursor:
             newest = _read_changed(copy, _before(standing.cursor))
         else:
-            newest = door.newest_change(project)  # asked before: what is changed meanwhile comes next time
+            # Asked before: what is changed meanwhile comes next time.
+            newest = _no_later(door.newest_change(project), door.clock(project))
             copy.compare()
         standing = replace(standing, cursor=max(standing.cursor, newest))
         mirror.stand(project.project_id, standing)

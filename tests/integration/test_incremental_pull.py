@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from pipeline.label_studio import LabelStudio, LabelStudioConfig, exports, readi
 from pipeline.records import Chunk, Project
 from pipeline.review_screen import review_config
 from pipeline.settings import load_settings
+from pipeline.snapshot import catch_up, comparing
 from pipeline.snapshot.pull import PullResult, pull
 
 CONFIG = """<View><Image name="image" value="$image"/><Choices name="label" toName="image">
@@ -158,6 +160,24 @@ def test_everything_that_people_do_arrives_and_nothing_else_is_read(studio: Stud
     assert said(second) == expected
     assert second.snapshot.manifest.parent == first.snapshot.snapshot_id
     assert second.snapshot.snapshot_id == studio.pull(tmp_path / "fresh").snapshot.snapshot_id
+
+
+def test_a_deleted_task_is_found_by_counting_ranges_of_ids(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "FEW", 4)
+    monkeypatch.setattr(catch_up, "LAG", timedelta(0))
+    studio.add(40)
+    studio.add(3, answered=False)
+    studio.pull(tmp_path / "long")
+    studio.delete(17)
+    studio.wire.requests.clear()
+    found = studio.pull(tmp_path / "long")
+    listed = [each for each in studio.wire.requests if "page_size=10000" in str(each.url)]
+    assert (len(listed), studio.wire.read_tasks()) == (2, 0), "what has changed, and one range of four"
+    assert len(studio.wire.requests) <= 8
+    assert set(said(found)) == {f"s{number}" for number in range(40) if number != 17}
+    assert found.snapshot.snapshot_id == studio.pull(tmp_path / "fresh").snapshot.snapshot_id
 
 
 def test_an_unchanged_project_costs_one_request_and_writes_nothing(studio: Studio, tmp_path: Path) -> None:
