@@ -1,6 +1,6 @@
 """Reading many tasks through the server's export snapshots, a range of ids at a time.
 
-For the first load of a project the fastest door: a task costs the server two thirds of what it costs in a page
+For the first load of a large project the fastest door: a task costs the server two thirds of what it costs in a page
 (`benchmarks/data_plane.py`). The server makes each export within the request and keeps it as a file; the range is
 said by a tab of the Data Manager, which is all that an export can be filtered by. Both are removed again, and what a
 killed pull left of its own is removed by the next one.
