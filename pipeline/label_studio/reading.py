@@ -21,8 +21,8 @@ from pipeline.records import Chunk, Project, TaskRead
 logger = logging.getLogger(__name__)
 
 EXPORT_FROM = 1_000
-"""Answered tasks from which on exports are no slower a door: of 1,000 tasks both take as long, of 10,000 pages take half
-as long again. Below that, nothing is made in a project that is only read."""
+"""Answered tasks from which on exports are no slower a door: of 1,000 tasks both take as long, of 10,000 pages take
+half as long again. Below that, nothing is made in a project that is only read."""
 
 MOST_UNREAD = 20
 """Tasks of one page that the server may fail over, before it is the server that is at fault."""
@@ -64,7 +64,7 @@ class ReadingCalls:
         return time_of(raw["tasks"][0]) if raw["tasks"] else ""
 
     def all_answered(
-        self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = True
+        self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = False
     ) -> Iterator[Chunk]:
         """Every task with a larger id than `after` that somebody answered or skipped, by id.
 
@@ -73,11 +73,14 @@ class ReadingCalls:
         this reading is `resumed`. Tasks that come meanwhile may be missing.
         """
         through = after
+        if resumed:
+            try:
+                remove_leftovers(self._connection, project.project_id, mark=mark)
+            except ServiceError as error:
+                logger.warning("unfinished exports cannot be looked for: %s", error)
         left, end = self._exportable(project, after)
         if left:
             try:
-                if resumed:
-                    remove_leftovers(self._connection, project.project_id, mark=mark)
                 with Exports(self._connection, project.project_id, mark=mark) as exports:
                     for chunk in self._ahead(project, after, self._exported(project, exports, left, end)):
                         yield chunk

@@ -99,7 +99,7 @@ class Server:
         return self._newest()
 
     def all_answered(
-        self, _project: Project, *, after: int = 0, mark: str = "", resumed: bool = True
+        self, _project: Project, *, after: int = 0, mark: str = "", resumed: bool = False
     ) -> Iterator[Chunk]:
         assert mark == "ours"
         self.asked["resumed"] += resumed

@@ -30,7 +30,7 @@ class TaskSource(ABC):
         return ""
 
     def all_answered(
-        self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = True
+        self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = False
     ) -> Iterator[Chunk]:
         del mark, resumed
         yield from self._chunks(project, after)
