@@ -4,6 +4,7 @@ Validity, lengths and values go in column by column; what lies under a null, bef
 does not count. Far cheaper than to spell out every row.
 """
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,33 +16,34 @@ from numpy.typing import NDArray
 class Digest(Protocol):
     """A hash under way (`hashlib.sha256()`)."""
 
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes | memoryview, /) -> None: ...
 
 
 def add_table(digest: Digest, table: pa.Table) -> None:
     """Add every column of `table`, in order."""
     for column in table.columns:
-        add_array(digest, column.combine_chunks() if column.num_chunks != 1 else column.chunk(0))
+        for part in _parts(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)):
+            digest.update(part)
 
 
-def add_array(digest: Digest, array: pa.Array) -> None:
-    """Add one array: strings, numbers, times, booleans, and lists and structs of them."""
+def _parts(array: pa.Array) -> Iterator[bytes | memoryview]:
+    """Of one array: strings, numbers, times, booleans, and lists and structs of them."""
     kind = array.type
-    digest.update(len(array).to_bytes(8, "little"))
-    digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    yield len(array).to_bytes(8, "little")
+    yield np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes()
     if pa.types.is_list(kind):
-        digest.update(_numbers(pc.list_value_length(array)))
-        add_array(digest, array.flatten())
+        yield _numbers(pc.list_value_length(array))
+        yield from _parts(array.flatten())
     elif pa.types.is_struct(kind):
         for child in array.flatten():
-            add_array(digest, child)
+            yield from _parts(child)
     elif pa.types.is_string(kind) or pa.types.is_binary(kind):
-        digest.update(_numbers(pc.binary_length(array)))
-        digest.update(_text(array))
+        yield _numbers(pc.binary_length(array))
+        yield _text(array)
     elif pa.types.is_timestamp(kind):
-        digest.update(_numbers(array.cast(pa.int64())))
+        yield _numbers(array.view(pa.int64()))
     else:
-        digest.update(_numbers(array))
+        yield _numbers(array)
 
 
 def _numbers(array: pa.Array) -> bytes:
@@ -50,8 +52,11 @@ def _numbers(array: pa.Array) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _text(array: pa.Array) -> bytes:
-    """All values, one after another."""
-    empty: Any = "" if pa.types.is_string(array.type) else b""
-    joined = empty.join(each for each in array.to_pylist() if each is not None)
-    return joined.encode() if isinstance(joined, str) else bytes(joined)
+def _text(array: pa.Array) -> bytes | memoryview:
+    """All values, one after another: as they lie in memory, once nothing is under a null."""
+    there = array.drop_null() if array.null_count else array
+    if not len(there):
+        return b""
+    _, offsets, values = there.buffers()
+    ends = np.frombuffer(offsets, np.int32)
+    return memoryview(values)[ends[there.offset] : ends[there.offset + len(there)]]

@@ -361,26 +361,27 @@ def _write(sample_id: str, said: list[Said], annotators: Collection[str], writer
         writer.add(TABLE[settled.fate], settled.row)
 
 
-def _label_row(sample_id: str, said: Said) -> dict[str, Any]:
+def _label_row(sample_id: str, said: Said) -> tuple[Any, ...]:
+    """In the order of `schema.LABELS`."""
     answer = said.answer
-    return {
-        "sample_id": sample_id,
-        "project_id": said.project_id,
-        "task_id": said.task_id,
-        "annotation_id": answer.annotation_id,
-        "annotator": answer.annotator,
-        "answer": answer.kind,
-        "label": answer.label,
-        "ground_truth": answer.ground_truth,
-        "was_cancelled": said.was_cancelled,
-        "lead_time_s": said.lead_time_s,
-        "created_at": said.created_at,
-        "updated_at": answer.updated_at,
-        "origin": answer.origin,
-        "asked_as": answer.asked_as,
-        "suggestion": said.suggestion,
-        "asked_by_run": said.asked_by_run,
-    }
+    return (
+        sample_id,
+        said.project_id,
+        said.task_id,
+        answer.annotation_id,
+        answer.annotator,
+        answer.kind,
+        answer.label,
+        answer.ground_truth,
+        said.was_cancelled,
+        said.lead_time_s,
+        said.created_at,
+        answer.updated_at,
+        answer.origin,
+        answer.asked_as,
+        said.suggestion,
+        said.asked_by_run,
+    )
 
 
 def _tell(report: PullReport, snapshot: Snapshot, is_new: bool) -> None:

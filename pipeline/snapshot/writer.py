@@ -15,13 +15,15 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.records import ProjectState
 from pipeline.schema import SCHEMA_VERSION
+from pipeline.snapshot.columns import Row, to_arrow
 from pipeline.snapshot.content_hash import add_table
 from pipeline.snapshot.folder import SCHEMAS, Manifest, ProjectSource, Snapshot, hash_file, place, read_latest
 
@@ -30,6 +32,14 @@ logger = logging.getLogger(__name__)
 _ROWS_IN_GROUP = 10_000
 """Rows are hashed group by group: another number gives other ids."""
 _ID_DIGITS = 16
+_REPEATED: Mapping[str, list[str]] = {
+    "labels": [
+        "project_id", "annotator", "answer", "label", "ground_truth", "was_cancelled", "lead_time_s", "origin",
+        "asked_as", "suggestion", "asked_by_run",
+    ],
+    "noisy": ["label", "votes.list.element.annotator", "votes.list.element.label"],
+}  # fmt: skip
+"""Columns whose values come again and again, by table: a dictionary of those that do not costs time and space."""
 
 
 @contextmanager
@@ -75,10 +85,14 @@ class SnapshotWriter:
         self._classes = tuple(classes)
         self._files = ExitStack()
         self._writers = {
-            name: self._files.enter_context(pq.ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd"))
+            name: self._files.enter_context(
+                pq.ParquetWriter(
+                    folder / f"{name}.parquet", schema, compression="zstd", use_dictionary=_REPEATED.get(name, True)
+                )
+            )
             for name, schema in SCHEMAS.items()
         }
-        self._pending: dict[str, list[Mapping[str, Any]]] = {name: [] for name in SCHEMAS}
+        self._pending: dict[str, list[Row]] = {name: [] for name in SCHEMAS}
         self._rows = Counter[str](dict.fromkeys(SCHEMAS, 0))
         self._digests = {name: hashlib.sha256() for name in SCHEMAS}
         self._per_class = {kind: Counter[str]() for kind in ("noisy", "audit", "review")}
@@ -91,11 +105,8 @@ class SnapshotWriter:
     ) -> None:
         self._files.close()
 
-    def add(self, table: str, row: Mapping[str, Any]) -> None:
-        """Append one row, given as a value for each column, to the table of that name."""
-        self._rows[table] += 1
-        if table in ("noisy", "clean"):
-            self._per_class[row.get("provenance", "noisy")][row["label"]] += 1
+    def add(self, table: str, row: Row) -> None:
+        """Append one row to the table of that name, of which all are given in the same way."""
         pending = self._pending[table]
         pending.append(row)
         if len(pending) >= _ROWS_IN_GROUP:
@@ -137,11 +148,22 @@ class SnapshotWriter:
         return {name: self._per_class[kind][name] for name in self._classes}
 
     def _flush(self, table: str) -> None:
-        if rows := self._pending[table]:
-            written = pa.Table.from_pylist(rows, schema=SCHEMAS[table])
-            add_table(self._digests[table], written)
-            self._writers[table].write_table(written)
-            rows.clear()
+        if not self._pending[table]:
+            return
+        rows = to_arrow(self._pending[table], SCHEMAS[table])
+        self._pending[table].clear()
+        self._rows[table] += len(rows)
+        if table in ("noisy", "clean"):
+            self._count(table, rows)
+        add_table(self._digests[table], rows)
+        self._writers[table].write_table(rows)
+
+    def _count(self, table: str, rows: pa.Table) -> None:
+        kinds = ("noisy",) if table == "noisy" else ("audit", "review")
+        for kind in kinds:
+            found = rows if table == "noisy" else rows.filter(pc.equal(rows["provenance"], kind))
+            for each in found["label"].value_counts().to_pylist():
+                self._per_class[kind][each["values"]] += each["counts"]
 
     def _snapshot_id(self) -> str:
         content = {name: digest.hexdigest() for name, digest in self._digests.items()}
