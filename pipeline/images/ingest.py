@@ -68,6 +68,7 @@ class Images:
         look-up. Raises `ServiceUnavailable` when ten fetches in a row find nobody who answers: that is an outage, not
         ten bad images, and a snapshot made of it would look as if the labels had gone.
         """
+        self.store.sweep()
         outage = _Outage()
         progress = _Progress()
         done: SimpleQueue[tuple[str, Future[VerifiedImage]]] = SimpleQueue()

@@ -123,13 +123,17 @@ class ImageStore:
         self._settle()
         if not self._filling.urls:
             return
-        if not self._swept:
-            shards.sweep(self._folder)
-            self._swept = True
+        self.sweep()
         for sha256 in self._among(list(self._filling.images)):
             del self._filling.images[sha256]
         self._writing, self._filling = self._filling, Batch()
         self._job = self._writer.submit(self._writing.write, self._folder)
+
+    def sweep(self) -> None:
+        """Remove what a killed writer left unfinished; once, and only in a process that is the one writer."""
+        if not self._swept:
+            shards.sweep(self._folder)
+            self._swept = True
 
     def _settle(self) -> None:
         """Wait until what is being written is, and enter it into the index."""

@@ -14,7 +14,7 @@ import logging
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.answer_filter import AnswerFilter
 from pipeline.errors import ConfigError, DataError, ServiceUnavailable
 from pipeline.images import Images
+from pipeline.images.again import is_due
 from pipeline.records import (
     LONGEST_SAMPLE_ID,
     Annotation,
@@ -117,10 +118,10 @@ def pull(
                 reading=_reading(project, labels),
                 state=known.get(project.project_id),
             )
-            reader, early = _Reader(project, labels, origin), _Early(images, mirror)
+            reader, early = _Reader(project, labels, origin), _Early(images, mirror, now or datetime.now(UTC))
             catch_up(door, mirror, source, reader, mark=mark, meanwhile=early, now=now)
         mirror.put_drafts(labels.project_id, map(_Reader(labels, labels, "labels").begun, begun))
-        _resolve(images, mirror)
+        _resolve(images, mirror, now or datetime.now(UTC))
         inputs = _inputs(mirror, projects, leave_out)
         if (unchanged := _as_before(mirror, data_dir, inputs)) is not None:
             logger.info("snapshot %s: nothing has changed", unchanged.snapshot.snapshot_id)
@@ -183,8 +184,8 @@ def _as_before(mirror: Mirror, data_dir: Path, inputs: str) -> PullResult | None
         return None
 
 
-def _resolve(images: Images, mirror: Mirror) -> None:
-    """Fetch the images that are not there yet.
+def _resolve(images: Images, mirror: Mirror, now: datetime) -> None:
+    """Fetch the images that are not there yet; once a day, also those that could not be had (`images.again`).
 
     What the mirror says of images holds for the files that the store had when a pull last ended its fetching. Where
     some of these are gone, or a pull died with images in memory, the store is asked about every address anew.
@@ -192,29 +193,33 @@ def _resolve(images: Images, mirror: Mirror) -> None:
     before = mirror.noted("image files")
     if before == _UNFINISHED or set(json.loads(before or "[]")) - _files(images):
         mirror.forget_images()
-    wanted = mirror.wanted()
+    asked = mirror.noted("failed images asked for")
+    again = is_due(asked, now)
+    wanted = mirror.wanted(again=again)
     first = next(wanted, None)
     if first is not None:
         mirror.note("image files", _UNFINISHED)
         refs = (ImageRef(url=url, task_id=task_id) for url, task_id in chain([first], wanted))
         found = images.resolve(refs)
         while group := list(islice(found, _IMAGES_A_COMMIT)):
-            mirror.set_images(group)
+            mirror.set_images(group, now=now)
         images.store.flush()
+    if asked is None or again:
+        mirror.note("failed images asked for", now.isoformat())
     mirror.note("image files", json.dumps(sorted(_files(images))))
 
 
 class _Early:
     """Fetches images while Label Studio is still being read; an outage of theirs is no reason to end that."""
 
-    def __init__(self, images: Images, mirror: Mirror) -> None:
-        self._images, self._mirror = images, mirror
+    def __init__(self, images: Images, mirror: Mirror, now: datetime) -> None:
+        self._images, self._mirror, self._now = images, mirror, now
         self._out = False
 
     def __call__(self) -> None:
         try:
             if not self._out:
-                _resolve(self._images, self._mirror)
+                _resolve(self._images, self._mirror, self._now)
         except ServiceUnavailable as error:
             logger.warning("images are fetched later: %s", error)
             self._out = True

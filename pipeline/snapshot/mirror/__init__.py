@@ -5,7 +5,7 @@
         task         every task that somebody has answered or skipped, with the question that it asks
         annotation   every annotation of those tasks, whoever made it
         problem      what could not be read of them
-        url          every image address, and what came of fetching it
+        url          every image address, and what came of fetching it (`passing`: `images.again.passing_since`)
 
 A pull brings it up to date (`catch_up`) and writes a snapshot from it alone, so that nothing has to be read twice. Each
 chunk is one transaction: a process that is killed loses the chunk under way, and the next one goes on from there. A

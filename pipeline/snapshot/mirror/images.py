@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.images.again import passing_since
 from pipeline.images.check import ImageError
 from pipeline.snapshot.mirror.file import MirrorFile
 
@@ -35,22 +37,25 @@ class ImageOutcomes(MirrorFile):
     def wanted(self, *, again: bool = False) -> Iterator[tuple[str, int]]:
         """(URL, a task that shows it) of every image to be fetched, of tasks that somebody has said something of.
 
-        Those never asked for, and those whose host did not answer; `again`: all that there is no image of. Outcomes may
-        be set meanwhile.
+        Those never asked for, and those that fail in a way that may pass; `again`: all that there is no image of.
+        Outcomes may be set meanwhile.
         """
         last = b""
         while page := self._database.execute(WANTED, (last, again)).fetchall():
             yield from ((url, task_id) for _, url, task_id in page)
             last = page[-1][0]
 
-    def set_images(self, found: Iterable[tuple[str, str | ImageError]]) -> None:
+    def set_images(self, found: Iterable[tuple[str, str | ImageError]], *, now: datetime | None = None) -> None:
         """Note the hash of the image behind each URL, or why there is none; in one transaction."""
+        now = now or datetime.now(UTC)
         with self._transaction() as database:
             for url, image in found:
                 digest = hashlib.sha256(url.encode()).digest()
                 values: tuple[Any, ...] = (image, None, None, None)
                 if isinstance(image, ImageError):
-                    values = (None, image.reason, str(image), image.passing)
+                    query = "SELECT reason, passing FROM url WHERE digest = ?"
+                    known_as, since = database.execute(query, (digest,)).fetchone() or (None, None)
+                    values = (None, image.reason, str(image), passing_since(image, known_as, since or 0, now))
                 changed = database.execute(
                     "UPDATE url SET sha256 = ?, reason = ?, problem = ?, passing = ? WHERE digest = ? AND "
                     "(sha256 IS NOT ? OR reason IS NOT ? OR problem IS NOT ? OR passing IS NOT ?)",
