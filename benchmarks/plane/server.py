@@ -1,12 +1,8 @@
 """A real Label Studio for one run, on SQLite or PostgreSQL, in a folder of its own and gone at the end."""
 
-import os
 import secrets
-import shutil
 import subprocess
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +11,14 @@ import httpx
 from pydantic import SecretStr
 
 from benchmarks.plane.figure import POSTGRESQL, SQLITE
+from benchmarks.plane.postgresql import postgres
 from fasten_model.errors import DataError
 from pipeline.label_studio import LabelStudioConfig
 from pipeline.stack import health, services
-from pipeline.stack.install import clean_environment, copy_template, ensure_label_studio
+from pipeline.stack.install import copy_template, ensure_label_studio
 
 _CACHE = Path(__file__).parents[2] / ".fasten" / "cache"
 _START_S = 300.0
-"""PostgreSQL's tables are made from nothing: half a minute on an idle machine."""
-_NOBODY = "nobody"
-"""PostgreSQL refuses to run as root."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +57,8 @@ def label_studio(folder: Path, *, postgresql: bool = False) -> Iterator[Server]:
     service = services.label_studio(install, data_dir=data, port=health.free_port(), login=login)
     with ExitStack() as stack:
         if postgresql:
-            told = stack.enter_context(_postgresql())
-            service = replace(service, environment={**service.environment, **told})
+            database = stack.enter_context(postgres(install, _CACHE, durable=True))
+            service = replace(service, environment={**service.environment, **database.environment})
         stack.enter_context(_running(service, folder / "label-studio.log"))
         yield Server(
             url=service.endpoint.url,
@@ -94,67 +88,6 @@ def _running(service: services.Service, log: Path) -> Iterator[None]:
         yield
     finally:
         _stop(process)
-
-
-@contextmanager
-def _postgresql() -> Iterator[Mapping[str, str]]:
-    """A fresh PostgreSQL on loopback behind a password; → what Label Studio is told of it."""
-    programs = _programs()
-    owner = _NOBODY if os.geteuid() == 0 else None
-    port, password = health.free_port(), secrets.token_hex(16)
-    # Beside the rest, not in it: only its owner may look into PostgreSQL's folder, and root's is closed to that owner.
-    with tempfile.TemporaryDirectory(prefix="data-plane-postgresql-") as name:
-        folder = Path(name)
-        (folder / "password").write_text(password)
-        if owner is not None:
-            for path in (folder, folder / "password"):
-                shutil.chown(path, owner)
-        data = folder / "data"
-        made = subprocess.run(
-            [str(programs / "initdb"), "-D", str(data), "-U", "fasten", "--encoding=utf8", "--auth=scram-sha-256",
-             f"--pwfile={folder / 'password'}"],
-            user=owner, env=clean_environment(), cwd=folder, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if made.returncode:
-            raise DataError(f"PostgreSQL's folder could not be made: {made.stderr.strip()[-300:]}")
-        process = subprocess.Popen(
-            [str(programs / "postgres"), "-D", str(data), "-h", services.LOOPBACK, "-p", str(port), "-k", name],
-            user=owner, env=clean_environment(), cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            _wait_for_postgresql(process, programs, port)
-            yield {
-                "DJANGO_DB": "default",
-                "POSTGRE_NAME": "postgres",
-                "POSTGRE_USER": "fasten",
-                "POSTGRE_PASSWORD": password,
-                "POSTGRE_HOST": services.LOOPBACK,
-                "POSTGRE_PORT": str(port),
-            }
-        finally:
-            _stop(process)
-
-
-def _programs() -> Path:
-    """Folder of PostgreSQL's programs: one with the extensions pg_trgm and btree_gin, which Label Studio's tables need.
-
-    The wheels that bring a PostgreSQL of their own lack both.
-    """
-    found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not folders:
-        raise DataError("--postgres needs PostgreSQL's initdb on the PATH, with its extensions (postgresql-contrib)")
-    return folders[-1]
-
-
-def _wait_for_postgresql(process: "subprocess.Popen[bytes]", programs: Path, port: int) -> None:
-    asked = [str(programs / "pg_isready"), "-q", "-h", services.LOOPBACK, "-p", str(port)]
-    deadline = time.monotonic() + _START_S
-    while subprocess.run(asked, env=clean_environment(), check=False).returncode:
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise DataError("PostgreSQL did not start")
-        time.sleep(0.1)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.plane.postgresql import postgres
 from pipeline.stack.install import LabelStudioInstall
 from tests.integration.conftest import REPOSITORY
 from tests.integration.faults.bench import QUEUE, Bench
 from tests.integration.faults.changes import people_work
 from tests.integration.faults.commands import Commands
-from tests.integration.faults.postgres import postgres
 from tests.integration.faults.server import KillableServer, killable
 from tests.integration.faults.world import World, complete_round, queued
 

