@@ -102,6 +102,12 @@ def test_the_same_content_is_the_same_snapshot_and_writes_nothing(tmp_path: Path
     assert len(list((tmp_path / "snapshots").iterdir())) == 1
 
 
+def test_the_id_of_the_same_rows_is_the_same_in_every_release(tmp_path: Path) -> None:
+    """A pull by a newer release must not make other snapshots of what has not changed."""
+    rows = [noisy("ä"), noisy("b", "dog"), clean("c"), clean("d", "dog", "review"), undecided("e")]
+    assert write(tmp_path, rows)[0].snapshot_id == "d17b6926a4a1a993"
+
+
 def test_a_time_is_the_same_in_every_zone(tmp_path: Path) -> None:
     elsewhere = TIME.astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert write(tmp_path, [clean("a")])[0].snapshot_id == write(tmp_path, [clean("a", time=elsewhere)])[0].snapshot_id
