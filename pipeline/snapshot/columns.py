@@ -1,4 +1,4 @@
-"""Rows into Arrow column by column, in half the time of `pyarrow.Table.from_pylist`."""
+"""Rows into Arrow column by column, times as numbers: less to make and to hash than a mapping for each row."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
