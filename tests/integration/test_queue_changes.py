@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,8 @@ from pipeline.records import AskedAs, Project, ReviewTask, Task, Withdrawal
 from pipeline.review_screen import REVIEW_CONTROL, review_config
 from pipeline.settings import Settings
 from pipeline.snapshot.question import Question, read_question
-from pipeline.trail import asked_rows, withdrawn_rows
+from pipeline.trail import MachineRun, asked_rows, withdrawn_rows
+from pipeline.trail.undo import REVERTED_WHY, undo_run
 from pipeline.triage import Plan
 from pipeline.workspace import Workspace
 
@@ -338,6 +339,27 @@ def test_an_answer_that_label_studio_kept_and_did_not_count_is_counted_and_never
     pushed = bed.push(replace(Plan.of([]), withdrawals=(bed.withdrawal(0),)))
     assert pushed.changes == ()
     assert (bed.asked()["s0"].answers, bed.asked()["s0"].finished, pushed.waiting) == (1, True, 1)
+
+
+def test_a_reverted_runs_questions_are_served_no_longer_and_removed_a_day_later(
+    bed: Bed, people: list[LabelStudio], a_day_later: Callable[[], None]
+) -> None:
+    bed.push(Plan.of([bed.question(n) for n in range(3)]), "run-1")
+    opened = people[0].next_task(bed.review)
+    assert opened is not None
+    run = MachineRun(
+        path=Path(), run_key="run-1", snapshot_id="", mode="auto", classes=CLASSES, model_version="", mlflow_run_id="",
+        at=datetime.now(UTC),
+    )  # fmt: skip
+    done = undo_run(bed.workspace, run, door=bed.door, review=bed.review, registry=None, by="ada", at=run.at)
+    assert (done.withdrawn, done.answered) == (3, 0)
+    assert people[1].next_task(bed.review) is None
+    assert deeds(bed.push(Plan.of([]))) == [], "somebody may have one open"
+    people[0].submit(bed.review, opened, label="cat")
+    a_day_later()
+    assert deeds(bed.push(Plan.of([]))) == ["delete s1", "delete s2"]
+    assert [task.annotations[0].label for task in bed.tasks().values()] == ["cat"]
+    assert [row["why"] for row in withdrawn_rows(bed.workspace)] == [REVERTED_WHY] * 3
 
 
 def test_a_question_that_two_machines_asked_is_asked_once(bed: Bed, people: list[LabelStudio]) -> None:
