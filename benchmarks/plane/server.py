@@ -18,6 +18,7 @@ from benchmarks.plane.figure import POSTGRESQL, SQLITE
 from fasten_model.errors import DataError
 from pipeline.label_studio import LabelStudioConfig
 from pipeline.stack import health, services
+from pipeline.stack.foreground import running, stop
 from pipeline.stack.install import clean_environment, copy_template, ensure_label_studio
 
 _CACHE = Path(__file__).parents[2] / ".fasten" / "cache"
@@ -65,35 +66,13 @@ def label_studio(folder: Path, *, postgresql: bool = False) -> Iterator[Server]:
         if postgresql:
             told = stack.enter_context(_postgresql())
             service = replace(service, environment={**service.environment, **told})
-        stack.enter_context(_running(service, folder / "label-studio.log"))
+        stack.enter_context(running(service, log=folder / "label-studio.log", start_s=_START_S))
         yield Server(
             url=service.endpoint.url,
             token=login.token.get_secret_value(),
             database=POSTGRESQL if postgresql else SQLITE,
             files=data / "files",
         )
-
-
-@contextmanager
-def _running(service: services.Service, log: Path) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            service.command,
-            env={**service.inherited, **service.environment},
-            cwd=service.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        complaint = health.wait_until(
-            lambda: health.ask(service.endpoint), timeout_s=_START_S, alive=lambda: process.poll() is None
-        )
-        if complaint is not None:
-            raise DataError(f"Label Studio did not start: {complaint}; its log ends {log.read_text()[-500:]!r}")
-        yield
-    finally:
-        _stop(process)
 
 
 @contextmanager
@@ -133,7 +112,7 @@ def _postgresql() -> Iterator[Mapping[str, str]]:
                 "POSTGRE_PORT": str(port),
             }
         finally:
-            _stop(process)
+            stop(process)
 
 
 def _programs() -> Path:
@@ -155,12 +134,3 @@ def _wait_for_postgresql(process: "subprocess.Popen[bytes]", programs: Path, por
         if process.poll() is not None or time.monotonic() > deadline:
             raise DataError("PostgreSQL did not start")
         time.sleep(0.1)
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

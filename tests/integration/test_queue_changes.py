@@ -1,12 +1,11 @@
 """A newer model's push on the real server: what waits is changed where it is, and nobody's work is lost by it."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 import pytest
@@ -25,30 +24,16 @@ from pipeline.trail import MachineRun, asked_rows, withdrawn_rows
 from pipeline.trail.undo import REVERTED_WHY, undo_run
 from pipeline.triage import Plan
 from pipeline.workspace import Workspace
+from tests.integration.conftest import LabelStudioServer, NewPeople
 
 CLASSES = ("cat", "dog", "hen")
 NEVER_DOUBTED = "the model no longer doubts “cat”"
 _numbers = itertools.count(1)
 
 
-class Server(Protocol):
-    """What these tests need of the session's server."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def token(self) -> str: ...
-
-
 @pytest.fixture(scope="module")
-def people(label_studio: Server, door: LabelStudio) -> Iterator[list[LabelStudio]]:
-    """Two people, each with a door of their own."""
-    users = [door.add_user(f"changes-{i}@fasten.local", "reviewing-1") for i in range(2)]
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(LabelStudio(LabelStudioConfig(url=label_studio.url, token=user.token)))
-            for user in users
-        ]
+def people(new_people: NewPeople) -> list[LabelStudio]:
+    return new_people("changes", 2)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +87,7 @@ class Bed:
 
 
 @pytest.fixture
-def bed(label_studio: Server, labels: Project, door: LabelStudio, tmp_path: Path) -> Bed:
+def bed(label_studio: LabelStudioServer, labels: Project, door: LabelStudio, tmp_path: Path) -> Bed:
     settings = Settings(
         label_studio_url=label_studio.url,
         label_studio_token=SecretStr(label_studio.token),
@@ -303,7 +288,7 @@ class Meanwhile(httpx.HTTPTransport):
 
 
 def test_an_answer_that_comes_between_looking_and_changing_is_kept_and_counted(
-    label_studio: Server, bed: Bed, people: list[LabelStudio]
+    label_studio: LabelStudioServer, bed: Bed, people: list[LabelStudio]
 ) -> None:
     bed.push(Plan.of([bed.question(0)]), "run-1")
     task = people[0].next_task(bed.review)
@@ -339,6 +324,27 @@ def test_an_answer_that_label_studio_kept_and_did_not_count_is_counted_and_never
     pushed = bed.push(replace(Plan.of([]), withdrawals=(bed.withdrawal(0),)))
     assert pushed.changes == ()
     assert (bed.asked()["s0"].answers, bed.asked()["s0"].finished, pushed.waiting) == (1, True, 1)
+
+
+def test_labels_projects_with_the_longest_titles_have_queues_of_their_own(
+    label_studio: LabelStudioServer, door: LabelStudio, tmp_path: Path
+) -> None:
+    queues = []
+    for end in "ab":
+        labels = door.create_project(f"changes {'ä' * 41}{end}", review_config(CLASSES), control=REVIEW_CONTROL)
+        settings = Settings(
+            label_studio_url=label_studio.url,
+            label_studio_token=SecretStr(label_studio.token),
+            data_dir=tmp_path / end,
+            labels_project=str(labels.project_id),
+        )
+        found = Found(labels=labels, audit=None, review=None, states=(), fingerprint="", nothing_new="")
+        path = Workspace.of(settings, labels.project_id).run_folder("run-1") / "queue.json"
+        keep_plan(Plan.of([]), path)
+        title = loop.push_queue(settings, found, path).title
+        assert loop.push_queue(settings, found, path).title == title
+        queues.append(door.find_project(title, control=REVIEW_CONTROL).project_id)
+    assert len(set(queues)) == 2
 
 
 def test_a_reverted_runs_questions_are_served_no_longer_and_removed_a_day_later(
@@ -378,7 +384,7 @@ def test_a_question_that_two_machines_asked_is_asked_once(bed: Bed, people: list
     assert next(each for each in left if each.answers).task_id == served.task_id
 
 
-def test_a_lost_answer_to_a_change_is_looked_up(label_studio: Server, bed: Bed) -> None:
+def test_a_lost_answer_to_a_change_is_looked_up(label_studio: LabelStudioServer, bed: Bed) -> None:
     bed.push(Plan.of([bed.question(n) for n in range(4)]), "run-1")
 
     class Losing(httpx.HTTPTransport):
