@@ -40,20 +40,22 @@ def questions(count: int) -> list[ReviewTask]:
 
 
 def measure(server: Server, count: int, *, rounds: int, tell: Tell) -> None:
-    """Both ways in turns, each round into new projects."""
+    """Both ways in turns, each first in every other round, each round into new projects."""
     asked = questions(count)
     ours: list[float] = []
     bare: list[float] = []
     with LabelStudio(server.config) as maker:
-        for number in range(rounds + 1):  # the first round is not counted: the server has yet to warm up
-            first = _bare(server, _project(maker, count, number), asked)
-            seconds, wire = _push(server, _project(maker, count, number), asked)
-            if number:
-                bare.append(first)
-                ours.append(seconds)
+        for number in range(-1, rounds):  # the first round is not counted: the server has yet to warm up
+            first, second = _project(maker, count, number), _project(maker, count, number)
+            if number % 2:
+                bare.append(_bare(server, first, asked))
+            seconds, wire = _push(server, second, asked)
+            ours.append(seconds)
+            if not number % 2:
+                bare.append(_bare(server, first, asked))
     common = {"part": "push", "server": server.database, "size": count}
-    tell(Figure(**common, what=BARE, seconds=bare, requests=1))  # type: ignore[arg-type]
-    tell(Figure(**common, what=OURS, seconds=ours, requests=wire.requests, received=wire.received))  # type: ignore[arg-type]
+    tell(Figure(**common, what=BARE, seconds=bare[1:], requests=1))  # type: ignore[arg-type]
+    tell(Figure(**common, what=OURS, seconds=ours[1:], requests=wire.requests, received=wire.received))  # type: ignore[arg-type]
 
 
 def _project(door: LabelStudio, count: int, number: int) -> Project:
