@@ -90,7 +90,8 @@ class Settings(BaseSettings):
     audit_project: str | None = None
     """Id or title of the project with audited labels; none: only `ground_truth` annotations count as audited."""
     review_project: str | None = None
-    """Id or title of the reviewers' queue, created if missing; `<title of the labels project>, review` unless given."""
+    """Id or title of the reviewers' queue, created if missing; `<title of the labels project>, review` unless given,
+    shortened where Label Studio would refuse it."""
     label_control: str | None = None
     """Name of the Choices control, where the labels project has several."""
     image_field: str | None = None

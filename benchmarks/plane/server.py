@@ -1,7 +1,6 @@
 """A real Label Studio for one run, on SQLite or PostgreSQL, in a folder of its own and gone at the end."""
 
 import secrets
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -12,9 +11,9 @@ from pydantic import SecretStr
 
 from benchmarks.plane.figure import POSTGRESQL, SQLITE
 from benchmarks.plane.postgresql import postgres
-from fasten_model.errors import DataError
 from pipeline.label_studio import LabelStudioConfig
 from pipeline.stack import health, services
+from pipeline.stack.foreground import running
 from pipeline.stack.install import copy_template, ensure_label_studio
 
 _CACHE = Path(__file__).parents[2] / ".fasten" / "cache"
@@ -59,41 +58,10 @@ def label_studio(folder: Path, *, postgresql: bool = False) -> Iterator[Server]:
         if postgresql:
             database = stack.enter_context(postgres(install, _CACHE, durable=True))
             service = replace(service, environment={**service.environment, **database.environment})
-        stack.enter_context(_running(service, folder / "label-studio.log"))
+        stack.enter_context(running(service, log=folder / "label-studio.log", start_s=_START_S))
         yield Server(
             url=service.endpoint.url,
             token=login.token.get_secret_value(),
             database=POSTGRESQL if postgresql else SQLITE,
             files=data / "files",
         )
-
-
-@contextmanager
-def _running(service: services.Service, log: Path) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            service.command,
-            env={**service.inherited, **service.environment},
-            cwd=service.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        complaint = health.wait_until(
-            lambda: health.ask(service.endpoint), timeout_s=_START_S, alive=lambda: process.poll() is None
-        )
-        if complaint is not None:
-            raise DataError(f"Label Studio did not start: {complaint}; its log ends {log.read_text()[-500:]!r}")
-        yield
-    finally:
-        _stop(process)
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -24,7 +24,8 @@ def revert(
     """Undo what one run changed.
 
     Its relabels, its unanswered questions, its model's place. What people have said stays, answers to the run's
-    questions too. A run stays reverted; the next round trains anew where its labels or settings differ.
+    questions too. Its questions are served no longer; who has one open may still answer it, and a push removes it a day
+    later. A run stays reverted; the next round trains anew where its labels or settings differ.
     """
     from pipeline.label_studio import LabelStudio
     from pipeline.loop import find_projects
@@ -51,7 +52,7 @@ def revert(
     if dry_run:
         say("a dry run: this is what would be undone")
     say(f"relabels that count no longer: {done.relabels:,}")
-    say(f"unanswered questions taken back: {done.withdrawn:,} (answered ones, which stay: {done.answered:,})")
+    say(f"unanswered questions served no longer: {done.withdrawn:,} (answered ones, which stay: {done.answered:,})")
     if not done.aliases and not done.before:
         say("no alias of the registered model points at it, or there is no earlier version to go back to")
     for alias, version in done.aliases.items():

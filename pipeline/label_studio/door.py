@@ -2,7 +2,7 @@
 
 API: https://api.labelstud.io. Nothing that writes is repeated blindly: where an answer was lost, what is there is
 looked up first (`create_project`), the server refuses a second copy (`submit`), or the caller looks up its own keys
-before it tries again (`import_tasks`, with `find_data_values`).
+before it tries again (`import_tasks`, with `push_keys` or `find_data_values`).
 """
 
 from dataclasses import dataclass

@@ -48,6 +48,11 @@ def both(any_of: Sequence[Filter], this: Filter) -> list[Filter]:
     return [{**one, "child_filter": this} for one in any_of]  # a child belongs to its parent
 
 
+def ids_outside(first: int, last: int) -> Filter:
+    """Filter: the task's id is none from `first` through `last`."""
+    return {"filter": "filter:tasks:id", "operator": "not_in", "type": "Number", "value": {"min": first, "max": last}}
+
+
 def unanswered() -> list[Filter]:
     """Filters, all of which hold for a task without an answer."""
     return [_number("total_annotations", "equal", 0)]
@@ -113,10 +118,19 @@ def groups_that_fit(values: Iterable[str], limit: int = QUERY_BYTES) -> Iterator
 
 
 def walk(
-    connection: Connection, project_id: int, *, any_of: Sequence[Filter], fields: Sequence[str], answers: bool
+    connection: Connection,
+    project_id: int,
+    *,
+    any_of: Sequence[Filter],
+    fields: Sequence[str],
+    answers: bool,
+    after: int = 0,
 ) -> Iterator[Any]:
-    """The raw JSON of every task that passes one of the filters (all tasks, if there are none), by ascending id."""
-    last: int | None = 0
+    """The raw JSON of every task that passes one of the filters (all tasks, if there are none), by ascending id.
+
+    Those with a larger id than `after`.
+    """
+    last: int | None = after
     while last is not None:
         tasks, last = page_after(connection, project_id, last, any_of=any_of, fields=fields, answers=answers)
         yield from tasks

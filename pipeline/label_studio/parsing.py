@@ -141,6 +141,12 @@ def parse_asked(raw: Any, project: Project, drafted: Collection[int], on_bad: On
     )
 
 
+def push_key_of(raw: Mapping[str, Any]) -> str:
+    """The push key of a task as it was sent; empty where it has none."""
+    data = raw.get("data")
+    return _short_text(data.get("push_key")) if isinstance(data, dict) else ""
+
+
 def parse_task(raw: Any, project: Project, on_bad: OnBad) -> Task | None:
     """One task with those of its annotations that can be read; None where the task itself cannot be."""
     if not isinstance(raw, dict) or not _is_id(raw.get("id")) or not isinstance(raw.get("data"), dict):

@@ -12,7 +12,7 @@ from pipeline.errors import ServiceError
 from pipeline.label_studio import pages
 from pipeline.label_studio.connection import Connection
 from pipeline.label_studio.drafts import walk_drafts
-from pipeline.label_studio.parsing import Asked, OnBad, parse_asked, parse_task
+from pipeline.label_studio.parsing import Asked, OnBad, parse_asked, parse_task, push_key_of
 from pipeline.records import Project, Task
 
 logger = logging.getLogger(__name__)
@@ -70,9 +70,14 @@ class TaskCalls:
                 present.add(str(raw["data"][field]))
         return present
 
-    def find_push_keys(self, project_id: int, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` that some task of the project has as its push key."""
-        return self.find_data_values(project_id, "push_key", keys)
+    def push_keys(self, project_id: int, *, after: int, but: Sequence[int] = ()) -> dict[int, str]:
+        """The push keys of the tasks with a larger id than `after`, apart from `but`, by their ids; empty of others.
+
+        One request, where nothing is new. `but` is left out where it is one run of ids, as one import makes them.
+        """
+        run = [pages.ids_outside(min(but), max(but))] if but and max(but) - min(but) < len(but) else []
+        tasks = self._walk(project_id, any_of=run, fields=("id", "data"), after=after)
+        return {task["id"]: push_key_of(task) for task in tasks if isinstance(task, dict) and "id" in task}
 
     def unanswered(self, project: Project) -> int:
         """Tasks that nobody has answered yet (skipped ones wait for someone else)."""
@@ -85,20 +90,25 @@ class TaskCalls:
         """What Label Studio's own clock said when it last answered."""
         return self._connection.server_time
 
-    def asked(self, project: Project, *, on_bad: OnBad | None = None) -> Iterator[Asked]:
-        """Every task of a review project, in the order of ids: what it asks and how far it has come."""
+    def asked(self, project: Project, *, after: int = 0, on_bad: OnBad | None = None) -> Iterator[Asked]:
+        """Every task of a review project, in the order of ids: what it asks and how far it has come.
+
+        Those with a larger id than `after`.
+        """
         # Whether there is a draft is told beside a filter only, or with everything else: twice the time.
-        begun = self._walk(project.project_id, any_of=[pages.drafted()], fields=("id",))
+        begun = self._walk(project.project_id, any_of=[pages.drafted()], fields=("id",), after=after)
         drafted = frozenset(raw["id"] for raw in begun)
         tell = on_bad or _log_bad
         fields = ("id", "data", "total_annotations", "cancelled_annotations", "is_labeled", "updated_at")
-        for raw in self._walk(project.project_id, any_of=[], fields=fields):
+        for raw in self._walk(project.project_id, any_of=[], fields=fields, after=after):
             question = parse_asked(raw, project, drafted, tell)
             if question is not None:
                 yield question
 
-    def _walk(self, project_id: int, *, any_of: Sequence[pages.Filter], fields: Sequence[str]) -> Iterator[Any]:
-        return pages.walk(self._connection, project_id, any_of=any_of, fields=fields, answers=False)
+    def _walk(
+        self, project_id: int, *, any_of: Sequence[pages.Filter], fields: Sequence[str], after: int
+    ) -> Iterator[Any]:
+        return pages.walk(self._connection, project_id, any_of=any_of, fields=fields, answers=False, after=after)
 
     def delete_tasks(self, project_id: int, ids: Iterable[int]) -> int:
         """Removes those of the tasks that nobody has answered, skipped or begun to answer; returns how many.
@@ -140,8 +150,8 @@ class TaskCalls:
         # Read back, too: a server that did not know one of the filters would answer as if it were not there.
         return [task["id"] for task in raw["tasks"] if task["id"] in ids and is_untouched(task)]
 
-    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]]) -> int:
-        """Adds tasks (`data`, `annotations`, `predictions`) in one request; returns how many.
+    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Adds tasks (`data`, `annotations`, `predictions`) in one request; returns their ids, in the order given.
 
         Every annotation must say `ground_truth`: Label Studio takes True where it does not. Raises
         `ServiceUnavailable` where the answer was lost, in which case all or none may be there: look the keys up before
@@ -151,9 +161,13 @@ class TaskCalls:
         if not all("ground_truth" in entry for entry in annotations):
             raise ValueError("every imported annotation must say ground_truth")
         if not payload:
-            return 0
-        what = f"importing {len(payload)} tasks into project {project_id}"
-        raw = self._connection.post(f"/api/projects/{project_id}/import", what=what, json=payload)
+            return []
+        raw = self._connection.post(
+            f"/api/projects/{project_id}/import",
+            what=f"importing {len(payload)} tasks into project {project_id}",
+            params={"return_task_ids": "true"},
+            json=payload,
+        )
         sent = (len(payload), len(annotations), sum(len(task.get("predictions", ())) for task in payload))
         counted = tuple(raw.get(key) for key in ("task_count", "annotation_count", "prediction_count"))
         if counted != sent:
@@ -161,7 +175,12 @@ class TaskCalls:
                 f"Label Studio at {self._connection.url} counted {counted} tasks, annotations and predictions of "
                 f"{sent} sent to project {project_id}; look at its log"
             )
-        return len(payload)
+        ids = raw.get("task_ids")
+        if not isinstance(ids, list) or len(ids) != len(payload) or not all(isinstance(one, int) for one in ids):
+            raise ServiceError(
+                f"Label Studio at {self._connection.url} does not say which tasks it added to project {project_id}"
+            )
+        return ids
 
     def upload_images(self, project_id: int, images: Mapping[str, bytes]) -> dict[str, str]:
         """Uploads files without making tasks of them; returns name → URL below this host (`/data/upload/…`).

@@ -1,7 +1,6 @@
 """The stage that reaches people: their queue is brought up to date with what triage has planned."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -54,9 +53,7 @@ def preview_queue(settings: Settings, found: Found, plan: triage.Plan) -> Pushed
         asked = tuple(door.asked(review))
         changes = _changes(plan, review, asked, door.server_time, found.labels.project_id)
         url = queue_url(settings.label_studio.url, review)
-        count = Counter(change.action for change in changes)
-        waiting = _unanswered(asked) + count["add"] + count["revive"] - count["retire"]
-        return _pushed(plan, review.title, changes, waiting, url=url)
+        return _pushed(plan, review.title, changes, _waiting(asked, changes), url=url)
 
 
 def push_queue(settings: Settings, found: Found, plan_path: Path) -> Pushed:
@@ -77,13 +74,15 @@ def push_queue(settings: Settings, found: Found, plan_path: Path) -> Pushed:
             door.set_overlap(review, settings.overlap)
             begin(plan_path, settings)
             try:
-                done, asked = bring_up_to_date(door, review, workspace, plan, found.labels.project_id, run_key=run_key)
+                done, waiting = bring_up_to_date(
+                    door, review, workspace, plan, found.labels.project_id, run_key=run_key
+                )
             except DataError:  # found before anything is sent: the next plan may be another one
                 end(plan_path)
                 raise
             end(plan_path)
     url = queue_url(settings.label_studio.url, review)
-    return _pushed(plan, review.title, done, _unanswered(asked), url=url)
+    return _pushed(plan, review.title, done, waiting, url=url)
 
 
 def bring_up_to_date(
@@ -95,11 +94,11 @@ def bring_up_to_date(
     *,
     run_key: str,
     pause: Callable[[float], None] = time.sleep,
-) -> tuple[list[queue.Change], tuple[Asked, ...]]:
-    """Do what the plan of a run asks for, noted in the trail; → (what was done, the queue after it).
+) -> tuple[list[queue.Change], int]:
+    """Do what the plan of a run asks for, noted in the trail; → (what was done, questions that wait then).
 
-    May be done again after it died anywhere: the queue then ends as if it had not. What is retired is noted where the
-    queue has it as such, and so before a later push can remove it.
+    May be done again after it died anywhere: the queue then ends as if it had not. The whole queue is read once. What
+    can have come since is read at the end: our own questions, and those of another machine that pushed meanwhile.
     """
     door.mend_counts(review.project_id)
     asked = tuple(door.asked(review))
@@ -109,14 +108,19 @@ def bring_up_to_date(
     _keep_asked(workspace, run_key, plan, asked, changes)
     planned = [change for change in changes if change.action != "add"]
     done = queue.carry_out(door, review, planned, run_key=run_key)
+    retired = [change for change in done if change.action == "retire"]  # and read back as such
+    _note_withdrawn(workspace, [(run_key, one.why, one.push_key, one.sample_id) for one in retired])
     adding = [change for change in changes if change.action == "add"]
     tasks = [change.task for change in adding if change.task is not None]
-    added = set(queue.push(door, review, tasks, pause=pause).keys)
+    gone = {change.task_id for change in done if change.action == "delete"}
+    left = [each for each in asked if each.task_id not in gone]
+    known = {each.task_id: each.push_key for each in left}
+    added = set(queue.push(door, review, tasks, known=known, pause=pause).keys)
+    newer = tuple(door.asked(review, after=max(known, default=0)))
+    twice = queue.carry_out(door, review, queue.duplicates([*left, *newer], labels_project_id), run_key=run_key)
+    waiting = _waiting([*left, *newer], [*done, *twice])
     done += [change for change in adding if change.push_key in added]
-    asked = tuple(door.asked(review))
-    done += queue.carry_out(door, review, queue.duplicates(asked, labels_project_id), run_key=run_key)
-    _keep_withdrawn(workspace, asked, labels_project_id)
-    return done, asked
+    return [*done, *twice], waiting
 
 
 def _review_project(settings: Settings, found: Found, workspace: Workspace, door: LabelStudio) -> Project:
@@ -171,12 +175,23 @@ def _keep_asked(
 
 def _keep_withdrawn(workspace: Workspace, asked: Collection[Asked], labels_project_id: int) -> None:
     """Note in the trail what was withdrawn: before it may be removed, and what a push that died has left unnoted."""
+    _note_withdrawn(
+        workspace,
+        (
+            (each.withdrawn_by, each.withdrawn, each.push_key, each.sample_id)
+            for each in asked
+            if each.retired and each.withdrawn_by and queue.is_ours(each, labels_project_id)
+        ),
+    )
+
+
+def _note_withdrawn(workspace: Workspace, questions: Iterable[tuple[str, str, str, str]]) -> None:
+    """questions: (run that withdrew it, why, push key, sample id)."""
     reasons: dict[tuple[str, str], dict[str, str]] = {}
-    for each in asked:
-        if each.retired and each.withdrawn_by and queue.is_ours(each, labels_project_id):
-            reasons.setdefault((each.withdrawn_by, each.withdrawn), {})[each.push_key] = each.sample_id
-    for (run_key, why), questions in sorted(reasons.items()):
-        trail.mark_withdrawn(workspace, run_key, questions, at=datetime.now(UTC), why=why)
+    for run_key, why, push_key, sample_id in questions:
+        reasons.setdefault((run_key, why), {})[push_key] = sample_id
+    for (run_key, why), withdrawn in sorted(reasons.items()):
+        trail.mark_withdrawn(workspace, run_key, withdrawn, at=datetime.now(UTC), why=why)
 
 
 def _pushed(plan: triage.Plan, title: str, changes: Sequence[queue.Change], waiting: int, *, url: str = "") -> Pushed:
@@ -192,8 +207,11 @@ def _pushed(plan: triage.Plan, title: str, changes: Sequence[queue.Change], wait
     )
 
 
-def _unanswered(asked: Iterable[Asked]) -> int:
-    return sum(each.waiting and not each.answers for each in asked)
+def _waiting(asked: Iterable[Asked], changes: Collection[queue.Change]) -> int:
+    """Questions of `asked` that nobody has answered and that are served once these changes are done."""
+    ended = {change.task_id for change in changes if change.action in ("retire", "delete")}
+    begun = sum(change.action in ("add", "revive") for change in changes)
+    return begun + sum(each.waiting and not each.answers and each.task_id not in ended for each in asked)
 
 
 def _screen(found: Found, workspace: Workspace) -> str:

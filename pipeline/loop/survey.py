@@ -23,6 +23,9 @@ from pipeline.workspace import Workspace, config_digest, fingerprint
 
 logger = logging.getLogger(__name__)
 
+LONGEST_TITLE = 50
+"""Characters: Label Studio refuses longer titles."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
@@ -70,8 +73,17 @@ def _find(door: LabelStudio, reference: str, *, role: str, control: ControlChoic
 
 
 def review_title(settings: Settings, labels: Project) -> str:
-    """Title of the reviewers' project: each labels project has its own, unless one is set."""
-    return settings.review_project or f"{labels.title}, review"
+    """Title of the reviewers' project: each labels project has its own, unless one is set.
+
+    A long one is cut; the labels project's id tells it from others that begin alike.
+    """
+    if settings.review_project:
+        return settings.review_project
+    whole = f"{labels.title}, review"
+    if len(whole) <= LONGEST_TITLE:
+        return whole
+    end = f"… {labels.project_id}, review"
+    return labels.title[: LONGEST_TITLE - len(end)].rstrip() + end
 
 
 def find_review_project(settings: Settings, door: LabelStudio, labels: Project) -> Project | None:

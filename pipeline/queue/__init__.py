@@ -21,7 +21,7 @@ from pipeline.queue.changes import (
     is_ours,
     would_differ,
 )
-from pipeline.queue.changing import carry_out
+from pipeline.queue.changing import RetiringDoor, carry_out, retire
 from pipeline.queue.keys import MOST_TIE_BREAKS, kinds_of_key, push_key
 from pipeline.queue.one_push import one_push
 from pipeline.queue.payload import QUEUE_MODEL_VERSION, check_payloads, payload_of
@@ -37,6 +37,7 @@ __all__ = [
     "Change",
     "PushReport",
     "QueueDoor",
+    "RetiringDoor",
     "carry_out",
     "changes_of",
     "check_payloads",
@@ -47,5 +48,6 @@ __all__ = [
     "payload_of",
     "push",
     "push_key",
+    "retire",
     "would_differ",
 ]

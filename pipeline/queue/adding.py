@@ -1,4 +1,9 @@
-"""Adding questions: each once, however answers get lost."""
+"""Adding questions: each once, however answers get lost.
+
+The keys that a project has are read once. From then on only what came after is looked up, before every import and after
+every answer that was lost: in one project Label Studio gives out ids in the order in which imports become visible, so a
+task that another machine adds meanwhile has a larger id than all that were there.
+"""
 
 import logging
 import time
@@ -22,8 +27,8 @@ SETTLE_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 class QueueDoor(Protocol):
     """What adding needs of `pipeline.label_studio.LabelStudio`."""
 
-    def find_push_keys(self, project_id: int, keys: Iterable[str], /) -> set[str]: ...
-    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]], /) -> int: ...
+    def push_keys(self, project_id: int, /, *, after: int, but: Sequence[int] = ()) -> Mapping[int, str]: ...
+    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]], /) -> Sequence[int]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +61,7 @@ def push(
     project: Project,
     tasks: Iterable[ReviewTask],
     *,
+    known: Mapping[int, str] | None = None,
     limit: int | None = None,
     dry_run: bool = False,
     chunk: int = CHUNK,
@@ -65,24 +71,56 @@ def push(
 
     Every question is checked before anything is sent (`payload_of`), and looked up right before it is. Raises
     `ServiceUnavailable` where answers keep getting lost: what was added stays, and another push adds the rest.
+
+    known: task id → push key of all that the project has, where that has just been read; it is read here otherwise.
     """
     offered: dict[str, ReviewTask] = {}
     for task in sorted(tasks, key=lambda task: (task.rank, task.push_key)):
         offered.setdefault(task.push_key, task)
     payload = {key: payload_of(task, project) for key, task in offered.items()}
+    there = _There(door, project, known or {})
     added: list[str] = []
-    known = over_limit = 0
+    repeats = over_limit = 0
     for group in _groups(payload, chunk):
         # A full queue has no room for anything: nothing need be looked up then.
-        there = set() if limit is not None and limit <= 0 else door.find_push_keys(project.project_id, group)
-        new = [key for key in group if key not in there]
+        if limit is None or limit > 0:
+            there.look()
+        new = [key for key in group if key not in there.keys]
         chosen = new if limit is None else new[: max(0, limit - len(added))]
-        known, over_limit = known + len(there), over_limit + len(new) - len(chosen)
+        repeats, over_limit = repeats + len(group) - len(new), over_limit + len(new) - len(chosen)
         if chosen and not dry_run:
-            _send(door, project, {key: payload[key] for key in chosen}, pause)
+            _send(there, {key: payload[key] for key in chosen}, pause)
             logger.info("queue %r: %d of %d added", project.title, len(added) + len(chosen), len(payload))
         added += chosen
-    return PushReport(offered=len(payload), known=known, keys=tuple(added), over_limit=over_limit, dry_run=dry_run)
+    return PushReport(offered=len(payload), known=repeats, keys=tuple(added), over_limit=over_limit, dry_run=dry_run)
+
+
+class _There:
+    """The keys that a project has, as far as they were looked up."""
+
+    def __init__(self, door: QueueDoor, project: Project, known: Mapping[int, str]) -> None:
+        self.door, self.project = door, project
+        self.keys = set(known.values())
+        self._through = max(known, default=0)
+        """Up to this id nothing can come any more."""
+        self._ours: Sequence[int] = ()
+        """Tasks after that one which were sent from here: what others added just before them has smaller ids."""
+
+    def look(self) -> None:
+        """Look up what came since the last look."""
+        newer = self.door.push_keys(self.project.project_id, after=self._through, but=self._ours)
+        self.keys.update(newer.values())
+        self._through, self._ours = max([self._through, *self._ours, *newer]), ()
+
+    def lacks(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys that have not come since the last look, which stays the last one."""
+        newer = set(self.door.push_keys(self.project.project_id, after=self._through).values())
+        return [key for key in keys if key not in newer]
+
+    def add(self, chunk: Mapping[str, Mapping[str, Any]]) -> None:
+        """Send them in one import."""
+        self._ours = self.door.import_tasks(self.project.project_id, list(chunk.values()))
+        self.keys.update(chunk)
 
 
 def _groups(keys: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -91,24 +129,21 @@ def _groups(keys: Iterable[str], size: int) -> Iterator[list[str]]:
         yield group
 
 
-def _send(
-    door: QueueDoor, project: Project, chunk: Mapping[str, Mapping[str, Any]], pause: Callable[[float], None]
-) -> None:
+def _send(there: _There, chunk: Mapping[str, Mapping[str, Any]], pause: Callable[[float], None]) -> None:
     """Sends one chunk; after a lost answer, waits for it to appear."""
     try:
-        door.import_tasks(project.project_id, list(chunk.values()))
+        there.add(chunk)
         return
     except ServiceUnavailable as error:
         logger.warning("no answer from Label Studio (%s); looking what arrived", error)
     missing = list(chunk)
     for seconds in SETTLE_PAUSES_S:
-        there = door.find_push_keys(project.project_id, missing)
-        missing = [key for key in missing if key not in there]
+        missing = there.lacks(chunk)
         if not missing:
             return
         pause(seconds)
     # Sending it again now could make a second copy, if the first is still being committed.
     raise ServiceUnavailable(
-        f"{len(missing)} of {len(chunk)} tasks sent to project {project.title!r} have not appeared after a lost "
+        f"{len(missing)} of {len(chunk)} tasks sent to project {there.project.title!r} have not appeared after a lost "
         "answer: run it again, and what is missing then is sent"
     )

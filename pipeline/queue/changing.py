@@ -16,10 +16,15 @@ MOST_EARLIER = 5
 """Suggestions that a question remembers: those of five days, with a round a day, and a task is reserved for one."""
 
 
-class ChangingDoor(Protocol):
-    """What changing needs of `pipeline.label_studio.LabelStudio`."""
+class RetiringDoor(Protocol):
+    """What retiring needs of `pipeline.label_studio.LabelStudio`."""
 
     def change_tasks(self, project_id: int, changes: Iterable[TaskChange], /) -> set[int]: ...
+
+
+class ChangingDoor(RetiringDoor, Protocol):
+    """What changing needs of it."""
+
     def delete_tasks(self, project_id: int, ids: Iterable[int], /) -> int: ...
     def there(self, project_id: int, ids: Iterable[int], /) -> set[int]: ...
 
@@ -49,11 +54,23 @@ def carry_out(door: ChangingDoor, project: Project, changes: Sequence[Change], *
     return done
 
 
+def retire(door: RetiringDoor, project: Project, task_ids: Iterable[int], *, why: str, run_key: str) -> set[int]:
+    """Serves these questions no longer; returns the ids of those that nobody has touched meanwhile.
+
+    A push removes them a day later. Raises as `carry_out`.
+    """
+    return door.change_tasks(project.project_id, [_retiring(task_id, why, run_key) for task_id in task_ids])
+
+
+def _retiring(task_id: int, why: str, run_key: str) -> TaskChange:
+    marks = {WITHDRAWN: why, WITHDRAWN_BY: run_key}
+    return TaskChange(task_id=task_id, data=lambda old, _: {**old, **marks}, served=False)
+
+
 def _edit(change: Change, project: Project, run_key: str) -> TaskChange:
     assert change.task_id is not None
     if change.task is None:
-        marks = {WITHDRAWN: change.why, WITHDRAWN_BY: run_key}
-        return TaskChange(task_id=change.task_id, data=lambda old, _: {**old, **marks}, served=False)
+        return _retiring(change.task_id, change.why, run_key)
     payload = payload_of(change.task, project)
     [prediction] = payload["predictions"]
     field = project.control.image_field

@@ -32,6 +32,8 @@ def one_writer(workspace: Workspace) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for staged in root.glob("*/.*"):  # by a writer that died: one that lives would hold the lock
+            staged.unlink()
         yield
 
 

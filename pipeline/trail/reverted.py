@@ -35,7 +35,7 @@ def mark_withdrawn(
 ) -> int:
     """Note that the questions (push key → sample id) were taken back; → how many were not noted yet.
 
-    run_key: the run that was reverted, or, where it is said why, the one that withdrew them.
+    run_key: the run that was reverted, or the one that withdrew them.
     """
     with one_writer(workspace):
         noted = {row["push_key"] for row in withdrawn_rows(workspace) if row["run_key"] == run_key}

@@ -89,5 +89,6 @@ WITHDRAWN = pa.schema(
         pa.field("why", pa.string()),
     ]
 )
-"""One row per question that was taken back unanswered: by somebody who reverted its run (`why` is null), or by a later
-run, which says why. Who has it open may still answer it for a day."""
+"""One row per question that was taken back unanswered, with why: by somebody who reverted its run, or by a later run.
+Who has it open may still answer it for a day. `why` is null in what an earlier release took back with a run: it was
+removed at once."""

@@ -2,14 +2,18 @@
 
 The record comes first: from then on the run's decisions count no longer, whatever happens to this process. Taking back
 its unanswered questions and its model's place in the registry is repeated until it is done, by calling it again.
+
+Questions are taken back as a push does it: they are served no longer, who has one open may still answer it, and a push
+removes it a day later.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from pipeline import queue
 from pipeline.errors import DataError
 from pipeline.records import Project
 from pipeline.trail.files import read_rows
@@ -20,6 +24,8 @@ from pipeline.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+REVERTED_WHY = "its run was reverted"
+"""Why a question is withdrawn, in the words of the trail."""
 _SHORTEST = 6
 
 
@@ -36,13 +42,16 @@ class AskedQuestion(Protocol):
     def asked_by_run(self) -> str: ...
     @property
     def untouched(self) -> bool: ...
+    @property
+    def retired(self) -> bool: ...
+    @property
+    def withdrawn_by(self) -> str: ...
 
 
-class ReviewDoor(Protocol):
+class ReviewDoor(queue.RetiringDoor, Protocol):
     """What is needed of `pipeline.label_studio.LabelStudio`."""
 
     def asked(self, project: Project, /) -> Iterator[AskedQuestion]: ...
-    def delete_tasks(self, project_id: int, ids: Iterable[int], /) -> object: ...
 
 
 class ModelRegistry(Protocol):
@@ -61,7 +70,7 @@ class Undone:
     relabels: int
     """Labels that the run changed without asking; they count no longer."""
     withdrawn: int
-    """Questions that nobody had answered, now taken back."""
+    """Questions that nobody had answered, now served no longer."""
     answered: int
     """Questions of the run that people have answered, skipped or begun: they stay."""
     aliases: dict[str, str]
@@ -101,7 +110,7 @@ def undo_run(
 ) -> Undone:
     """Revert `run`. `door` and `review`: where its questions are; `registry`: where its model is; None leaves them.
 
-    With `dry_run` nothing is written, deleted or moved, and the figures are what they would be.
+    With `dry_run` nothing is written, changed or moved, and the figures are what they would be.
     """
     before = run.run_key in reverted(workspace)
     relabels = {
@@ -136,20 +145,24 @@ def _withdraw(
 ) -> tuple[int, int]:
     """Take back the run's questions that nobody has answered; → (how many, how many were answered).
 
-    The server deletes only what has no answer at the time; what is still there afterwards was answered meanwhile.
+    What somebody touches meanwhile stays. What is retired already is removed by a push, whoever retired it.
     """
     with workspace.one_writer():
         mine = [question for question in door.asked(review) if question.asked_by_run == run.run_key]
-        unanswered = {question.task_id: question for question in mine if question.untouched}
-        if dry_run or not unanswered:
-            return len(unanswered), len(mine) - len(unanswered)
-        door.delete_tasks(review.project_id, list(unanswered))
-        for question in door.asked(review):
-            unanswered.pop(question.task_id, None)
-        gone = {question.push_key: question.sample_id for question in unanswered.values()}
-        mark_withdrawn(workspace, run.run_key, gone, at=at)
-    logger.info("%d questions of run %s taken back", len(gone), run.run_key)
-    return len(gone), len(mine) - len(gone)
+        retired = [question for question in mine if question.retired and question.untouched]
+        unanswered = [question for question in mine if question.untouched and not question.retired]
+        answered = len(mine) - len(retired) - len(unanswered)
+        if dry_run:
+            return len(unanswered), answered
+        ids = [question.task_id for question in unanswered]
+        done = queue.retire(door, review, ids, why=REVERTED_WHY, run_key=run.run_key)
+        # Those of an attempt that died before it noted them, too.
+        ours = [question for question in retired if question.withdrawn_by == run.run_key]
+        ours += [question for question in unanswered if question.task_id in done]
+        noted = {question.push_key: question.sample_id for question in ours}
+        mark_withdrawn(workspace, run.run_key, noted, at=at, why=REVERTED_WHY)
+    logger.info("%d questions of run %s taken back", len(done), run.run_key)
+    return len(done), answered + len(unanswered) - len(done)
 
 
 def _number(model_version: str) -> str:

@@ -2,9 +2,8 @@
 
 import os
 import secrets
-import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +20,7 @@ from pipeline.records import Project, Task
 from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import Settings, load_settings
 from pipeline.stack import health, services
+from pipeline.stack.foreground import running
 from pipeline.stack.install import LabelStudioInstall, copy_template, ensure_label_studio
 from pipeline.tracking import Tracking, TrackingConfig
 from pipeline.workspace import Workspace
@@ -71,6 +71,25 @@ def label_studio(
             password=login.password.get_secret_value(),
             data_dir=folder / "data",
         )
+
+
+class NewPeople(Protocol):
+    """Makes people, each with a door of their own; their addresses begin with `name`."""
+
+    def __call__(self, name: str, count: int) -> list[LabelStudio]: ...
+
+
+@pytest.fixture(scope="session")
+def new_people(label_studio: LabelStudioServer, door: LabelStudio) -> Iterator[NewPeople]:
+    """People who label and review."""
+    with ExitStack() as stack:
+
+        def make(name: str, count: int) -> list[LabelStudio]:
+            users = [door.add_user(f"{name}-{number}@fasten.local", "reviewing-1") for number in range(count)]
+            configs = [LabelStudioConfig(url=label_studio.url, token=user.token) for user in users]
+            return [stack.enter_context(LabelStudio(config)) for config in configs]
+
+        yield make
 
 
 class MlflowServer:
@@ -207,30 +226,3 @@ def new_loop(
         return Loop(name, folder, prefixed, mlflow_server.client)
 
     return make
-
-
-@contextmanager
-def running(service: services.Service, *, log: Path) -> Iterator[None]:
-    """Run one service of the stack until the block ends."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            service.command,
-            env={**service.inherited, **service.environment},
-            cwd=service.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        complaint = health.wait_until(
-            lambda: health.ask(service.endpoint), timeout_s=120, alive=lambda: process.poll() is None
-        )
-        assert complaint is None, f"{complaint}: {log.read_text()[-2000:]}"
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

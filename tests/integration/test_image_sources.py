@@ -26,8 +26,9 @@ from pipeline.label_studio import LabelStudio, LabelStudioConfig
 from pipeline.records import ImageRef
 from pipeline.s3 import S3Config
 from pipeline.stack import health, services
+from pipeline.stack.foreground import running
 from pipeline.stack.install import LabelStudioInstall, copy_template
-from tests.integration.conftest import LabelStudioServer, running
+from tests.integration.conftest import LabelStudioServer
 
 TOKEN = "5" * 40
 ACCESS_KEY, SECRET_KEY = "AKIAOURS", "hunter2hunter2"

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
 from pipeline.label_studio import LabelStudio, LabelStudioConfig, MissingProjectError
-from pipeline.queue import push, push_key
+from pipeline.queue import payload_of, push, push_key
 from pipeline.records import NOT_SURE, UNUSABLE, Annotation, Project, ReviewTask, Task
-from pipeline.review_screen import review_config
+from pipeline.review_screen import TASK_VARIABLES, review_config
 
 CLASSES = ("cat", 'a "quoted" <b>&', "dög")
 LABEL_CONFIG = """<View><Image name="image" value="$image"/><Choices name="label" toName="image">
@@ -135,8 +135,9 @@ def test_a_title_that_two_projects_share_is_refused(door: LabelStudio, project: 
 
 
 def test_every_task_is_read_once_over_many_pages(door: LabelStudio, project: Project) -> None:
-    assert door.import_tasks(project.project_id, entries(20, labelled("cat"), labelled("horse"))) == 20
+    ids = door.import_tasks(project.project_id, entries(20, labelled("cat"), labelled("horse")))
     tasks = list(door.iter_tasks(project))
+    assert [task.task_id for task in tasks] == ids
     assert [task.sample_id for task in tasks] == [f"s{i}" for i in range(20)]
     assert [(a.kind, a.label) for a in tasks[0].annotations] == [("class", "cat"), ("unknown_class", "horse")]
     assert {a.ground_truth for task in tasks for a in task.annotations} == {False}
@@ -326,6 +327,44 @@ def test_a_push_whose_answer_was_lost_is_kept_once(label_studio: Server, door: L
     with losing(label_studio) as unlucky:
         assert push(unlucky, review, questions([0.5, 0.4])).added == 2
     assert len(list(door.iter_tasks(review))) == 2
+
+
+def test_what_another_machine_asks_between_two_imports_is_not_asked_again(
+    label_studio: Server, door: LabelStudio, review: Project
+) -> None:
+    asked = sorted(questions([0.4, 0.3, 0.2, 0.1]), key=lambda task: (task.rank, task.push_key))
+
+    class AnotherPushes(httpx.HTTPTransport):
+        imports = 0
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/import"):
+                self.imports += 1
+                if self.imports == 1:
+                    door.import_tasks(review.project_id, [payload_of(asked[3], review)])
+            return super().handle_request(request)
+
+    config = LabelStudioConfig(url=label_studio.url, token=SecretStr(label_studio.token))
+    with LabelStudio(config, transport=AnotherPushes()) as slow:
+        report = push(slow, review, asked, chunk=2)
+    assert (report.added, report.known) == (3, 1)
+    keys = sorted(str(task.data["push_key"]) for task in door.iter_tasks(review))
+    assert keys == sorted(task.push_key for task in asked)
+
+
+def test_push_keys_are_those_of_newer_tasks_apart_from_a_run_of_our_own(door: LabelStudio, review: Project) -> None:
+    def add(*keys: str) -> list[int]:
+        payload = [{"data": {**dict.fromkeys(TASK_VARIABLES, ""), "push_key": key}} for key in keys]
+        return door.import_tasks(review.project_id, payload)
+
+    [before] = add("before")
+    theirs = add("theirs")
+    ours = add("a", "b", "c")
+    later = add("later", "")
+    keys = dict(zip([*theirs, *later], ["theirs", "later", ""], strict=True))
+    assert door.push_keys(review.project_id, after=before, but=ours) == keys
+    assert door.push_keys(review.project_id, after=before, but=[*ours[::2]]).keys() > keys.keys(), "no run: all is read"
+    assert door.push_keys(review.project_id, after=max(later)) == {}
 
 
 def test_a_project_whose_answer_was_lost_is_made_once(label_studio: Server, door: LabelStudio) -> None:

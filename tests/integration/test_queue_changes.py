@@ -1,12 +1,11 @@
 """A newer model's push on the real server: what waits is changed where it is, and nobody's work is lost by it."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 import pytest
@@ -21,33 +20,20 @@ from pipeline.records import AskedAs, Project, ReviewTask, Task, Withdrawal
 from pipeline.review_screen import REVIEW_CONTROL, review_config
 from pipeline.settings import Settings
 from pipeline.snapshot.question import Question, read_question
-from pipeline.trail import asked_rows, withdrawn_rows
+from pipeline.trail import MachineRun, asked_rows, withdrawn_rows
+from pipeline.trail.undo import REVERTED_WHY, undo_run
 from pipeline.triage import Plan
 from pipeline.workspace import Workspace
+from tests.integration.conftest import LabelStudioServer, NewPeople
 
 CLASSES = ("cat", "dog", "hen")
 NEVER_DOUBTED = "the model no longer doubts “cat”"
 _numbers = itertools.count(1)
 
 
-class Server(Protocol):
-    """What these tests need of the session's server."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def token(self) -> str: ...
-
-
 @pytest.fixture(scope="module")
-def people(label_studio: Server, door: LabelStudio) -> Iterator[list[LabelStudio]]:
-    """Two people, each with a door of their own."""
-    users = [door.add_user(f"changes-{i}@fasten.local", "reviewing-1") for i in range(2)]
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(LabelStudio(LabelStudioConfig(url=label_studio.url, token=user.token)))
-            for user in users
-        ]
+def people(new_people: NewPeople) -> list[LabelStudio]:
+    return new_people("changes", 2)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +87,7 @@ class Bed:
 
 
 @pytest.fixture
-def bed(label_studio: Server, labels: Project, door: LabelStudio, tmp_path: Path) -> Bed:
+def bed(label_studio: LabelStudioServer, labels: Project, door: LabelStudio, tmp_path: Path) -> Bed:
     settings = Settings(
         label_studio_url=label_studio.url,
         label_studio_token=SecretStr(label_studio.token),
@@ -302,7 +288,7 @@ class Meanwhile(httpx.HTTPTransport):
 
 
 def test_an_answer_that_comes_between_looking_and_changing_is_kept_and_counted(
-    label_studio: Server, bed: Bed, people: list[LabelStudio]
+    label_studio: LabelStudioServer, bed: Bed, people: list[LabelStudio]
 ) -> None:
     bed.push(Plan.of([bed.question(0)]), "run-1")
     task = people[0].next_task(bed.review)
@@ -340,6 +326,48 @@ def test_an_answer_that_label_studio_kept_and_did_not_count_is_counted_and_never
     assert (bed.asked()["s0"].answers, bed.asked()["s0"].finished, pushed.waiting) == (1, True, 1)
 
 
+def test_labels_projects_with_the_longest_titles_have_queues_of_their_own(
+    label_studio: LabelStudioServer, door: LabelStudio, tmp_path: Path
+) -> None:
+    queues = []
+    for end in "ab":
+        labels = door.create_project(f"changes {'ä' * 41}{end}", review_config(CLASSES), control=REVIEW_CONTROL)
+        settings = Settings(
+            label_studio_url=label_studio.url,
+            label_studio_token=SecretStr(label_studio.token),
+            data_dir=tmp_path / end,
+            labels_project=str(labels.project_id),
+        )
+        found = Found(labels=labels, audit=None, review=None, states=(), fingerprint="", nothing_new="")
+        path = Workspace.of(settings, labels.project_id).run_folder("run-1") / "queue.json"
+        keep_plan(Plan.of([]), path)
+        title = loop.push_queue(settings, found, path).title
+        assert loop.push_queue(settings, found, path).title == title
+        queues.append(door.find_project(title, control=REVIEW_CONTROL).project_id)
+    assert len(set(queues)) == 2
+
+
+def test_a_reverted_runs_questions_are_served_no_longer_and_removed_a_day_later(
+    bed: Bed, people: list[LabelStudio], a_day_later: Callable[[], None]
+) -> None:
+    bed.push(Plan.of([bed.question(n) for n in range(3)]), "run-1")
+    opened = people[0].next_task(bed.review)
+    assert opened is not None
+    run = MachineRun(
+        path=Path(), run_key="run-1", snapshot_id="", mode="auto", classes=CLASSES, model_version="", mlflow_run_id="",
+        at=datetime.now(UTC),
+    )  # fmt: skip
+    done = undo_run(bed.workspace, run, door=bed.door, review=bed.review, registry=None, by="ada", at=run.at)
+    assert (done.withdrawn, done.answered) == (3, 0)
+    assert people[1].next_task(bed.review) is None
+    assert deeds(bed.push(Plan.of([]))) == [], "somebody may have one open"
+    people[0].submit(bed.review, opened, label="cat")
+    a_day_later()
+    assert deeds(bed.push(Plan.of([]))) == ["delete s1", "delete s2"]
+    assert [task.annotations[0].label for task in bed.tasks().values()] == ["cat"]
+    assert [row["why"] for row in withdrawn_rows(bed.workspace)] == [REVERTED_WHY] * 3
+
+
 def test_a_question_that_two_machines_asked_is_asked_once(bed: Bed, people: list[LabelStudio]) -> None:
     plan = Plan.of([bed.question(n) for n in range(2)])
     bed.push(plan, "run-1")
@@ -356,7 +384,7 @@ def test_a_question_that_two_machines_asked_is_asked_once(bed: Bed, people: list
     assert next(each for each in left if each.answers).task_id == served.task_id
 
 
-def test_a_lost_answer_to_a_change_is_looked_up(label_studio: Server, bed: Bed) -> None:
+def test_a_lost_answer_to_a_change_is_looked_up(label_studio: LabelStudioServer, bed: Bed) -> None:
     bed.push(Plan.of([bed.question(n) for n in range(4)]), "run-1")
 
     class Losing(httpx.HTTPTransport):

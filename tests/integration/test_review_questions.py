@@ -1,12 +1,11 @@
 """Questions on the real server: each kind in its place, to as many people as asked for, removed only while unused."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import httpx
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ from pipeline.queue import push, push_key
 from pipeline.records import NOT_SURE, UNSHOWN, AskedAs, Project, ReviewTask
 from pipeline.review_screen import REVIEW_CONTROL, review_config
 from pipeline.snapshot.pull import PullResult, pull
+from tests.integration.conftest import LabelStudioServer, NewPeople
 
 CLASSES = ("cat", 'a "quoted" <b>&', "dög")
 DOT = (
@@ -29,24 +29,9 @@ DOT = (
 _numbers = itertools.count(1)
 
 
-class Server(Protocol):
-    """What these tests need of the session's server."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def token(self) -> str: ...
-
-
 @pytest.fixture(scope="module")
-def people(label_studio: Server, door: LabelStudio) -> Iterator[list[LabelStudio]]:
-    """Three people, each with a door of their own."""
-    users = [door.add_user(f"asked-{i}@fasten.local", "reviewing-1") for i in range(3)]
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(LabelStudio(LabelStudioConfig(url=label_studio.url, token=user.token)))
-            for user in users
-        ]
+def people(new_people: NewPeople) -> list[LabelStudio]:
+    return new_people("asked", 3)
 
 
 def new_review(door: LabelStudio, overlap: int = 1) -> Project:
@@ -171,7 +156,7 @@ def _variables() -> dict[str, str]:
 
 
 def test_what_is_answered_between_looking_and_removing_is_kept(
-    label_studio: Server, people: list[LabelStudio], door: LabelStudio, review: Project
+    label_studio: LabelStudioServer, people: list[LabelStudio], door: LabelStudio, review: Project
 ) -> None:
     push(door, review, [question(0), question(1)])
     ids = [each.task_id for each in door.asked(review)]
@@ -334,7 +319,7 @@ def test_somebody_who_is_not_sure_leaves_it_to_the_other(
 
 
 def test_what_the_machine_wrote_back_counts_once_a_person_changes_it(
-    label_studio: Server,
+    label_studio: LabelStudioServer,
     door: LabelStudio,
     people: list[LabelStudio],
     labels: Project,

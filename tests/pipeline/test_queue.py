@@ -1,7 +1,7 @@
 """The queue asks every question once, however answers get lost."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -40,23 +40,31 @@ class MemoryDoor:
     tasks: list[Mapping[str, Any]] = field(default_factory=list)
     faults: list[Callable[["MemoryDoor", Sequence[Mapping[str, Any]]], None]] = field(default_factory=list)
     imports: list[int] = field(default_factory=list)
+    just_before: dict[int, Sequence[int]] = field(default_factory=dict)
+    """Questions that another machine asks right before the import of that number."""
+    looks: list[int] = field(default_factory=list)
+    """How many tasks each look found."""
     invisible_for: int = 0
 
-    def find_push_keys(self, project_id: int, keys: Iterable[str], /) -> set[str]:
+    def push_keys(self, project_id: int, /, *, after: int, but: Sequence[int] = ()) -> dict[int, str]:
         assert project_id == REVIEW.project_id
         if self.invisible_for > 0:
             self.invisible_for -= 1
-            return set()
-        return {task["data"]["push_key"] for task in self.tasks} & set(keys)
+            return {}
+        ids = [number for number in range(after + 1, len(self.tasks) + 1) if number not in but]
+        self.looks.append(len(ids))
+        return {number: self.tasks[number - 1]["data"]["push_key"] for number in ids}
 
-    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]], /) -> int:
+    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]], /) -> list[int]:
         assert project_id == REVIEW.project_id
         self.imports.append(len(payload))
+        others = self.just_before.get(len(self.imports), ())
+        self.tasks.extend(payload_of(question(number), REVIEW) for number in others)
         if self.faults:
             self.faults.pop(0)(self, payload)
         else:
             self.tasks.extend(payload)
-        return len(payload)
+        return list(range(len(self.tasks) - len(payload) + 1, len(self.tasks) + 1))
 
     @property
     def keys(self) -> list[str]:
@@ -120,6 +128,24 @@ def test_an_import_that_is_committed_after_we_gave_up_is_there_once() -> None:
     assert door.imports == [3], "sent once; a second copy would meet the first one"
     door.tasks.extend(payload_of(task, REVIEW) for task in tasks)
     assert push(door, REVIEW, tasks).added == 0
+
+
+def test_what_another_machine_asks_meanwhile_is_seen_before_the_next_import_and_nothing_of_ours_is_read_again() -> None:
+    door = MemoryDoor(just_before={1: [12, 24], 2: [25, 3]})
+    report = push(door, REVIEW, [question(i) for i in range(25)], chunk=10)
+    assert door.imports == [10, 9, 4]
+    assert (report.added, report.known) == (23, 2)
+    assert door.looks == [0, 2, 2]
+    assert door.keys.count(push_key(1, "s3")) == 2, "which was sent already: the copy is removed at the end of a push"
+
+
+def test_what_is_known_is_not_read_again() -> None:
+    door = MemoryDoor()
+    push(door, REVIEW, [question(i) for i in range(20)])
+    known = {number + 1: key for number, key in enumerate(door.keys[:15])}
+    door.looks = []
+    assert push(door, REVIEW, [question(i) for i in range(30)], known=known).added == 10
+    assert door.looks == [5]
 
 
 def test_a_refusal_is_not_tried_again() -> None:

@@ -93,11 +93,13 @@ class Memory:
             passes = (not task["annotations"]) is value
         else:
             found = task["data"].get(name[5:]) if name.startswith("data.") else task[name]
-            passes = (
-                found > value
-                if one["operator"] == "greater"
-                else found in (value if one["operator"] == "in_list" else [value])
-            )
+            match one["operator"]:
+                case "greater":
+                    passes = found > value
+                case "not_in":
+                    passes = not value["min"] <= found <= value["max"]
+                case operator:
+                    passes = found in (value if operator == "in_list" else [value])
         return passes and ("child_filter" not in one or self._passes(task, one["child_filter"]))
 
     def _write(self, request: httpx.Request) -> Any:
@@ -113,7 +115,8 @@ class Memory:
             for task in body:
                 assert task["data"]["push_key"] not in there, "sent a second time"
                 self.add(task)
-            return {"task_count": len(body), "annotation_count": 0, "prediction_count": len(body)}
+            ids = sorted(self.tasks)[-len(body) :]
+            return {"task_count": len(body), "annotation_count": 0, "prediction_count": len(body), "task_ids": ids}
         assert request.url.params["id"] == "delete_tasks"
         gone = [t["id"] for t in self._filtered(body["filters"]) if t["id"] in body["selectedItems"]["included"]]
         for number in gone:

@@ -1,5 +1,6 @@
 """Which project the reviewers' queue is: found by its id once it was filled, whatever people call it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -7,7 +8,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.label_studio import LabelStudio, MissingProjectError
-from pipeline.loop import find_review_project
+from pipeline.loop import find_review_project, review_title
 from pipeline.records import LabelControl, Project
 from pipeline.settings import Settings
 from pipeline.workspace import ReviewQueue, Workspace
@@ -51,6 +52,19 @@ def test_each_labels_project_has_a_queue_of_its_own_unless_one_is_set(settings: 
     assert find(settings, **titles) == 5
     assert find(settings.model_copy(update={"review_project": "shared"}), **titles) == 6
     assert find(settings, shared=6) is None
+
+
+@pytest.mark.parametrize("title", ["x" * 50, "x" * 43, "x" * 24 + " " + "y" * 25, "ünïcödé " * 6])
+def test_the_queue_of_a_project_with_a_long_title_has_a_title_that_label_studio_takes(
+    settings: Settings, title: str
+) -> None:
+    titles = {review_title(settings, replace(LABELS, project_id=number, title=title)) for number in (7, 1234567)}
+    assert len(titles) == 2, "projects that begin alike have queues of their own"
+    for one in titles:
+        assert len(one) <= 50
+        assert one[:20] == title[:20]
+        assert one.endswith("7, review")
+    assert review_title(settings, replace(LABELS, title="x" * 42)) == "x" * 42 + ", review"
 
 
 def test_a_renamed_queue_is_the_same_queue(settings: Settings) -> None:

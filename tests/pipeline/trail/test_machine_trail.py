@@ -1,5 +1,8 @@
 """What a run said and did of every sample is kept once, whatever happens to the run."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -137,6 +140,36 @@ def test_questions_are_kept_once_and_unshown_ones_without_a_suggestion(workspace
     assert append_asked(workspace, "run-10", asked[:1], NOON) == 1, "asked again, by another run"
     assert [row["run_key"] for row in asked_rows(workspace, "b")] == ["run-1", "run-10"]
     assert [row["sample_id"] for row in asked_rows(workspace, run_key="run-1")] == ["b", "a"]
+
+
+_DIES = """
+import os, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from pipeline.trail.files import folder, one_writer, write_rows
+from pipeline.trail.schema import REVERTED
+from pipeline.workspace import Workspace
+
+def rows():
+    for number in range(20_000):
+        yield {"run_key": f"run-{number}", "by": "ada", "at": datetime(2026, 1, 1, tzinfo=UTC)}
+    os.kill(os.getpid(), signal.SIGKILL)
+
+workspace = Workspace(folder=Path(sys.argv[1]))
+with one_writer(workspace):
+    write_rows(folder(workspace, "reverted") / "run-1.parquet", REVERTED, rows())
+"""
+
+
+def test_what_a_writer_that_was_killed_has_left_goes_with_the_next_write(workspace: Workspace) -> None:
+    died = subprocess.run([sys.executable, "-c", _DIES, str(workspace.folder)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    left = {path.name for path in (workspace.folder / "trail").glob("*/*")}
+    assert len(left) == 1
+    assert left.pop().startswith(".run-1.parquet.")
+    assert reverted(workspace) == set()
+    assert mark_withdrawn(workspace, "run-2", {"k1": "a"}, at=NOON) == 1
+    assert {path.name for path in (workspace.folder / "trail").glob("*/*")} == {"run-2-0000.parquet"}
 
 
 def test_a_run_is_reverted_once_and_its_questions_are_withdrawn_once(workspace: Workspace) -> None:

@@ -185,18 +185,18 @@ class Studio(TaskSource):
         found = list(self.tasks[project.project_id].values())
         yield from (task for task in found if task.annotations or not annotated_only)
 
-    def find_push_keys(self, project_id: int, keys: Iterable[str]) -> set[str]:
-        return {task.data["push_key"] for task in self.tasks[project_id].values()} & set(keys)
+    def push_keys(self, project_id: int, *, after: int, but: Sequence[int] = ()) -> dict[int, str]:
+        there = self.tasks[project_id].values()
+        return {t.task_id: t.data["push_key"] for t in there if t.task_id > after and t.task_id not in but}
 
-    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]]) -> int:
+    def import_tasks(self, project_id: int, payload: Sequence[Mapping[str, Any]]) -> list[int]:
         self._power.moment()
-        for entry in payload:
-            self.add(project_id, entry["data"])
+        ids = [self.add(project_id, entry["data"]).task_id for entry in payload]
         self._power.moment()
-        return len(payload)
+        return ids
 
-    def asked(self, project: Project) -> Iterator[Asked]:
-        for task in list(self.tasks[project.project_id].values()):
+    def asked(self, project: Project, *, after: int = 0) -> Iterator[Asked]:
+        for task in [one for one in self.tasks[project.project_id].values() if one.task_id > after]:
             raw = {
                 "id": task.task_id, "data": task.data, "total_annotations": len(task.annotations),
                 "is_labeled": bool(task.annotations) or task.task_id in self.unserved,

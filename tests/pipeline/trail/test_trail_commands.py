@@ -138,7 +138,7 @@ def test_export_refuses_what_makes_no_sense_and_says_what_it_would_write(own_fol
 def test_revert_says_what_it_undid_and_the_second_time_that_it_did(workspace: Workspace) -> None:
     undone = [
         "relabels that count no longer: 1",
-        "unanswered questions taken back: 0 (answered ones, which stay: 0)",
+        "unanswered questions served no longer: 0 (answered ones, which stay: 0)",
         "champion: version 0 again",
     ]
     dry = fasten("revert", "run-1", "--dry-run").stdout.splitlines()

@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.corrected import corrected_rows
 from pipeline.errors import DataError, ServiceUnavailable
-from pipeline.records import LabelControl, Project
+from pipeline.label_studio import TaskChange
+from pipeline.records import WITHDRAWN, WITHDRAWN_BY, LabelControl, Project
 from pipeline.trail import append_machine, reverted, reverted_rows, withdrawn_rows
-from pipeline.trail.undo import Undone, find_run, undo_run
+from pipeline.trail.undo import REVERTED_WHY, Undone, find_run, undo_run
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,10 +33,19 @@ class Question:
     task_id: int
     asked_by_run: str
     annotations: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
 
     @property
     def untouched(self) -> bool:
         return not self.annotations
+
+    @property
+    def retired(self) -> bool:
+        return WITHDRAWN in self.data and not self.annotations
+
+    @property
+    def withdrawn_by(self) -> str:
+        return str(self.data.get(WITHDRAWN_BY, ""))
 
     @property
     def push_key(self) -> str:
@@ -48,22 +58,28 @@ class Question:
 
 @dataclass
 class Queue:
-    """A review project; the server deletes only what nobody has answered."""
+    """A review project; only what nobody has answered is changed."""
 
     questions: list[Question]
     answered_meanwhile: int | None = None
     away: bool = False
+    changed: list[int] = field(default_factory=list)
 
     def asked(self, _project: Project) -> Iterator[Question]:
         yield from list(self.questions)
 
-    def delete_tasks(self, _project_id: int, ids: Iterable[int]) -> None:
+    def change_tasks(self, _project_id: int, changes: Iterable[TaskChange]) -> set[int]:
         if self.away:
             raise ServiceUnavailable("no answer")
-        for question in self.questions:
-            question.annotations += question.task_id == self.answered_meanwhile
-        gone = set(ids)
-        self.questions = [q for q in self.questions if q.task_id not in gone or q.annotations]
+        there = {question.task_id: question for question in self.questions}
+        if self.answered_meanwhile is not None:
+            there[self.answered_meanwhile].annotations += 1
+        wanted = [change for change in changes if there[change.task_id].untouched]
+        for change in wanted:
+            assert not change.served
+            there[change.task_id].data = dict(change.data(there[change.task_id].data, None))
+        self.changed += [change.task_id for change in wanted]
+        return {change.task_id for change in wanted}
 
 
 @dataclass
@@ -105,13 +121,42 @@ def test_its_relabels_count_no_longer_and_the_run_before_speaks(workspace: Works
     assert (a["label"], a["run_key"]) == ("bright", "snap-run1")
 
 
-def test_unanswered_questions_are_taken_back_and_answered_ones_stay(workspace: Workspace, snapshot: "Snapshot") -> None:
+def test_unanswered_questions_are_served_no_longer_and_answered_ones_stay(
+    workspace: Workspace, snapshot: "Snapshot"
+) -> None:
     assert snapshot
     queue = Queue([Question(1, "snap-run2"), Question(2, "snap-run2", 1), Question(3, "snap-run1")])
     done = undo(workspace, "snap-run2", door=queue, review=REVIEW)
     assert (done.withdrawn, done.answered) == (1, 1)
-    assert [q.task_id for q in queue.questions] == [2, 3]
-    assert [(row["push_key"], row["run_key"]) for row in withdrawn_rows(workspace)] == [("key-1", "snap-run2")]
+    assert [q.data for q in queue.questions] == [{WITHDRAWN: REVERTED_WHY, WITHDRAWN_BY: "snap-run2"}, {}, {}]
+    noted = [(row["push_key"], row["run_key"], row["why"]) for row in withdrawn_rows(workspace)]
+    assert noted == [("key-1", "snap-run2", REVERTED_WHY)]
+
+
+def test_what_a_push_has_withdrawn_already_stays_withdrawn_as_it_was(
+    workspace: Workspace, snapshot: "Snapshot"
+) -> None:
+    assert snapshot
+    marks = {WITHDRAWN: "no doubt", WITHDRAWN_BY: "snap-run3"}
+    queue = Queue([Question(1, "snap-run2", data=dict(marks)), Question(2, "snap-run2", 1, data=dict(marks))])
+    done = undo(workspace, "snap-run2", door=queue, review=REVIEW)
+    assert (done.withdrawn, done.answered, queue.changed) == (0, 1, [])
+    assert queue.questions[0].data == marks
+    assert list(withdrawn_rows(workspace)) == []
+
+
+def test_what_a_revert_that_died_has_not_noted_is_noted_by_the_next_one(
+    workspace: Workspace, snapshot: "Snapshot", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert snapshot
+    queue = Queue([Question(1, "snap-run2"), Question(2, "snap-run2")])
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.trail.undo.mark_withdrawn", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            undo(workspace, "snap-run2", door=queue, review=REVIEW)
+    assert undo(workspace, "snap-run2", door=queue, review=REVIEW).withdrawn == 0
+    assert queue.changed == [1, 2]
+    assert [row["push_key"] for row in withdrawn_rows(workspace)] == ["key-1", "key-2"]
 
 
 def test_a_question_answered_at_the_last_moment_stays(workspace: Workspace, snapshot: "Snapshot") -> None:
@@ -126,7 +171,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(workspace: Workspace, snapshot
     queue, registry = Queue([Question(1, "snap-run2")]), Registry()
     done = undo(workspace, "snap-run2", door=queue, review=REVIEW, registry=registry, dry_run=True)
     assert (done.relabels, done.withdrawn, done.aliases) == (1, 1, {"champion": "1"})
-    assert len(queue.questions) == 1
+    assert queue.changed == []
     assert reverted(workspace) == set()
     assert [dry for _, _, dry in registry.calls] == [True]
     assert next(corrected_rows(workspace, snapshot, mode="auto"))["label"] == "grey"
