@@ -25,9 +25,10 @@ endif
 demo: install  ## The whole loop on real digits, two rounds; ARGS="--dataset fashion-mnist --root DIR" for other data
 	@$(BIN)/fasten demo $(ARGS)
 
-# Two workers, each with servers of its own; a file's tests stay together, and those with servers come last.
+# Two workers, each with servers of its own and one thread for torch; a file's tests stay together, and those with
+# servers come last.
 test: lint  ## Everything that is checked
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install
 	@$(BIN)/ruff check .

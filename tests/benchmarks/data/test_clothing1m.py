@@ -106,7 +106,7 @@ def test_no_image_outside_the_folder_is_opened(tmp_path: Path) -> None:
         (root / "clean_label_kv.txt").write_text(f"{line} 0\n")
         for part in ("train", "val", "test"):
             (root / f"clean_{part}_key_list.txt").write_text(f"{line}\n")
-        with pytest.raises(DataError, match=r"secret\.jpg' leads out of the folder"):
+        with pytest.raises(DataError, match=r"secret\S* leads out of the folder"):
             load(root)
 
 

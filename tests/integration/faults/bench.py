@@ -18,18 +18,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": PAGE_SIZE},
 }
 """Small, so that a small project is read and written in several steps; and pauses after lost answers are short."""
-IMPATIENT: Mapping[str, Mapping[str, Any]] = {
-    **DEFAULTS,
-    "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": PAGE_SIZE, "timeout_s": 1.0},
-    "pipeline.images.check:ImageConfig.__init__": {"timeout_s": 1.0, "retry_wait_s": 0.05},
-}
-"""The same with time limits that a test can wait for."""
-OUT_OF_PATIENCE: Mapping[str, Mapping[str, Any]] = {
-    **IMPATIENT,
-    "pipeline.label_studio.connection:LabelStudioConfig.__init__": {"page_size": PAGE_SIZE, "timeout_s": 0.3},
-    "pipeline.images.check:ImageConfig.__init__": {"timeout_s": 0.3, "retry_wait_s": 0.05},
-}
-"""With limits that a sound answer may miss: for commands that are to fail."""
+IMPATIENT = 1.5
+"""Seconds that a command waits for an answer, so that a test can wait for it, too; a sound answer is there by then."""
+OUT_OF_PATIENCE = 0.3
+"""A limit that a sound answer may miss: for commands that are to fail."""
 
 
 class Bench:
@@ -59,10 +51,18 @@ class Bench:
         title: str = "a queue",
         settings: Mapping[str, str] | None = None,
         defaults: Mapping[str, Mapping[str, Any]] = DEFAULTS,
+        patience_s: float | None = None,
         **how: Any,
     ) -> Ended:
-        """One command, however it ends; `title` is the queue's, `how` as `Commands.run` has it."""
+        """One command, however it ends; `title` is the queue's, `how` as `Commands.run` has it.
+
+        patience_s: how long it waits for Label Studio and for an image; as long as it does by itself where None.
+        """
         queue = {"queue_size": str(QUEUE), "review_project": title, **(settings or {})}
+        if patience_s is not None:
+            queue["label_studio_timeout"] = str(patience_s)
+            limits = {"timeout_s": patience_s, "retry_wait_s": 0.05}
+            defaults = {**defaults, "pipeline.images.check:ImageConfig.__init__": limits}
         environment = self.world.environment(url=url, from_disk=from_disk, **queue)
         return self._fasten.run(command, home=home, environment=environment, defaults=defaults, **how)
 

@@ -54,7 +54,7 @@ class Effects:
     def __init__(self, log: int, below: str, die_at: tuple[str, int] | None) -> None:
         self._log, self._below, self._die_at = log, below, die_at
         self._count = Counter[str]()
-        self._last = "the start"
+        self._last = threading.local()
         self._one_at_a_time = threading.RLock()
 
     def watch(self) -> None:
@@ -66,9 +66,9 @@ class Effects:
         with self._one_at_a_time:  # several threads have effects
             name = _RANDOM.sub("*", what)
             if name == "commit":
-                name = f"commit after {self._last}"
+                name = f"commit after {getattr(self._last, 'effect', 'the start')}"
             else:
-                self._last = name
+                self._last.effect = name  # of this thread: another one may be reading ahead
             self._count[name] += 1
             os.write(self._log, f"{name}\n".encode())
             if self._die_at == (name, self._count[name]):

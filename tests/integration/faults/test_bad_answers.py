@@ -49,7 +49,7 @@ def test_a_pull_takes_bad_answers_of_each_kind_in_its_stride(
         rules = [Rule(toxic=TOXICS[name], path=path, nth=nth) for name, (path, nth) in zip(turned, places, strict=True)]
         home = bench.home()
         with proxy.rule(*rules):
-            bench.complete("pull", home, url=proxy.url, from_disk=False, defaults=IMPATIENT)
+            bench.complete("pull", home, url=proxy.url, from_disk=False, patience_s=IMPATIENT)
             assert len(proxy.faults) == len(rules)
         assert bench.pulled(home) == expected
         trials["bad answers"] += len(proxy.faults)
@@ -63,7 +63,7 @@ def test_a_pull_that_is_left_without_answers_says_so_in_one_line_and_the_next_go
     for name in ("502", "a time-out", "a cut midway", "a drip for ever"):
         home = bench.home()
         with proxy.rule(Rule(toxic=OUTAGES[name], path=where, nth=3, times=10_000)):
-            ended = bench.run("pull", home, url=proxy.url, from_disk=False, defaults=OUT_OF_PATIENCE)
+            ended = bench.run("pull", home, url=proxy.url, from_disk=False, patience_s=OUT_OF_PATIENCE)
             assert "127.0.0.1" in ended.complaint, name
         bench.complete("pull", home)
         assert bench.pulled(home) == expected, name
@@ -78,7 +78,7 @@ def test_pulls_in_bad_weather_come_to_the_same(
     people_work(bench.world, door)
     with proxy.rule(Weather(toxics=[*TOXICS.values(), toxics.cut_after], share=0.2, seed=1)):
         for _ in range(2):
-            ended = bench.run("pull", home, url=proxy.url, from_disk=False, defaults=IMPATIENT)
+            ended = bench.run("pull", home, url=proxy.url, from_disk=False, patience_s=IMPATIENT)
             assert ended.code == 0 or ended.complaint
     bench.complete("pull", home)
     assert bench.pulled(home).snapshot_id == undisturbed_pull(bench).snapshot_id
@@ -111,7 +111,7 @@ def test_a_push_whose_answers_are_lost_asks_everything_once(
     for name, rules in LOST.items():
         home = bench.home(base)
         with proxy.rule(*rules):
-            ended = bench.run("push", home, title=name, url=proxy.url, defaults=IMPATIENT)
+            ended = bench.run("push", home, title=name, url=proxy.url, patience_s=IMPATIENT)
             assert ended.code == 0 or ended.complaint
             assert proxy.faults, name
         bench.complete("push", home, title=name)

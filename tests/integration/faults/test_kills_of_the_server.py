@@ -29,7 +29,7 @@ def test_a_first_pull_outlives_the_server(
     home, undisturbed = bench.home(), bench.home()
     bench.complete("pull", undisturbed)
     with proxy.rule(Rule(toxic=killed_over_it(mortal.kill), **rule)):  # type: ignore[arg-type]
-        ended = bench.run("pull", home, url=proxy.url, from_disk=False, defaults=IMPATIENT)
+        ended = bench.run("pull", home, url=proxy.url, from_disk=False, patience_s=IMPATIENT)
         assert ended.complaint
         assert len(proxy.faults) == 1, over
     mortal.start()
@@ -47,7 +47,7 @@ def test_a_pull_of_what_changed_outlives_the_server(
     undisturbed = bench.home(home)
     bench.complete("pull", undisturbed)
     with proxy.rule(Rule(toxic=killed_over_it(mortal.kill), path=PAGE)):
-        ended = bench.run("pull", home, url=proxy.url, defaults=IMPATIENT)
+        ended = bench.run("pull", home, url=proxy.url, patience_s=IMPATIENT)
         assert ended.complaint
         assert len(proxy.faults) == 1
     mortal.start()
@@ -63,7 +63,7 @@ def test_a_push_outlives_the_server_and_asks_nothing_twice(
     undisturbed = bench.home(base)
     bench.complete("push", undisturbed, title="server unharmed")
     with proxy.rule(Rule(toxic=killed_over_it(mortal.kill), method="POST", path=IMPORT, nth=3)):
-        ended = bench.run("push", base, title="server killed", url=proxy.url, defaults=IMPATIENT)
+        ended = bench.run("push", base, title="server killed", url=proxy.url, patience_s=IMPATIENT)
         assert ended.complaint
         assert len(proxy.faults) == 1
     mortal.start()
