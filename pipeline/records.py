@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Origin = Literal["labels", "audit", "review"]
 """Where an annotation was made: the bulk labels project, the audit project, the review project."""
@@ -143,6 +143,18 @@ class TaskRead:
     """Everything that anybody said of it, skipped and unreadable entries too; a task without any is not kept."""
     problems: tuple[tuple[str, str], ...] = ()
     """(reason, where) of what cannot be read of it."""
+
+
+class Listed(NamedTuple):
+    """A task as the cheapest list there is has it: whatever changes of its answers, one of these does."""
+
+    task_id: int
+    updated_at: str
+    """In UTC with microseconds; empty where it cannot be read."""
+    answers: int
+    """Annotations that are not skipped."""
+    entries: int
+    """All annotations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,16 +11,21 @@ from pipeline.images.check import ImageError
 ASK_AGAIN = timedelta(days=1)
 
 
-def passing_since(error: ImageError, known_as: str | None, since: int, now: datetime) -> int:
-    """Since when the image fails in a way that may pass, in Unix seconds; 0 where it does not, or no longer.
+_AS_A_FLAG = 1
+"""What an earlier release noted, which did not know since when."""
 
-    `known_as` is the reason that was noted for it before, `since` what this function said then.
+
+def passing_since(error: ImageError, since: int, now: datetime) -> int:
+    """Since when the image fails in a way that may pass, in Unix seconds; below 0 once that was for a day.
+
+    0 where it fails by a fault of its own. `since` is what this function said of the failure before, 0 where there was
+    none: another failure that may pass does not begin anew, since a host that is down answers now this, now that.
     """
     if not error.passing:
         return 0
-    if known_as != error.reason:
+    if since in (0, _AS_A_FLAG):
         return int(now.timestamp())
-    return since if since and not _is_over(datetime.fromtimestamp(since, UTC), now) else 0
+    return -since if since > 0 and _is_over(datetime.fromtimestamp(since, UTC), now) else since
 
 
 def is_due(asked: str | None, now: datetime) -> bool:

@@ -2,7 +2,8 @@
 
 The keys that a project has are read once. From then on only what came after is looked up, before every import and after
 every answer that was lost: in one project Label Studio gives out ids in the order in which imports become visible, so a
-task that another machine adds meanwhile has a larger id than all that were there.
+task that another machine adds meanwhile has a larger id than all that are there. On SQLite it gives the ids of the
+newest tasks out again once these are deleted: so the newest one that is known has to be there still.
 """
 
 import logging
@@ -103,14 +104,19 @@ class _There:
         self.keys = set(known.values())
         self._through = max(known, default=0)
         """Up to this id nothing can come any more."""
+        self._newest = known.get(self._through)
+        """Key of the task with that id, until it was seen to be still there."""
         self._ours: Sequence[int] = ()
         """Tasks after that one which were sent from here: what others added just before them has smaller ids."""
 
     def look(self) -> None:
         """Look up what came since the last look."""
-        newer = self.door.push_keys(self.project.project_id, after=self._through, but=self._ours)
+        after = self._through if self._newest is None else self._through - 1
+        newer = self.door.push_keys(self.project.project_id, after=after, but=self._ours)
+        if self._newest is not None and newer.get(self._through) != self._newest:
+            newer, self._through = self.door.push_keys(self.project.project_id, after=0), 0
         self.keys.update(newer.values())
-        self._through, self._ours = max([self._through, *self._ours, *newer]), ()
+        self._through, self._newest, self._ours = max([self._through, *self._ours, *newer]), None, ()
 
     def lacks(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys that have not come since the last look, which stays the last one."""

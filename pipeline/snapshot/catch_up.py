@@ -11,9 +11,10 @@ everything is reconciled.
 
 What a cursor cannot show, counting does: after the changes are in, the tasks and annotations here are as many as there.
 Since every new or changed task is here, as many tasks are the same tasks; more are here when some were deleted. Then
-the counts lead to what differs (`comparing`). Ids and times of all tasks are compared every `RECONCILE_AFTER`, for
-tables that were edited by hand, and at once when the server's clock was set back: what is changed from then on has a
-time before the cursor. The cursor goes back with that clock, and does not pass it again.
+the counts lead to what differs (`comparing`): also to a task that was given the annotations of a removed duplicate, of
+which its time says nothing. Times and counts of all tasks are compared every `RECONCILE_AFTER`, for tables that were
+edited by hand, and at once when the server's clock was set back: what is changed from then on has a time before the
+cursor. The cursor goes back with that clock, and does not pass it again.
 """
 
 import contextlib
@@ -88,9 +89,10 @@ def catch_up(
         return
     if set_back:
         logger.warning("project %r: Label Studio's clock was set back; every task is compared", project.title)
-        standing = replace(standing, cursor=_no_later(standing.cursor, door.clock(project)))
+        # Owed until it is done: the cursor, once it has gone back, no longer shows it.
+        standing = replace(standing, cursor=_no_later(standing.cursor, door.clock(project)), reconciled_at=None)
     standing, agreed = _follow(copy, standing)
-    if not agreed or set_back or reconciliation_due(standing, now):
+    if not agreed or reconciliation_due(standing, now):
         copy.compare()
         standing = replace(standing, reconciled_at=now)
     # What could not be read is tried again every time, and so the project has to be looked at every time.
@@ -182,17 +184,17 @@ def _read_changed(copy: Copy, since: str) -> str:
     number, newest, limit = copy.project.project_id, "", ""
     differing, silent = [], []
     for page in copy.door.change_times(copy.project, since=since):
-        latest, clock = max((time for _, time, _ in page), default=""), copy.door.clock(copy.project)
+        latest, clock = max((each.updated_at for each in page), default=""), copy.door.clock(copy.project)
         if not limit:
             newest = _no_later(latest, clock)
             limit = max(newest, _held_to(clock)) if clock else newest
         newest = max(newest, min(latest, limit))
-        for task_id, time, answered in page:
-            known = copy.mirror.time_of(number, task_id)
-            if not answered:
-                silent += [] if known is None else [task_id]
-            elif known != time or not time:
-                differing.append(task_id)
+        for each in page:
+            known = copy.mirror.listed_as(number, each.task_id)
+            if not each.entries:
+                silent += [] if known is None else [each.task_id]
+            elif known != each or not each.updated_at:
+                differing.append(each.task_id)
     copy.drop(silent)
     copy.read_again(differing)
     return newest

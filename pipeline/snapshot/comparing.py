@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Protocol
 
-from pipeline.records import Chunk, Project, TaskRead
+from pipeline.records import Chunk, Listed, Project, TaskRead
 from pipeline.snapshot.mirror import Mirror, Row
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ChangeSource(Protocol):
     def count_answered(self, project: Project, /, *, after: int = 0, through: int | None = None) -> tuple[int, int]: ...
     def change_times(
         self, project: Project, /, *, since: str = "", after: int = 0, through: int | None = None
-    ) -> Iterator[list[tuple[int, str, bool]]]: ...
+    ) -> Iterator[list[Listed]]: ...
     def tasks_by_id(self, project: Project, ids: list[int], /) -> Iterator[Chunk]: ...
 
 
@@ -75,8 +75,8 @@ class Copy:
             self.keep(chunk)
 
     def compare(self, after: int = 0, through: int | None = None) -> None:
-        """Compare ids and times of all tasks in a range; read what is missing or differs, drop what is gone."""
-        here = self.mirror.times(self.project.project_id, after=after, through=through)
+        """Compare all tasks in a range as they are listed; read what is missing or differs, drop what is gone."""
+        here = self.mirror.listed(self.project.project_id, after=after, through=through)
         there = chain.from_iterable(self.door.change_times(self.project, after=after, through=through))
         gone, differing = _differences(here, there)
         if gone or differing:
@@ -105,23 +105,21 @@ class Copy:
         return self.mirror.counts(number) == there
 
 
-def _differences(
-    here: Iterator[tuple[int, str]], there: Iterable[tuple[int, str, bool]]
-) -> tuple[list[int], list[int]]:
-    """(ids that are only here, ids that are only there or have another time), of two lists by ascending id."""
+def _differences(here: Iterator[Listed], there: Iterable[Listed]) -> tuple[list[int], list[int]]:
+    """(ids that are only here, ids that are only there or are listed otherwise), of two lists by ascending id."""
     gone: list[int] = []
     differing: list[int] = []
     ours = next(here, None)
-    for task_id, time, _ in there:
-        while ours is not None and ours[0] < task_id:
-            gone.append(ours[0])
+    for theirs in there:
+        while ours is not None and ours.task_id < theirs.task_id:
+            gone.append(ours.task_id)
             ours = next(here, None)
-        known = ours is not None and ours[0] == task_id
-        if not known or not time or ours is None or ours[1] != time:
-            differing.append(task_id)
-        if known:
+        # Times alone do not tell: an annotation that was moved to a task, as from a duplicate of it, leaves its time.
+        if ours != theirs or not theirs.updated_at:
+            differing.append(theirs.task_id)
+        if ours is not None and ours.task_id == theirs.task_id:
             ours = next(here, None)
     while ours is not None:
-        gone.append(ours[0])
+        gone.append(ours.task_id)
         ours = next(here, None)
     return gone, differing

@@ -111,6 +111,7 @@ def pull(
         mirror.keep_only([project.project_id for _, project in projects])
         # Before the answers: one that is sent in between is then both, and counts once.
         begun = list(drafts(tally.reject)) if drafts is not None else []
+        early = _Early(images, mirror, now or datetime.now(UTC))
         for origin, project in projects:
             source = Source(
                 project=project,
@@ -118,8 +119,7 @@ def pull(
                 reading=_reading(project, labels),
                 state=known.get(project.project_id),
             )
-            reader, early = _Reader(project, labels, origin), _Early(images, mirror, now or datetime.now(UTC))
-            catch_up(door, mirror, source, reader, mark=mark, meanwhile=early, now=now)
+            catch_up(door, mirror, source, _Reader(project, labels, origin), mark=mark, meanwhile=early, now=now)
         mirror.put_drafts(labels.project_id, map(_Reader(labels, labels, "labels").begun, begun))
         _resolve(images, mirror, now or datetime.now(UTC))
         inputs = _inputs(mirror, projects, leave_out)
@@ -184,9 +184,10 @@ def _as_before(mirror: Mirror, data_dir: Path, inputs: str) -> PullResult | None
         return None
 
 
-def _resolve(images: Images, mirror: Mirror, now: datetime) -> None:
+def _resolve(images: Images, mirror: Mirror, now: datetime, *, only_new: bool = False) -> None:
     """Fetch the images that are not there yet; once a day, also those that could not be had (`images.again`).
 
+    `only_new`: those only that were never asked for.
     What the mirror says of images holds for the files that the store had when a pull last ended its fetching. Where
     some of these are gone, or a pull died with images in memory, the store is asked about every address anew.
     """
@@ -194,17 +195,19 @@ def _resolve(images: Images, mirror: Mirror, now: datetime) -> None:
     if before == _UNFINISHED or set(json.loads(before or "[]")) - _files(images):
         mirror.forget_images()
     asked = mirror.noted("failed images asked for")
-    again = is_due(asked, now)
-    wanted = mirror.wanted(again=again)
+    again = is_due(asked, now) and not only_new
+    wanted = mirror.wanted(again=again, only_new=only_new)
     first = next(wanted, None)
     if first is not None:
         mirror.note("image files", _UNFINISHED)
         refs = (ImageRef(url=url, task_id=task_id) for url, task_id in chain([first], wanted))
         found = images.resolve(refs)
-        while group := list(islice(found, _IMAGES_A_COMMIT)):
-            mirror.set_images(group, now=now)
-        images.store.flush()
-    if asked is None or again:
+        try:
+            while group := list(islice(found, _IMAGES_A_COMMIT)):
+                mirror.set_images(group, now=now)
+        finally:
+            images.store.flush()  # while no other pull writes there
+    if (asked is None and not only_new) or again:
         mirror.note("failed images asked for", now.isoformat())
     mirror.note("image files", json.dumps(sorted(_files(images))))
 
@@ -219,7 +222,7 @@ class _Early:
     def __call__(self) -> None:
         try:
             if not self._out:
-                _resolve(self._images, self._mirror, self._now)
+                _resolve(self._images, self._mirror, self._now, only_new=True)
         except ServiceUnavailable as error:
             logger.warning("images are fetched later: %s", error)
             self._out = True

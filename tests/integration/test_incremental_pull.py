@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -178,6 +179,25 @@ def test_a_deleted_task_is_found_by_counting_ranges_of_ids(
     assert len(studio.wire.requests) <= 8
     assert set(said(found)) == {f"s{number}" for number in range(40) if number != 17}
     assert found.snapshot.snapshot_id == studio.pull(tmp_path / "fresh").snapshot.snapshot_id
+
+
+def test_annotations_that_removing_duplicates_has_moved_are_kept(studio: Studio, tmp_path: Path) -> None:
+    """Label Studio moves them without touching the time of the task that they come to."""
+    entries = [{"image": PIXEL}, {"image": PIXEL}]
+    labels = ["cat", "dog"]
+    studio.door.import_tasks(
+        studio.project.project_id,
+        [
+            {"data": data, "annotations": [{**answer(label), "ground_truth": False}]}
+            for data, label in zip(entries, labels, strict=True)
+        ],
+    )
+    assert sorted(label for _, label, _ in chain(*said(studio.pull(tmp_path)).values()) if label) == labels
+    removing = {"id": "remove_duplicates", "project": str(studio.project.project_id)}
+    everything = {"selectedItems": {"all": True, "excluded": []}}
+    studio.http.post("/api/dm/actions", params=removing, json=everything).raise_for_status()
+    [answers] = said(studio.pull(tmp_path)).values()
+    assert sorted(label for _, label, _ in answers if label) == labels
 
 
 def test_an_unchanged_project_costs_one_request_and_writes_nothing(studio: Studio, tmp_path: Path) -> None:

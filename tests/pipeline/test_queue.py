@@ -145,7 +145,18 @@ def test_what_is_known_is_not_read_again() -> None:
     known = {number + 1: key for number, key in enumerate(door.keys[:15])}
     door.looks = []
     assert push(door, REVIEW, [question(i) for i in range(30)], known=known).added == 10
-    assert door.looks == [5]
+    assert door.looks == [1 + 5], "the newest that is known has to be there still"
+
+
+def test_ids_that_are_given_out_again_hide_no_question_of_another_machine() -> None:
+    door = MemoryDoor()
+    push(door, REVIEW, [question(i) for i in range(10)])
+    known = {number + 1: key for number, key in enumerate(door.keys)}
+    del door.tasks[8:]  # another machine removes the two newest, and asks two others
+    door.tasks += [payload_of(question(number), REVIEW) for number in (20, 21)]
+    report = push(door, REVIEW, [question(i) for i in (20, 21, 22)], known=known)
+    assert (report.added, report.known) == (1, 2)
+    assert len(set(door.keys)) == len(door.keys)
 
 
 def test_a_refusal_is_not_tried_again() -> None:

@@ -2,11 +2,11 @@
 
 import errno
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pipeline.errors import DataError
 
@@ -91,6 +91,16 @@ class MirrorFile:
             self._database.executescript(TABLES)
             self._database.execute(f"PRAGMA user_version = {MIRROR_VERSION}")
 
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """What a query finds, row by row; others may be asked meanwhile."""
+        with self._damaged(), closing(self._database.cursor()) as cursor:
+            yield from cursor.execute(query, values)
+
+    def _row(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """The first row that a query finds; None where it finds none."""
+        with self._damaged():
+            return self._database.execute(query, values).fetchone()
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._damaged():
@@ -115,7 +125,7 @@ class MirrorFile:
         return int(self._meta("generation") or 0)
 
     def _meta(self, name: str) -> str | None:
-        found = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        found = self._row("SELECT value FROM meta WHERE name = ?", (name,))
         return None if found is None else str(found[0])
 
     def note(self, name: str, value: str) -> None:

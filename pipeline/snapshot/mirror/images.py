@@ -22,26 +22,30 @@ WHERE task.digest = url.digest AND task.project_id IN (SELECT project_id FROM pr
         SELECT own_id FROM task JOIN project USING (project_id) WHERE origin = 'labels'
     )
 """
-WANTED = """
-SELECT digest, url, (SELECT MIN(task_id) FROM task WHERE task.digest = url.digest) FROM url
-WHERE digest > ? AND sha256 IS NULL AND (reason IS NULL OR passing OR ?) AND EXISTS (
+# Somebody has said something of a sample that shows it.
+_NEEDED = """EXISTS (
     SELECT 1 FROM task JOIN annotation USING (project_id, task_id)
     WHERE task.digest = url.digest AND answer IN ('class', 'unusable', 'not_sure')
-) ORDER BY digest LIMIT 100
-"""
+)"""
+WANTED = f"""
+SELECT digest, url, (SELECT MIN(task_id) FROM task WHERE task.digest = url.digest) FROM url
+WHERE digest > ? AND sha256 IS NULL AND (reason IS NULL OR passing > ? OR ?) AND {_NEEDED} ORDER BY digest LIMIT 100
+"""  # noqa: S608 - nothing of it comes from outside
+UNSETTLED = f"SELECT COUNT(*) FROM url WHERE passing > 0 AND {_NEEDED}"  # noqa: S608
+_NEVER = 2**62
 
 
 class ImageOutcomes(MirrorFile):
     """Part of `Mirror`."""
 
-    def wanted(self, *, again: bool = False) -> Iterator[tuple[str, int]]:
+    def wanted(self, *, again: bool = False, only_new: bool = False) -> Iterator[tuple[str, int]]:
         """(URL, a task that shows it) of every image to be fetched, of tasks that somebody has said something of.
 
-        Those never asked for, and those that fail in a way that may pass; `again`: all that there is no image of.
-        Outcomes may be set meanwhile.
+        Those never asked for and, unless `only_new`, those that fail in a way that may pass; `again`: all that there is
+        no image of. Outcomes may be set meanwhile.
         """
         last = b""
-        while page := self._database.execute(WANTED, (last, again)).fetchall():
+        while page := list(self._rows(WANTED, (last, _NEVER if only_new else 0, again))):
             yield from ((url, task_id) for _, url, task_id in page)
             last = page[-1][0]
 
@@ -53,9 +57,9 @@ class ImageOutcomes(MirrorFile):
                 digest = hashlib.sha256(url.encode()).digest()
                 values: tuple[Any, ...] = (image, None, None, None)
                 if isinstance(image, ImageError):
-                    query = "SELECT reason, passing FROM url WHERE digest = ?"
-                    known_as, since = database.execute(query, (digest,)).fetchone() or (None, None)
-                    values = (None, image.reason, str(image), passing_since(image, known_as, since or 0, now))
+                    known = database.execute("SELECT passing FROM url WHERE digest = ?", (digest,)).fetchone()
+                    since = (known[0] if known else None) or 0
+                    values = (None, image.reason, str(image), passing_since(image, since, now))
                 changed = database.execute(
                     "UPDATE url SET sha256 = ?, reason = ?, problem = ?, passing = ? WHERE digest = ? AND "
                     "(sha256 IS NOT ? OR reason IS NOT ? OR problem IS NOT ? OR passing IS NOT ?)",
@@ -66,8 +70,8 @@ class ImageOutcomes(MirrorFile):
 
     def unsettled(self) -> int:
         """Images and tasks that may be had another time: their server did not answer, or failed."""
-        images = self._database.execute("SELECT COUNT(*) FROM url WHERE passing").fetchone()[0]
-        tasks = self._database.execute("SELECT COUNT(*) FROM task WHERE updated_at = '' AND entries > 0").fetchone()[0]
+        (images,) = self._row(UNSETTLED)
+        (tasks,) = self._row("SELECT COUNT(*) FROM task WHERE updated_at = '' AND entries > 0")
         return int(images) + int(tasks)
 
     def forget_images(self) -> None:

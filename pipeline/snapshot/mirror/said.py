@@ -1,7 +1,6 @@
 """All that people said, by sample: what snapshots are made of."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -28,18 +27,17 @@ class WhatWasSaid(MirrorFile):
 
     def annotators(self) -> frozenset[str]:
         """Who labels in the labels project: everybody with an annotation there that is not ground truth."""
-        return frozenset(str(name) for (name,) in self._database.execute(ANNOTATORS))
+        return frozenset(str(name) for (name,) in self._rows(ANNOTATORS))
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """(reason, where) of everything that could not be read, in a fixed order."""
         query = "SELECT reason, particulars FROM problem ORDER BY project_id, task_id, reason, particulars"
-        yield from self._database.execute(query)
+        yield from self._rows(query)
 
     def samples(self) -> Iterator[tuple[str, list[Said]]]:
         """Every sample, by id, with all its annotations in a fixed order."""
-        with closing(self._database.cursor()) as cursor:
-            for sample_id, rows in groupby(cursor.execute(EVERYTHING), key=lambda row: str(row[0])):
-                yield sample_id, [_said(row) for row in rows]
+        for sample_id, rows in groupby(self._rows(EVERYTHING), key=lambda row: str(row[0])):
+            yield sample_id, [_said(row) for row in rows]
 
 
 def _said(row: Sequence[Any]) -> Said:

@@ -45,15 +45,15 @@ class Standings(MirrorFile):
 
     def standings(self) -> list[Standing]:
         """Of every project that was begun."""
-        numbers = self._database.execute("SELECT project_id FROM project ORDER BY project_id").fetchall()
+        numbers = list(self._rows("SELECT project_id FROM project ORDER BY project_id"))
         return [found for (number,) in numbers if (found := self.standing(number)) is not None]
 
     def standing(self, project_id: int) -> Standing | None:
         """None of a project that was never begun."""
-        found = self._database.execute(
+        found = self._row(
             "SELECT origin, reading, cursor, through, loaded, state, reconciled_at FROM project WHERE project_id = ?",
             (project_id,),
-        ).fetchone()
+        )
         if found is None:
             return None
         origin, reading, cursor, through, loaded, state, at = found
@@ -94,7 +94,7 @@ class Standings(MirrorFile):
 
     def keep_only(self, project_ids: Collection[int]) -> None:
         """Forget every project but these."""
-        for (project_id,) in self._database.execute("SELECT project_id FROM project").fetchall():
+        for (project_id,) in list(self._rows("SELECT project_id FROM project")):
             if project_id not in project_ids:
                 self._forget(project_id)
 

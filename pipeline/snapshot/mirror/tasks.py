@@ -2,12 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.records import Annotation
+from pipeline.records import Annotation, Listed
 from pipeline.snapshot.mirror.file import MirrorFile
 from pipeline.snapshot.question import Question
 
@@ -117,45 +116,46 @@ class KeptTasks(MirrorFile):
 
     def counts(self, project_id: int, *, after: int = 0, through: int | None = None) -> tuple[int, int]:
         """(tasks, annotations that are not skipped) of the project, with larger ids than `after`, up to `through`."""
-        tasks, answers = self._database.execute(
+        tasks, answers = self._row(
             "SELECT COUNT(*), COALESCE(SUM(answers), 0) FROM task "
             "WHERE project_id = ? AND task_id > ? AND task_id <= ? AND entries > 0",
             _range(project_id, after, through),
-        ).fetchone()
+        )
         return int(tasks), int(answers)
 
     def nth(self, project_id: int, number: int, *, after: int = 0) -> int:
         """Id of the task that comes `number`-th after an id."""
-        (found,) = self._database.execute(
+        (found,) = self._row(
             "SELECT task_id FROM task WHERE project_id = ? AND task_id > ? AND task_id <= ? AND entries > 0 "
             "ORDER BY task_id LIMIT 1 OFFSET ?",
             (*_range(project_id, after, None), number - 1),
-        ).fetchone()
+        )
         return int(found)
 
-    def time_of(self, project_id: int, task_id: int) -> str | None:
-        """`updated_at` of one task as it is here; None where it is not."""
-        found = self._database.execute(
-            "SELECT updated_at FROM task WHERE project_id = ? AND task_id = ?", (project_id, task_id)
-        ).fetchone()
-        return None if found is None else str(found[0])
+    def listed_as(self, project_id: int, task_id: int) -> Listed | None:
+        """One task's time and counts as they are here; None where it is not."""
+        found = self._row(
+            "SELECT task_id, updated_at, answers, entries FROM task WHERE project_id = ? AND task_id = ?",
+            (project_id, task_id),
+        )
+        return None if found is None else Listed(*found)
 
     def unread(self, project_id: int) -> list[int]:
         """Tasks that Label Studio gave no time of, since it could not show them."""
-        found = self._database.execute(
+        found = self._rows(
             "SELECT task_id FROM task WHERE project_id = ? AND updated_at = '' AND entries > 0 ORDER BY task_id",
             (project_id,),
         )
         return [int(number) for (number,) in found]
 
-    def times(self, project_id: int, *, after: int = 0, through: int | None = None) -> Iterator[tuple[int, str]]:
-        """(id, `updated_at`) of the project's tasks with larger ids than `after`, up to `through`, by id."""
-        with closing(self._database.cursor()) as cursor:
-            yield from cursor.execute(
-                "SELECT task_id, updated_at FROM task "
-                "WHERE project_id = ? AND task_id > ? AND task_id <= ? AND entries > 0 ORDER BY task_id",
-                _range(project_id, after, through),
-            )
+    def listed(self, project_id: int, *, after: int = 0, through: int | None = None) -> Iterator[Listed]:
+        """The project's tasks with larger ids than `after`, up to `through`, by id."""
+        rows = self._rows(
+            "SELECT task_id, updated_at, answers, entries FROM task "
+            "WHERE project_id = ? AND task_id > ? AND task_id <= ? AND entries > 0 ORDER BY task_id",
+            _range(project_id, after, through),
+        )
+        yield from map(Listed._make, rows)
 
 
 def _range(project_id: int, after: int, through: int | None) -> tuple[int, int, int]:

@@ -17,21 +17,25 @@ def after(hours: float) -> datetime:
 
 
 def test_what_is_the_images_own_fault_does_not_pass() -> None:
-    assert passing_since(GONE, None, 0, NOON) == 0
-    assert passing_since(GONE, SILENT.reason, int(NOON.timestamp()), NOON) == 0
+    assert passing_since(GONE, 0, NOON) == 0
+    assert passing_since(GONE, int(NOON.timestamp()), NOON) == 0
 
 
 def test_what_may_pass_does_so_for_a_day_from_when_it_was_first_seen() -> None:
-    since = passing_since(SILENT, None, 0, NOON)
+    since = passing_since(SILENT, 0, NOON)
     assert since == NOON.timestamp()
-    assert passing_since(SILENT, SILENT.reason, since, after(23.9)) == since
-    assert passing_since(SILENT, SILENT.reason, since, after(24)) == 0
-    assert passing_since(SILENT, SILENT.reason, 0, after(48)) == 0, "it does not begin anew"
-    assert passing_since(SILENT, GONE.reason, 0, after(48)) == after(48).timestamp(), "another failure does"
+    assert passing_since(SILENT, since, after(23.9)) == since
+    over = passing_since(SILENT, since, after(24))
+    assert over < 0
+    assert passing_since(ImageError("image host answered 500", "", passing=True), over, after(48)) == over
+    gone = passing_since(GONE, over, after(49))
+    assert passing_since(SILENT, gone, after(50)) == after(50).timestamp(), (
+        "after another kind of failure it begins anew"
+    )
 
 
-def test_what_an_older_release_noted_is_long_ago() -> None:
-    assert passing_since(SILENT, SILENT.reason, True, NOON) == 0
+def test_what_an_older_release_noted_began_now() -> None:
+    assert passing_since(SILENT, 1, NOON) == NOON.timestamp()
 
 
 @pytest.mark.parametrize(("hours", "due"), [(0, False), (23.9, False), (24, True), (-23.9, False), (-25, True)])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.errors import ServiceUnavailable
-from pipeline.records import Annotation, Chunk, LabelControl, Project, ProjectState, Task, TaskRead
+from pipeline.records import Annotation, Chunk, LabelControl, Listed, Project, ProjectState, Task, TaskRead
 from pipeline.snapshot.catch_up import LAG, Source, catch_up
 from pipeline.snapshot.mirror import Mirror, Row
 from pipeline.snapshot.question import Question
@@ -112,14 +112,14 @@ class Server:
 
     def change_times(
         self, _project: Project, *, since: str = "", after: int = 0, through: int | None = None
-    ) -> Iterator[list[tuple[int, str, bool]]]:
+    ) -> Iterator[list[Listed]]:
         self.asked["listing"] += 1
         page = []
         for number in sorted(self.tasks):
-            answered, time = bool(self.tasks[number].annotations), _text(self.times[number])
-            if after < number <= (through or number) and ((time > since) if since else answered):
+            said, time = self.tasks[number].annotations, _text(self.times[number])
+            if after < number <= (through or number) and ((time > since) if since else said):
                 self.listed += 1
-                page.append((number, time, answered))
+                page.append(Listed(number, time, sum(not each.was_cancelled for each in said), len(said)))
                 if len(page) == 2:
                     yield page
                     page = []

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
-from pipeline.records import Chunk, Project, Task, TaskRead
+from pipeline.records import Chunk, Listed, Project, Task, TaskRead
 
 
 class TaskSource(ABC):
@@ -37,16 +37,17 @@ class TaskSource(ABC):
 
     def change_times(
         self, project: Project, *, since: str = "", after: int = 0, through: int | None = None
-    ) -> Iterator[list[tuple[int, str, bool]]]:
+    ) -> Iterator[list[Listed]]:
         assert since == ""
-        ids = sorted(task.task_id for task in self._said(project))
-        yield [(number, "", True) for number in ids if after < number <= (through or number)]
+        read = (self._read(project, task) for task in self._sorted(project) if task.annotations)
+        yield [
+            Listed(each.task_id, "", each.answers, each.entries)
+            for each in read
+            if after < each.task_id <= (through or each.task_id)
+        ]
 
     def tasks_by_id(self, project: Project, ids: Collection[int]) -> Iterator[Chunk]:
         yield self._chunk(project, [task for task in self._sorted(project) if task.task_id in ids])
-
-    def _said(self, project: Project) -> list[Task]:
-        return [task for task in self.tasks_of(project) if task.annotations]
 
     def _sorted(self, project: Project) -> list[Task]:
         return sorted(self.tasks_of(project), key=lambda task: task.task_id)

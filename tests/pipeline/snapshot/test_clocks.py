@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import ServiceUnavailable
 from pipeline.snapshot.catch_up import LAG, reconciliation_is_due
 from pipeline.snapshot.mirror import Mirror, mirror_path
 from tests.pipeline.snapshot.followed import START, Server, content, follow, seven_tasks, truth
@@ -34,6 +35,24 @@ def test_what_happens_after_the_servers_clock_was_set_back_arrives_at_once(
     server.edit(5, label="eel")
     assert follow(server, mirror, state=server.state) == [5]
     assert content(mirror) == truth(server)
+
+
+def test_a_pull_that_dies_before_it_has_compared_leaves_that_to_the_next(
+    server: Server, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow(server, mirror, state=server.state)
+    server.now -= timedelta(hours=1)
+    server.edit(1, label="eel")
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.snapshot.comparing.Copy.compare", gone)
+        with pytest.raises(ServiceUnavailable):
+            follow(server, mirror, state=server.state)
+    follow(server, mirror, state=server.state)
+    assert content(mirror) == truth(server)
+
+
+def gone(*_: object) -> None:
+    raise ServiceUnavailable("gone")
 
 
 def test_a_clock_that_is_set_back_by_less_than_the_lag_costs_nothing(server: Server, mirror: Mirror) -> None:

@@ -43,6 +43,16 @@ def test_an_annotation_that_went_without_a_time_is_found_by_halves(many: Server,
     assert many.listed <= 5 + 3
 
 
+def test_an_annotation_that_moved_to_another_task_without_a_time_is_kept(many: Server, mirror: Mirror) -> None:
+    """As Label Studio's “Remove duplicated tasks” moves them."""
+    first, second = sorted(many.tasks)[70:72]
+    moved = many.tasks[second].annotations
+    many.tasks[first] = replace(many.tasks[first], annotations=(*many.tasks[first].annotations, *moved))
+    many.delete(second)
+    follow(many, mirror)
+    assert content(mirror) == truth(many)
+
+
 @pytest.mark.parametrize("every", [2, 10, 60])
 def test_many_deleted_tasks_are_found_with_few_questions(many: Server, mirror: Mirror, every: int) -> None:
     for number in sorted(many.tasks)[::every]:
