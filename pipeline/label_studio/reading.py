@@ -5,8 +5,9 @@ the time and the counts that tell whether a reader has missed something.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -65,7 +66,7 @@ class ReadingCalls:
 
     def all_answered(
         self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = False
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """Every task with a larger id than `after` that somebody answered or skipped, by id.
 
         Through exports where there are many and most of the project is answered, else in pages, or where the server
@@ -81,8 +82,12 @@ class ReadingCalls:
         left, end = self._exportable(project, after)
         if left:
             try:
-                with Exports(self._connection, project.project_id, mark=mark) as exports:
-                    for chunk in self._ahead(project, after, self._exported(project, exports, left, end)):
+                with (
+                    Exports(self._connection, project.project_id, mark=mark) as exports,
+                    # What is read ahead comes to its end before the exports are removed.
+                    closing(self._ahead(project, after, self._exported(project, exports, left, end))) as chunks,
+                ):
+                    for chunk in chunks:
                         yield chunk
                         through = chunk.through
                 return
@@ -113,7 +118,7 @@ class ReadingCalls:
             )
             yield [_listed(task) for task in tasks if _id_of(task)]
 
-    def tasks_by_id(self, project: Project, ids: Sequence[int]) -> Iterator[Chunk]:
+    def tasks_by_id(self, project: Project, ids: Sequence[int]) -> Generator[Chunk, None, None]:
         """Those of the tasks that exist, in chunks."""
         for group in pages.groups_that_fit([str(each) for each in ids]):
             any_of = [pages.ids_in([int(each) for each in group])]
@@ -206,7 +211,7 @@ class ReadingCalls:
         left = int(found["total"]) - EXPORT_TASKS
         return (_id_of(found["tasks"][0]), left) if left > 0 and found["tasks"] else None
 
-    def _ahead(self, project: Project, after: int, fetch: Callable[[int], _Raw]) -> Iterator[Chunk]:
+    def _ahead(self, project: Project, after: int, fetch: Callable[[int], _Raw]) -> Generator[Chunk, None, None]:
         """Chunks, of which the next is under way while one is used."""
         with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
             future = pool.submit(fetch, after)

@@ -80,8 +80,10 @@ def catch_up(
         mirror.begin(number, standing)
     state, set_back = _told(source.state, door.clock(project)), _is_ahead(standing.cursor, door.clock(project))
     if not standing.loaded:
-        chunks = door.all_answered(project, after=standing.through, mark=mark, resumed=resumed)
-        _load(chunks, copy, standing, meanwhile)
+        with contextlib.closing(
+            door.all_answered(project, after=standing.through, mark=mark, resumed=resumed)
+        ) as chunks:
+            _load(chunks, copy, standing, meanwhile)
         standing = replace(standing, loaded=True, reconciled_at=now)
         mirror.stand(number, standing)
     elif state and standing.state == state and not set_back and not reconciliation_due(standing, now):

@@ -6,7 +6,8 @@ counts and a thousand ids. Where two changes make up for each other no count sho
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -27,18 +28,21 @@ Reader = Callable[[TaskRead], Row]
 
 
 class ChangeSource(Protocol):
-    """What is needed of Label Studio (`label_studio.LabelStudio` has it)."""
+    """What is needed of Label Studio (`label_studio.LabelStudio` has it).
+
+    Chunks are read ahead: what has an end before theirs closes them, or something is still under way after it.
+    """
 
     def clock(self, project: Project, /) -> datetime | None: ...
     def newest_change(self, project: Project, /) -> str: ...
     def all_answered(
         self, project: Project, /, *, after: int = 0, mark: str = "", resumed: bool = False
-    ) -> Iterator[Chunk]: ...
+    ) -> Generator[Chunk, None, None]: ...
     def count_answered(self, project: Project, /, *, after: int = 0, through: int | None = None) -> tuple[int, int]: ...
     def change_times(
         self, project: Project, /, *, since: str = "", after: int = 0, through: int | None = None
     ) -> Iterator[list[Listed]]: ...
-    def tasks_by_id(self, project: Project, ids: list[int], /) -> Iterator[Chunk]: ...
+    def tasks_by_id(self, project: Project, ids: list[int], /) -> Generator[Chunk, None, None]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +75,10 @@ class Copy:
 
     def read_again(self, ids: list[int]) -> None:
         """Keep these tasks as they are now."""
-        for chunk in self.door.tasks_by_id(self.project, ids) if ids else ():
-            self.keep(chunk)
+        if ids:
+            with closing(self.door.tasks_by_id(self.project, ids)) as chunks:
+                for chunk in chunks:
+                    self.keep(chunk)
 
     def compare(self, after: int = 0, through: int | None = None) -> None:
         """Compare all tasks in a range as they are listed; read what is missing or differs, drop what is gone."""

@@ -1,7 +1,7 @@
 """A project in memory that people work in, and a mirror that follows it."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,6 +28,8 @@ class Server:
         self.read: list[int] = []
         self.listed = 0
         self.dies_after: int | None = None
+        self.reading = False
+        """Whether a first load is under way."""
         self._last = 0
 
     # People ----------------------------------------------------------------------------------------------------------
@@ -100,15 +102,19 @@ class Server:
 
     def all_answered(
         self, _project: Project, *, after: int = 0, mark: str = "", resumed: bool = False
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         assert mark == "ours"
         self.asked["resumed"] += resumed
         ids = [number for number in sorted(self.tasks) if number > after and self.tasks[number].annotations]
-        for start in range(0, len(ids), 2):
-            self.asked["load"] += 1
-            if self.dies_after is not None and self.asked["load"] > self.dies_after:
-                raise ServiceUnavailable("gone")
-            yield self._chunk(ids[start : start + 2])
+        self.reading = True
+        try:
+            for start in range(0, len(ids), 2):
+                self.asked["load"] += 1
+                if self.dies_after is not None and self.asked["load"] > self.dies_after:
+                    raise ServiceUnavailable("gone")
+                yield self._chunk(ids[start : start + 2])
+        finally:
+            self.reading = False
 
     def change_times(
         self, _project: Project, *, since: str = "", after: int = 0, through: int | None = None
@@ -125,7 +131,7 @@ class Server:
                     page = []
         yield page
 
-    def tasks_by_id(self, _project: Project, ids: Collection[int]) -> Iterator[Chunk]:
+    def tasks_by_id(self, _project: Project, ids: Collection[int]) -> Generator[Chunk, None, None]:
         if ids:
             self.asked["by id"] += 1
             yield self._chunk([number for number in sorted(ids) if number in self.tasks])

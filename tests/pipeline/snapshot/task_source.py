@@ -1,7 +1,7 @@
 """The reading calls of the door to Label Studio, over tasks in memory."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from datetime import datetime
 
 from pipeline.records import Chunk, Listed, Project, Task, TaskRead
@@ -31,7 +31,7 @@ class TaskSource(ABC):
 
     def all_answered(
         self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = False
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         del mark, resumed
         yield from self._chunks(project, after)
 
@@ -46,7 +46,7 @@ class TaskSource(ABC):
             if after < each.task_id <= (through or each.task_id)
         ]
 
-    def tasks_by_id(self, project: Project, ids: Collection[int]) -> Iterator[Chunk]:
+    def tasks_by_id(self, project: Project, ids: Collection[int]) -> Generator[Chunk, None, None]:
         yield self._chunk(project, [task for task in self._sorted(project) if task.task_id in ids])
 
     def _sorted(self, project: Project) -> list[Task]:

@@ -190,3 +190,16 @@ def test_the_mirror_ends_as_a_fresh_one(tmp_path_factory: pytest.TempPathFactory
         follow(server, long)
         follow(server, fresh)
         assert content(long) == content(fresh) == truth(server)
+
+
+def test_nothing_is_under_way_once_a_pull_has_failed(
+    server: Server, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Mirror, "put", full)
+    with pytest.raises(OSError, match="full") as raised:
+        follow(server, mirror)
+    assert server.asked["load"] == 1
+    assert not server.reading, raised.traceback  # which keeps alive what is not ended

@@ -1,6 +1,6 @@
 """A pull after another one fetches and writes what is new, and a failed one writes no snapshot."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def test_a_door_that_fails_midway_writes_no_snapshot(server: Server, tmp_path: P
     fill(server)
 
     class Broken(Server):
-        def all_answered(self, *arguments: Any, **more: Any) -> Iterator[Chunk]:
+        def all_answered(self, *arguments: Any, **more: Any) -> Generator[Chunk, None, None]:
             yield from server.all_answered(*arguments, **more)
             raise ServiceUnavailable("Label Studio does not answer")
 
