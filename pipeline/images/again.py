@@ -9,8 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pipeline.images.check import ImageError
 
 ASK_AGAIN = timedelta(days=1)
-
-
 _AS_A_FLAG = 1
 """What an earlier release noted, which did not know since when."""
 

@@ -326,27 +326,6 @@ def test_an_answer_that_label_studio_kept_and_did_not_count_is_counted_and_never
     assert (bed.asked()["s0"].answers, bed.asked()["s0"].finished, pushed.waiting) == (1, True, 1)
 
 
-def test_labels_projects_with_the_longest_titles_have_queues_of_their_own(
-    label_studio: LabelStudioServer, door: LabelStudio, tmp_path: Path
-) -> None:
-    queues = []
-    for end in "ab":
-        labels = door.create_project(f"changes {'ä' * 41}{end}", review_config(CLASSES), control=REVIEW_CONTROL)
-        settings = Settings(
-            label_studio_url=label_studio.url,
-            label_studio_token=SecretStr(label_studio.token),
-            data_dir=tmp_path / end,
-            labels_project=str(labels.project_id),
-        )
-        found = Found(labels=labels, audit=None, review=None, states=(), fingerprint="", nothing_new="")
-        path = Workspace.of(settings, labels.project_id).run_folder("run-1") / "queue.json"
-        keep_plan(Plan.of([]), path)
-        title = loop.push_queue(settings, found, path).title
-        assert loop.push_queue(settings, found, path).title == title
-        queues.append(door.find_project(title, control=REVIEW_CONTROL).project_id)
-    assert len(set(queues)) == 2
-
-
 def test_a_reverted_runs_questions_are_served_no_longer_and_removed_a_day_later(
     bed: Bed, people: list[LabelStudio], a_day_later: Callable[[], None]
 ) -> None:

@@ -1,4 +1,4 @@
-"""An empty mirror."""
+"""An empty mirror, and a server without tasks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.snapshot.mirror import Mirror
+from tests.pipeline.snapshot.pulling import Server
 
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[Mirror]:
     with Mirror(tmp_path / "mirror.sqlite") as opened:
         yield opened
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()

@@ -28,11 +28,6 @@ from tests.pipeline.snapshot.pulling import (
 )
 
 
-@pytest.fixture
-def server() -> Server:
-    return Server()
-
-
 def test_annotators_vote_and_every_vote_is_kept(server: Server, tmp_path: Path) -> None:
     server.add(LABELS, says("cat", 1, 0), says("dog", 2, 5), sample="s1")
     row = only(rows(pulled(server, tmp_path), "noisy"))

@@ -23,11 +23,6 @@ from tests.pipeline.snapshot.pulling import (
 )
 
 
-@pytest.fixture
-def server() -> Server:
-    return Server()
-
-
 def test_images_are_in_the_store_once(server: Server, tmp_path: Path) -> None:
     for number in range(4):
         server.add(LABELS, says("cat"), image=PICTURES[number % 2], sample=str(number))

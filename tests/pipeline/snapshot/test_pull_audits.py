@@ -21,11 +21,6 @@ from tests.pipeline.snapshot.pulling import (
 )
 
 
-@pytest.fixture
-def server() -> Server:
-    return Server()
-
-
 def test_an_audited_sample_is_clean_with_what_the_annotators_had_said(server: Server, tmp_path: Path) -> None:
     server.add(LABELS, says("cat", 1), sample="s1")
     server.add(AUDIT, says("dog", 9, minute=3), sample="s1")
