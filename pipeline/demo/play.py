@@ -192,7 +192,8 @@ def _judge(
     wrong_before, wrong_after = wrong_labels(dataset.truths, before), wrong_labels(dataset.truths, after)
     with LabelStudio(settings.label_studio) as door:
         review = loop.find_review_project(settings, door, entered.labels)
-        waiting = door.unanswered(review) if review is not None else 0
+        asked = door.asked(review) if review is not None else ()
+        waiting = sum(one.waiting and not one.answers for one in asked)
     finished = Tracking(settings.tracking).find_finished(completed.run_key)
     fasten = load_model(run / "model")
     row = RoundRow(

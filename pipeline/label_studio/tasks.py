@@ -79,12 +79,6 @@ class TaskCalls:
         tasks = self._walk(project_id, any_of=run, fields=("id", "data"), after=after)
         return {task["id"]: push_key_of(task) for task in tasks if isinstance(task, dict) and "id" in task}
 
-    def unanswered(self, project: Project) -> int:
-        """Tasks that nobody has answered yet (skipped ones wait for someone else)."""
-        query = {"filters": {"conjunction": "and", "items": pages.unanswered()}}
-        raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
-        return int(raw["total"])
-
     @property
     def server_time(self) -> datetime | None:
         """What Label Studio's own clock said when it last answered."""

@@ -216,7 +216,10 @@ def test_the_row_counts_wrong_labels_over_corrected_reviewed_and_audited_ones_al
     monkeypatch.setattr(play, "load_model", lambda path: "fasten" if path == run / "model" else None)
     monkeypatch.setattr(play, "_plain", lambda *_: "plain")
     monkeypatch.setattr(play, "_accuracy", lambda model, _: models[model])
-    monkeypatch.setattr(play, "LabelStudio", lambda _: nullcontext(SimpleNamespace(unanswered=lambda _: 11)))
+    queue = [
+        SimpleNamespace(waiting=waiting, answers=answers) for waiting, answers in ((True, 0), (True, 1), (False, 0))
+    ]
+    monkeypatch.setattr(play, "LabelStudio", lambda _: nullcontext(SimpleNamespace(asked=lambda _: queue)))
     monkeypatch.setattr(
         play, "Tracking", lambda _: SimpleNamespace(find_finished=lambda _: SimpleNamespace(url="page"))
     )
@@ -231,7 +234,7 @@ def test_the_row_counts_wrong_labels_over_corrected_reviewed_and_audited_ones_al
     assert found.wrong_after == 5, "as given: corrected, corrected too, left wrong, disputed; reviewed wrongly"
     assert found.wrong_if_taken == 4, "spoilt, left wrong, disputed, reviewed wrongly"
     assert (found.accuracy, found.plain_accuracy) == (0.9, 0.6)
-    assert found.waiting == 11
+    assert found.waiting == 1, "one is answered, one is served no longer"
     assert (found.shown, found.shown_wrong) == (5, 3)
 
 
