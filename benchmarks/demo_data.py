@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 import torch
 
 from benchmarks.machine import machine_line
-from fasten_model.fitting import fit, holdout_mask
+from fasten_model.fitting import fit
+from fasten_model.holding_out import holdout_mask
 from fasten_model.images.parquet import decode_image
 from fasten_model.images.source import as_images
 from fasten_model.labelled import LabelledImages

@@ -30,6 +30,7 @@ from fasten_model.errors import DataError
 from fasten_model.presets import PRESETS
 from fasten_model.relabel import CERTAINTY, TARGET_PRECISION
 from fasten_model.train import TrainConfig
+from pipeline.settings import PROMISING_FOLDS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -70,8 +71,8 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--batch", type=positive, help="questions of a round")
     made.add_argument("--rounds", type=positive)
     made.add_argument("--reviewer-error", type=float, default=0.03, help="probability that an answer is wrong")
-    made.add_argument("--holdout", type=float, default=0.75,
-                      help="share of the audits kept to calibrate and promise by; the product's is 0.25")  # fmt: skip
+    made.add_argument("--audit-folds", type=positive, default=PROMISING_FOLDS,
+                      help="models that each look comes from, as in the product's mode `auto`")  # fmt: skip
     made.add_argument("--target-precision", type=float, default=TARGET_PRECISION)
     made.add_argument("--certainty", type=float, default=CERTAINTY, help="of that promise")
     made.add_argument("--folds", type=positive, default=3, help="of the cross-entropy model that is cleanlab's own")
@@ -106,7 +107,7 @@ class Plan:
             "audited": size.audited,
             "batch": size.batch,
             "reviewer_error": self.reviewer_error,
-            "holdout": self.setup.holdout,
+            "audit_folds": self.setup.audit_folds,
             "target_precision": self.setup.target_precision,
             "certainty": self.setup.certainty,
             "folds": self.setup.folds,
@@ -144,7 +145,7 @@ def plan_from(options: argparse.Namespace) -> Plan:
         setup=Setup(
             config=config,
             steps=size.steps,
-            holdout=options.holdout,
+            audit_folds=options.audit_folds,
             target_precision=options.target_precision,
             certainty=options.certainty,
             folds=options.folds,

@@ -6,8 +6,8 @@ Shapes: N images, D features, K classes.
 import torch
 from torch import Tensor, nn
 
+from fasten_model.ensemble import Network
 from fasten_model.images.source import Images
-from fasten_model.network import TwoHeadNetwork
 from fasten_model.predict import predict_logits
 
 _CHUNK = 2**14
@@ -17,17 +17,16 @@ _CHUNK = 2**14
 class _WithFeatures(nn.Module):
     """The network as a map from images to (clean logits, features): one forward pass for both."""
 
-    def __init__(self, network: TwoHeadNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.network.trunk(images)  # [B, D]
-        return self.network.clean_head(features), features
+        return self.network.with_features(images)
 
 
 def predict_with_features(
-    network: TwoHeadNetwork, images: Tensor | Images, *, normalized: bool = False
+    network: Network, images: Tensor | Images, *, normalized: bool = False
 ) -> tuple[Tensor, Tensor]:
     """uint8 images [N,3,S,S] → (clean logits, fp32 [N,K]; features φ(x), fp16 [N,D]), on the CPU, in evaluation mode.
 
@@ -45,6 +44,6 @@ def predict_with_features(
     return logits, features
 
 
-def predict_features(network: TwoHeadNetwork, images: Tensor | Images, *, normalized: bool = False) -> Tensor:
+def predict_features(network: Network, images: Tensor | Images, *, normalized: bool = False) -> Tensor:
     """uint8 images [N,3,S,S] → features φ(x), fp16 [N,D] on the CPU (`predict_with_features`)."""
     return predict_with_features(network, images, normalized=normalized)[1]

@@ -1,31 +1,38 @@
 """From labelled images to a calibrated model: split, train, calibrate, estimate T, choose ρ.
 
-The audited samples that were drawn at random serve several purposes, and no sample serves two that would bias each
-other: most train (and estimate T̂ inside training); a fixed share is held out, to fit the temperature, to choose ρ and
-to tell the model's accuracy. Which share a sample falls into depends on its id alone, so that a held-out sample stays
-held out in every later run. Reviews (`clean_estimates` false) only ever train.
+The audited samples that were drawn at random serve several purposes, and no model is told its worth by a sample that it
+was trained on: most train (and estimate T̂ inside training); those held out fit the temperature, choose ρ and tell the
+accuracy. Either one model leaves a share of them out, the same in every run, or each of several models another part
+(`fasten_model.holding_out`): then every audited sample trains and tells. Reviews (`clean_estimates` false) only ever
+train.
 """
 
-import hashlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fasten_model.calibrate import fit_evidence_of, fit_temperature
+from fasten_model.calibrate import fit_temperature
 from fasten_model.device import resolve_device
+from fasten_model.ensemble import together
 from fasten_model.errors import DataError
-from fasten_model.label_noise import LabelNoise, estimate_label_noise, given_of, given_of_audited, told_apart
+from fasten_model.holding_out import folds_of
+from fasten_model.judging import judge_labels
+from fasten_model.label_noise import told_apart
 from fasten_model.labelled import UNKNOWN, LabelledImages
 from fasten_model.model import Model
+from fasten_model.predict import predict_logits
 from fasten_model.predict_sharded import predict_sharded
-from fasten_model.relabel import CERTAINTY, NEVER, TARGET_PRECISION, RhoChoice, choose_rho, judge_rho, suggestions
-from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet, train
+from fasten_model.relabel import CERTAINTY, TARGET_PRECISION, RhoChoice
+from fasten_model.train import EpochMetrics, OnEpoch, TrainConfig, Trained, TrainingSet, train
 from fasten_model.train.checkpoint import CheckpointConfig
+from fasten_model.train.metrics import Observer
+from fasten_model.train.seeds import derived_seed
 from fasten_model.train.stopping import Stop
 
 logger = logging.getLogger(__name__)
@@ -38,7 +45,7 @@ class Fitted:
     model: Model
     history: tuple[EpochMetrics, ...]
     held_out: int
-    """Audited samples that no training step saw."""
+    """Audited samples that a model was judged by which no training step had shown them to."""
     accuracy: float | None
     """Share of the held-out audited samples that the model labels as the auditor did; None where none was held out."""
     confusion: Tensor
@@ -46,28 +53,7 @@ class Fitted:
     choice: RhoChoice
     """ρ, and what to expect of relabels at it."""
     training_transition: Tensor
-    """[K, K] T̂ as the last training step had it (rows sum to 1)."""
-
-
-def is_held_out(sample_id: str, share: float) -> bool:
-    """Whether an audited sample is kept from training: decided by its id alone, the same in every run."""
-    digest = hashlib.sha256(b"fasten holdout\0" + sample_id.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def holdout_mask(clean: LabelledImages, share: float, num_classes: int) -> Tensor:
-    """bool [C]: the audited samples kept from training.
-
-    Only samples drawn at random are held out (a targeted review would bias the estimate), and never the last such one
-    of its class: without it, that row of T̂ would be estimated from nothing.
-    """
-    mask = torch.tensor([is_held_out(sample_id, share) for sample_id in clean.sample_ids], dtype=torch.bool)
-    mask &= clean.estimates
-    for label in range(num_classes):
-        of_class = (clean.labels == label) & clean.estimates
-        if of_class.any() and not (of_class & ~mask).any():
-            mask &= ~of_class
-    return mask
+    """[K, K] T̂ as the last training step had it (rows sum to 1); the mean over the models."""
 
 
 def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Sequence[str]) -> None:
@@ -108,25 +94,30 @@ def fit(
     classes: Sequence[str],
     config: TrainConfig,
     *,
-    holdout: float,
+    holdout: float | None = None,
+    folds: int = 1,
     target_precision: float = TARGET_PRECISION,
     certainty: float = CERTAINTY,
     rho: float | None = None,
-    on_epoch: Callable[[EpochMetrics], None] | None = None,
-    observer: Callable[[int, nn.Module], None] | None = None,
+    on_epoch: OnEpoch | None = None,
+    observer: Observer | None = None,
     trunk: nn.Module | None = None,
     checkpoint: CheckpointConfig | None = None,
     stop: Stop | None = None,
 ) -> Fitted:
     """Train FasTEN, calibrate it on the held-out audited samples, estimate T of the original labels, and choose ρ.
 
-    holdout: share of the randomly audited samples kept from training. target_precision: share of the relabels that must
-    be right, certainty: probability that they are (`choose_rho`). rho: fixes ρ instead; `Fitted.choice` then says what
-    to expect of it.
+    holdout: share of the randomly audited samples kept from training; a quarter unless given. folds: above 1, so many
+    models are trained instead, each without another of so many parts, and the result is their ensemble. That is so many
+    times the work; all audits train, and all are held out once, as a promise needs where they are few. A held-out
+    sample is judged by the one model that does not know it, the bulk by all together, which are less sure and more
+    often right than one.
+    target_precision: share of the relabels that must be right, certainty: probability that they are (`choose_rho`).
+    rho: fixes ρ instead; `Fitted.choice` then says what to expect of it.
     Where several annotators are told apart (`LabelledImages.votes`), each has a T of its own, and every vote counts: in
     training, in the posterior, and so in γ and ρ.
     trunk: a module that maps images [B,3,S,S] to features [B,D]; a copy is trained in place of the one in `config`.
-    observer, checkpoint, stop: as for `fasten_model.train.train`.
+    observer (of each model), checkpoint, stop: as for `fasten_model.train.train`.
 
     Where `torch.distributed` is initialised, all its processes call this with the same sets, train and score together,
     and get the same result. Raises `DataError` where the sets cannot be trained on, or a share is none.
@@ -137,8 +128,6 @@ def fit(
         raise DataError(f"certainty must lie between 0 and 1, got {certainty}")
     if rho is not None and not 0 <= rho < math.inf:
         raise DataError(f"rho must be 0 or above, got {rho}")
-    if not 0 <= holdout < 1:
-        raise DataError(f"holdout must be from 0 to below 1, got {holdout}")
     side = noisy.images.shape[-1]
     if config.image_size not in (None, side):
         raise DataError(
@@ -147,10 +136,91 @@ def fit(
     config = replace(config, image_size=side)
     check_trainable(noisy, clean, classes)
     num_classes = len(classes)
+    fold = folds_of(clean, num_classes, holdout=holdout, folds=folds)
+    device = resolve_device(config.device)
+    held_logits = torch.zeros(len(clean), num_classes)
+    bulk_logits = torch.zeros(len(noisy), num_classes)
+    trained: list[Trained] = []
+    for number in range(folds):
+        held = fold == number
+        if folds > 1:
+            logger.info("model %d of %d, without %d audited samples", number + 1, folds, int(held.sum()))
+        trained.append(
+            _train_without(
+                held,
+                noisy,
+                clean,
+                num_classes,
+                config if number == 0 else replace(config, seed=derived_seed(config.seed, "fold", number)),
+                on_epoch=None if on_epoch is None else partial(_tell, on_epoch, number, folds),
+                observer=observer,
+                trunk=trunk,
+                checkpoint=None if checkpoint is None else checkpoint.of_fold(number, folds),
+                stop=stop,
+            )
+        )
+        network = trained[number].network.to(device)
+        held_logits[held] = predict_logits(network, clean.at(held).images)[0]
+        bulk_logits += predict_sharded(network, noisy.images)[0] / folds
+        network.cpu()
+    true, logits_of_true = clean.labels[fold >= 0], held_logits[fold >= 0]
+    temperature = fit_temperature(logits_of_true, true)
+    judged = judge_labels(
+        torch.softmax(bulk_logits / temperature, dim=1),
+        noisy,
+        torch.softmax(held_logits / temperature, dim=1),
+        clean,
+        fold,
+        target_precision=target_precision,
+        certainty=certainty,
+        rho=rho,
+    )
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    predicted = logits_of_true.argmax(dim=1)
+    confusion.index_put_((true, predicted), torch.ones_like(predicted), accumulate=True)
+    return Fitted(
+        model=Model(
+            network=together([each.network for each in trained]),
+            classes=tuple(classes),
+            preset=config.preset,
+            image_size=config.settings().image_size,
+            temperature=temperature,
+            transition=judged.noise.transition,
+            evidence=judged.evidence,
+            rho=judged.choice.rho,
+            rho_per_class=judged.choice.per_class,
+            annotators=judged.noise.annotators,
+            annotator_transitions=judged.noise.matrices,
+            metadata={"relabels": judged.choice.sentence()},
+        ),
+        history=tuple(
+            _numbered(metrics, number, folds) for number, each in enumerate(trained) for metrics in each.history
+        ),
+        held_out=len(true),
+        accuracy=float((predicted == true).double().mean()) if len(true) else None,
+        confusion=confusion,
+        choice=judged.choice,
+        training_transition=torch.stack([each.transition for each in trained]).mean(dim=0),
+    )
+
+
+def _train_without(
+    held: Tensor,
+    noisy: LabelledImages,
+    clean: LabelledImages,
+    num_classes: int,
+    config: TrainConfig,
+    *,
+    on_epoch: OnEpoch | None,
+    observer: Observer | None,
+    trunk: nn.Module | None,
+    checkpoint: CheckpointConfig | None,
+    stop: Stop | None,
+) -> Trained:
+    """One training, without the audited samples of `held` bool [C] but for the temperature that it corrects by."""
     annotators = told_apart(noisy)
-    held = holdout_mask(clean, holdout, num_classes)
     taught, kept = clean.at(~held), clean.at(held)
-    trained = train(
+    return train(
         TrainingSet(
             noisy_images=noisy.images,
             noisy_labels=noisy.labels,
@@ -170,74 +240,15 @@ def fit(
         checkpoint=checkpoint,
         stop=stop,
     )
-    device = resolve_device(config.device)
-    model = Model(
-        network=trained.network.to(device),
-        classes=tuple(classes),
-        preset=config.preset,
-        image_size=config.settings().image_size,
-        temperature=1.0,
-        transition=trained.transition,
-        rho=NEVER,
-    )
-    held_logits = model.predict_logits(kept.images)
-    temperature = fit_temperature(held_logits, kept.labels) if len(kept) else 1.0
-    bulk = torch.softmax(predict_sharded(model.network, noisy.images)[0] / temperature, dim=1)
-    held = torch.softmax(held_logits / temperature, dim=1)
-    noise, evidence, choice = _judge_labels(
-        bulk, noisy, held, kept, taught, target_precision=target_precision, certainty=certainty, rho=rho
-    )
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    predicted = held_logits.argmax(dim=1)
-    confusion.index_put_((kept.labels, predicted), torch.ones_like(predicted), accumulate=True)
-    trained.network.cpu()
-    return Fitted(
-        model=replace(
-            model,
-            temperature=temperature,
-            transition=noise.transition,
-            evidence=evidence,
-            rho=choice.rho,
-            rho_per_class=choice.per_class,
-            annotators=noise.annotators,
-            annotator_transitions=noise.matrices,
-            metadata={"relabels": choice.sentence()},
-        ),
-        history=trained.history,
-        held_out=len(kept),
-        accuracy=float((predicted == kept.labels).double().mean()) if len(kept) else None,
-        confusion=confusion,
-        choice=choice,
-        training_transition=trained.transition,
-    )
 
 
-def _judge_labels(
-    bulk: Tensor,
-    noisy: LabelledImages,
-    held: Tensor,
-    kept: LabelledImages,
-    taught: LabelledImages,
-    *,
-    target_precision: float,
-    certainty: float,
-    rho: float | None,
-) -> tuple[LabelNoise, float, RhoChoice]:
-    """(T of the original labels, γ, ρ), from calibrated p of the bulk [N,K] and of the held-out samples [P,K].
+def _tell(on_epoch: OnEpoch, number: int, folds: int, metrics: EpochMetrics) -> None:
+    on_epoch(_numbered(metrics, number, folds))
 
-    T knows every pair. The held-out pairs are judged under a T that does not know them, or they would vouch for
-    themselves.
-    """
-    every, without = estimate_label_noise(bulk, noisy, [taught, kept]), estimate_label_noise(bulk, noisy, [taught])
-    paired = kept.given_labels >= 0
-    p, true, said = held[paired], kept.labels[paired], given_of_audited(kept).at(paired)
-    evidence = fit_evidence_of(p, without.log_likelihood(said), true)
-    tried = suggestions(without.posterior(p, said, evidence), said.labels, true)
-    doubted = suggestions(every.posterior(bulk, given_of(noisy), evidence), noisy.labels)
-    if rho is not None:
-        return every, evidence, judge_rho(rho, doubted, tried, certainty=certainty)
-    chosen = choose_rho(doubted, tried, target_precision, certainty=certainty, num_classes=bulk.shape[1])
-    return every, evidence, chosen
+
+def _numbered(metrics: EpochMetrics, number: int, folds: int) -> EpochMetrics:
+    """As an epoch of all trainings together, which are `folds`; this one is the one after `number` others."""
+    return replace(metrics, epoch=metrics.epoch + number * metrics.epochs, epochs=metrics.epochs * folds)
 
 
 def summary(fitted: Fitted) -> dict[str, Any]:

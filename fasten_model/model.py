@@ -1,7 +1,8 @@
 """A trained model in a folder: `model.safetensors` (weights, T) and `model.json` (everything else). No pickle.
 
-Format 2 names the trunk beside the preset, so that any trunk can be built again. One that is a module of the caller's
-must be given back at load. Format 1 had the preset's trunk only, and still loads.
+Format 3 says how many networks there are (`fasten_model.ensemble`). Format 2 had one; it names the trunk beside the
+preset, so that any trunk can be built again. One that is a module of the caller's must be given back at load. Format 1
+had the preset's trunk only. All still load.
 """
 
 import hashlib
@@ -18,28 +19,31 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fasten_model.device import resolve_device
+from fasten_model.ensemble import Network, members_of, together
 from fasten_model.errors import DataError
 from fasten_model.images.decode import decode_image
 from fasten_model.images.source import Images
-from fasten_model.network import TwoHeadNetwork, build_network
+from fasten_model.network import build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset
 from fasten_model.trunks import MODULE_PREFIX
 
 WEIGHTS_FILE = "model.safetensors"
 JSON_FILE = "model.json"
-_FORMAT = 2
-_FORMATS = (1, 2)
+_FORMAT = 3
+_FORMATS = (1, 2, 3)
 _TRANSITION_KEY = "transition"
 _ANNOTATORS_KEY = "annotator_transitions"
 _MAX_JSON_BYTES = 16 * 2**20
+_MOST_MEMBERS = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
     """A network with all that is needed to use it on new images and to judge labels."""
 
-    network: TwoHeadNetwork
+    network: Network
+    """One, or an ensemble of several."""
     classes: tuple[str, ...]
     """K class names; class index = position."""
     preset: str
@@ -122,6 +126,7 @@ def save_model(model: Model, folder: Path) -> None:
         "classes": list(model.classes),
         "preset": model.preset,
         "trunk": model.network.trunk_name,
+        "members": members_of(model.network),
         "image_size": model.image_size,
         "temperature": model.temperature,
         "evidence": model.evidence,
@@ -166,7 +171,7 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
     for matrix in (transition, *(() if annotator_transitions is None else annotator_transitions)):
         if (matrix < 0).any() or not torch.allclose(matrix.sum(dim=1), torch.ones(count), atol=1e-3):
             raise DataError(f"{folder / WEIGHTS_FILE}: the rows of the transition matrix do not sum to 1; train again")
-    network = build_network(trunk or description.trunk, count, image_size=description.image_size)
+    network = _build(description, trunk)
     network.load_state_dict(tensors)
     return Model(
         network=network.to(resolve_device(device)).eval(),
@@ -194,21 +199,24 @@ def _trunk_and_head_shapes(description: "_Description", trunk: nn.Module | None,
             f"{path}: its trunk is {name!r}, not your {type(trunk).__name__}; load it without, or with that"
         )
 
-    def build() -> TwoHeadNetwork:
-        return build_network(trunk or name, len(description.classes), image_size=description.image_size)
-
     try:
         if own:
-            network = build()
+            network = _build(description, trunk)
         else:
             try:
                 with torch.device("meta"):  # a hostile class list allocates nothing
-                    network = build()
+                    network = _build(description, trunk)
             except NotImplementedError:  # an architecture that computes with numbers as it is built
-                network = build()
+                network = _build(description, trunk)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     return {key: tensor.shape for key, tensor in network.state_dict().items()}
+
+
+def _build(description: "_Description", trunk: nn.Module | None) -> Network:
+    """The network or networks, with weights that are still to come."""
+    name, count = trunk or description.trunk, len(description.classes)
+    return together([build_network(name, count, image_size=description.image_size) for _ in range(description.members)])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,6 +226,7 @@ class _Description:
     classes: tuple[str, ...]
     preset: str
     trunk: str
+    members: int
     image_size: int
     temperature: float
     evidence: float
@@ -242,10 +251,11 @@ def _read_description(path: Path) -> _Description:
         raise DataError(f"{path} is not valid JSON: not a FasTEN model") from error
     if not isinstance(raw, dict) or raw.get("format") not in _FORMATS:
         raise DataError(
-            f"{path} is not a FasTEN model of format {_FORMATS[0]} or {_FORMAT}; train it with this version"
+            f"{path} is not a FasTEN model of format {_FORMATS[0]} to {_FORMAT}; train it with this version"
         )
     if raw["format"] == 1:
         raw = {**raw, "trunk": raw.get("preset"), "annotators": []}
+    raw.setdefault("members", 1)
     raw.setdefault("evidence", 1.0)  # not yet in the first models of format 2
     own_rho = raw.get("rho_per_class")  # nor this
 
@@ -256,12 +266,15 @@ def _read_description(path: Path) -> _Description:
 
     classes, metadata, preset, trunk = (raw.get(key) for key in ("classes", "metadata", "preset", "trunk"))
     size, digest, annotators = raw.get("image_size"), raw.get("weights_sha256"), raw.get("annotators")
+    members = raw["members"]
+    some = type(members) is int and 1 <= members <= _MOST_MEMBERS
     names = isinstance(classes, list) and len(classes) >= 2 and _are_names(classes)
     texts = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
     return _Description(
         classes=tuple(value("classes", names, "two or more different names")),
         preset=find_preset(value("preset", isinstance(preset, str), "a preset's name")).name,
         trunk=value("trunk", isinstance(trunk, str), "a trunk's name"),
+        members=value("members", some, f"a whole number from 1 to {_MOST_MEMBERS}"),
         image_size=value("image_size", type(size) is int and 1 <= size <= 4096, "a whole number from 1 to 4096"),
         temperature=float(value("temperature", _is_number(raw.get("temperature"), above=0), "a number above 0")),
         evidence=float(value("evidence", _is_number(raw.get("evidence"), above=-1), "a number from 0")),

@@ -27,6 +27,11 @@ class TwoHeadNetwork(nn.Module):
         features = self.trunk(images)  # [B, D]
         return self.clean_head(features), self.noisy_head(features)
 
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised float images [B,3,S,S] → (clean logits [B,K], features φ(x) [B,D])."""
+        features = self.trunk(images)  # [B, D]
+        return self.clean_head(features), features
+
 
 def build_network(
     trunk: str | nn.Module, num_classes: int, *, image_size: int = 32, weights: Path | str | None = None

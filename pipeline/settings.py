@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten statu
 
 STACK_ENV = "stack.env"
 DEMO_ENV = "demo.env"
+PROMISING_FOLDS = 3
+"""Models that are trained where a promise is to be made (`Settings.audit_folds`)."""
 """Written by `fasten up` (addresses, token) and `fasten demo` (its projects): anything else overrides them."""
 Service = Literal["label-studio", "prefect", "mlflow"]
 
@@ -139,7 +141,10 @@ class Settings(BaseSettings):
     """Flip images at random in training (wrong for digits and text); the preset's unless given."""
     holdout: float | None = Field(default=None, gt=0, lt=1)
     """Share of the randomly audited samples kept from training, for calibration, ρ and the confusion matrix; a quarter
-    unless given, in mode `auto` as much as the promise is expected to take."""
+    unless given, where there is one model."""
+    folds: int | None = Field(default=None, ge=1, le=20)
+    """Models that are trained, each without another part of the randomly audited samples, so that all of these train
+    and all are held out once; 1 unless given, and in mode `auto`, which has a promise to make, 3."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of training."""
     device: str = "auto"
@@ -228,7 +233,22 @@ class Settings(BaseSettings):
             raise ValueError("home can only be set in the environment, as FASTEN_HOME")
         return self
 
+    @model_validator(mode="after")
+    def _one_way_to_hold_out(self) -> "Settings":
+        if self.holdout is not None and self.folds not in (None, 1):
+            raise ValueError(
+                f"holdout is of one model, and folds {self.folds} hold every audit out once: give one of them"
+            )
+        return self
+
     # One frozen configuration per concern -----------------------------------------------------------------------
+
+    @property
+    def audit_folds(self) -> int:
+        """How many models are trained (`fasten_model.fitting.fit`)."""
+        if self.folds is not None:
+            return self.folds
+        return PROMISING_FOLDS if self.mode == "auto" and self.holdout is None else 1
 
     @property
     def data_folder(self) -> Path:

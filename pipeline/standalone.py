@@ -16,7 +16,6 @@ from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.whole_file import check_writable
 from pipeline import scoring
 from pipeline.errors import DataError
-from pipeline.holdout import LEAST
 from pipeline.records import Mode
 from pipeline.settings import Settings
 from pipeline.triage import count_decisions
@@ -45,7 +44,8 @@ def train_files(
         noisy=noisy,
         out=out,
         config=replace(settings.training, trunk=trunk),
-        holdout=LEAST if settings.holdout is None else settings.holdout,
+        holdout=settings.holdout,
+        folds=settings.audit_folds,
         target_precision=settings.target_precision,
         certainty=settings.certainty,
         rho=settings.rho,

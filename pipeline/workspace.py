@@ -169,7 +169,8 @@ def _training(settings: Settings) -> dict[str, Any]:
     return {
         "training": asdict(config),
         "preset": asdict(config.settings()),
-        "holdout": settings.mode if settings.holdout is None else settings.holdout,
+        "holdout": settings.holdout,
+        "folds": settings.audit_folds,
         "rho": settings.rho,
         "target_precision": settings.target_precision,
         "certainty": settings.certainty,

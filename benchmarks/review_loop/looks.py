@@ -67,8 +67,8 @@ class Setup:
     steps: int
     """Of each training, whatever is left to train on: what is decided leaves the bulk from round to round, and a model
     that only knew fewer steps each time would be worse each time."""
-    holdout: float
-    """Share of the random audits kept from training."""
+    audit_folds: int
+    """Models that each look of ours comes from, each trained without another part of the random audits."""
     target_precision: float
     """What is promised of automatic relabels, …"""
     certainty: float
@@ -120,7 +120,7 @@ def look_fasten(pool: Pool, ledger: Ledger, setup: Setup) -> Look:
         clean,
         pool.classes,
         config,
-        holdout=setup.holdout,
+        folds=setup.audit_folds,
         target_precision=setup.target_precision,
         certainty=setup.certainty,
     )

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 JSON_FILE = "checkpoint.json"
 _TENSORS = "step-{}.safetensors"
+_FOLD = "fold-"
 _LOSSES = "losses"
 _FORMAT = 1
 _MAX_JSON_BYTES = 16 * 2**20
@@ -48,6 +49,11 @@ class CheckpointConfig:
     """No more work than this is lost; 0: after every step."""
     refuse_other: bool = True
     """A checkpoint of another training, or a damaged one, is an error; else it is replaced, with a warning."""
+
+    def of_fold(self, number: int, folds: int) -> "CheckpointConfig":
+        """Of training `number`, from 0, where `folds` trainings make one model: the folder itself is that of a single
+        one, and each of several has one inside it."""
+        return self if folds == 1 else replace(self, folder=self.folder / f"{_FOLD}{number + 1}-of-{folds}")
 
     def __post_init__(self) -> None:
         if not 0 <= self.every_seconds < math.inf:
@@ -178,7 +184,9 @@ class CheckpointFolder:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint in `folder`, and the folder if nothing else is in it."""
+    """Remove the checkpoint in `folder`, those of its folds, and the folder if nothing else is in it."""
+    for inner in folder.glob(f"{_FOLD}*"):
+        remove_checkpoint(inner)
     try:
         # The JSON first: what is left without it is no checkpoint, only files that the next one replaces.
         (folder / JSON_FILE).unlink(missing_ok=True)

@@ -26,7 +26,6 @@ from fasten_model.train.join import joined_processes
 from fasten_model.train.process import ALONE, SharedError
 from fasten_model.train.stopping import Stopped, stop_on
 
-HOLDOUT = 0.25
 _CONFIG = (
     "preset",
     "trunk",
@@ -69,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 out=options.out,
                 config=replace(config, device=device),
                 holdout=options.holdout,
+                folds=options.folds,
                 target_precision=options.target_precision,
                 certainty=options.certainty,
                 rho=options.rho,
@@ -148,7 +148,11 @@ def training_parser() -> argparse.ArgumentParser:
         "--device", default="auto", metavar="NAME", help="auto (a GPU where there is one), cpu, cuda …"
     )
     judging = parser.add_argument_group("judging labels")
-    judging.add_argument("--holdout", type=_share, default=HOLDOUT, metavar="SHARE", help="of the audited samples")
+    out = judging.add_mutually_exclusive_group()
+    out.add_argument("--holdout", type=_share, metavar="SHARE", help="audited samples kept from training, else 0.25")
+    out.add_argument(
+        "--folds", type=int, default=1, metavar="N", help="train N models, each without another Nth of them, instead"
+    )
     judging.add_argument(
         "--target-precision", type=float, default=TARGET_PRECISION, metavar="SHARE", help="of the relabels to be right"
     )

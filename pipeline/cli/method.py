@@ -59,6 +59,15 @@ def train(
             "precision, on held-out audited samples.",
         ),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=20,
+            metavar="N",
+            help="Train N models, each without another Nth of the audited samples, instead of one without a quarter.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, metavar="N", help="The same seed repeats a training, on a CPU.")
     ] = None,
@@ -77,7 +86,8 @@ def train(
     """Train FasTEN on two Parquet files; write the calibrated model.
 
     Images lie in the files (`image: struct<bytes, path>`). A quarter of the audited samples is held out, to calibrate
-    the model and to tell its accuracy. What is not given here comes from `FASTEN_…` or `fasten.toml`.
+    the model and to tell its accuracy, or each of them once, where several models are trained. What is not given here
+    comes from `FASTEN_…` or `fasten.toml`.
     """
     from pipeline.standalone import train_files
 
@@ -87,6 +97,7 @@ def train(
         rho=rho,
         target_precision=target_precision,
         certainty=certainty,
+        folds=folds,
         seed=seed,
         device=device,
     )

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from fasten_model.fitting import holdout_mask
+from fasten_model.holding_out import NOWHERE, folds_of
 from fasten_model.images.source import in_memory
 from fasten_model.model import Model, load_model
 from fasten_model.predict import predict_logits
@@ -27,7 +27,6 @@ from pipeline.demo.records import DemoDataset
 from pipeline.demo.review import Reviewed, review_queue
 from pipeline.demo.scoreboard import RoundRow, accuracy, load_rows, save_rows, wrong_labels
 from pipeline.errors import ConfigError, ServiceError
-from pipeline.holdout import holdout_share
 from pipeline.images.store import ImageStore
 from pipeline.label_studio import LabelStudio, LabelStudioConfig
 from pipeline.review_screen import REVIEW_CONTROL
@@ -230,7 +229,8 @@ def _plain(settings: Settings, snapshot: Snapshot, workspace: Workspace, like: M
     with ImageStore(workspace.folder) as store:
         noisy = load_noisy(snapshot, store, size=like.image_size, cache=workspace.decoded)
         clean = load_clean(snapshot, store, size=like.image_size, cache=workspace.decoded)
-    taught = clean.at(~holdout_mask(clean, holdout_share(settings, snapshot), len(snapshot.classes)))
+    held = folds_of(clean, len(snapshot.classes), holdout=settings.holdout, folds=settings.audit_folds) != NOWHERE
+    taught = clean if settings.audit_folds > 1 else clean.at(~held)  # of several models, some have each label
     trained = train_cross_entropy(
         torch.cat([in_memory(noisy.images), in_memory(taught.images)]),
         torch.cat([noisy.labels, taught.labels]),

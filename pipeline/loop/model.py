@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from fasten_model.fitting import fit, summary
+from fasten_model.holding_out import HOLDOUT
 from fasten_model.images.parquet import decode_image
 from fasten_model.model import load_model, save_model
 from fasten_model.presets import find_preset
@@ -21,7 +22,6 @@ from pipeline import scoring, trail
 from pipeline.checks import checked
 from pipeline.contradictions import contradictions, write_contradictions
 from pipeline.errors import DataError, ServiceUnavailable
-from pipeline.holdout import holdout_share
 from pipeline.images import ImageStore
 from pipeline.loop.survey import Pulled
 from pipeline.settings import Settings
@@ -88,7 +88,8 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
                 "target_precision": settings.target_precision,
                 "certainty": settings.certainty,
                 "rho": "chosen" if settings.rho is None else settings.rho,
-                "holdout": holdout_share(settings, snapshot),
+                "folds": settings.audit_folds,
+                "holdout": _share_held_out(settings),
                 **{name: getattr(settings, name) for name in OF_THE_QUEUE},
             }
         )
@@ -133,7 +134,8 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
         clean,
         snapshot.classes,
         settings.training,
-        holdout=holdout_share(settings, snapshot),
+        holdout=settings.holdout,
+        folds=settings.audit_folds,
         target_precision=settings.target_precision,
         certainty=settings.certainty,
         rho=settings.rho,
@@ -145,6 +147,13 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
     save_model(model, folder / "model")
     write_whole(folder / "fitted.json", json.dumps(summary(fitted)).encode())
     remove_checkpoint(folder / "checkpoint")
+
+
+def _share_held_out(settings: Settings) -> float:
+    """Of the random audits, by each of the models."""
+    if settings.audit_folds > 1:
+        return 1 / settings.audit_folds
+    return HOLDOUT if settings.holdout is None else settings.holdout
 
 
 def _log_epoch(run: TrainingRun, metrics: EpochMetrics) -> None:

@@ -20,7 +20,7 @@ from fasten_model.errors import DataError
 from fasten_model.scoring import decide
 from fasten_model.train import TrainConfig
 
-SETUP = Setup(config=TrainConfig(device="cpu"), steps=2, holdout=0.5, target_precision=0.95, certainty=0.9, folds=3)
+SETUP = Setup(config=TrainConfig(device="cpu"), steps=2, audit_folds=1, target_precision=0.95, certainty=0.9, folds=3)
 NOISE = NoiseSpec(kind="sym", rate=0.45)
 PEOPLE = NoiseSpec(kind="annotators", annotators=3)
 

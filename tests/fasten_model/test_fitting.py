@@ -1,20 +1,23 @@
-"""Training: who is held out, what cannot be trained on, and what a fitted model knows."""
+"""Training: what cannot be trained on, and what a fitted model knows."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from fasten_model import label_noise
-from fasten_model.fitting import check_trainable, fit, holdout_mask, is_held_out, summary
+from fasten_model.ensemble import Ensemble
+from fasten_model.fitting import check_trainable, fit, summary
+from fasten_model.holding_out import folds_of
 from fasten_model.labelled import LabelledImages
 from fasten_model.posterior import soft_count_transition
 from fasten_model.relabel import NEVER
 from fasten_model.scoring import RELABEL, score
-from fasten_model.train import TrainConfig
+from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet
+from fasten_model.train.checkpoint import CheckpointConfig, remove_checkpoint
 from pipeline.errors import DataError
 
 CLASSES = ("dark", "bright")
@@ -47,31 +50,6 @@ def flipped(data: LabelledImages, *, every: int) -> LabelledImages:
         given_labels=data.given_labels,
         estimates=data.estimates,
     )
-
-
-@given(st.lists(st.text(min_size=1), min_size=1, unique=True), st.floats(0.01, 0.98))
-def test_a_sample_held_out_once_is_held_out_at_every_larger_share(names: list[str], share: float) -> None:
-    for name in names:
-        assert is_held_out(name, share) == is_held_out(name, share)
-        assert not is_held_out(name, share) or is_held_out(name, min(1.0, share + 0.01))
-
-
-def test_about_the_given_share_is_held_out() -> None:
-    assert sum(is_held_out(f"sample-{i}", 0.25) for i in range(4000)) == pytest.approx(1000, abs=100)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=40),
-    st.floats(0.05, 0.95),
-)
-@settings(deadline=None)
-def test_every_class_keeps_an_audited_sample_to_train_on_and_reviews_are_never_held_out(
-    rows: list[tuple[int, bool]], share: float
-) -> None:
-    clean = images([label for label, _ in rows], estimates=[audit for _, audit in rows])
-    held = holdout_mask(clean, share, 4)
-    assert not (held & ~clean.estimates).any()
-    assert set(clean.labels[~held & clean.estimates].tolist()) == set(clean.labels[clean.estimates].tolist())
 
 
 @pytest.mark.parametrize(
@@ -205,3 +183,75 @@ def test_a_share_or_a_given_label_that_is_none_is_told_before_training() -> None
         odd = images([0, 1] * 6, given_labels=[0, 1] * 5 + [0, wrong])
         with pytest.raises(DataError, match=f"given labels must be from −1 to 1, found {wrong}"):
             check_trainable(images([0, 1], name="n"), odd, CLASSES)
+
+
+def test_of_several_models_every_audit_trains_some_and_tells_once_what_they_are_worth() -> None:
+    truth = [i % 2 for i in range(160)]
+    noisy, clean = flipped(images(truth), every=4), audited(80, wrong_every=4)
+    heard: list[tuple[int, int]] = []
+    fitted = fit(
+        noisy, clean, CLASSES, QUICK, folds=3, target_precision=0.7,
+        on_epoch=lambda metrics: heard.append((metrics.epoch, metrics.epochs)),
+    )  # fmt: skip
+    assert heard == [(epoch, 12) for epoch in range(1, 13)]
+    assert [metrics.epoch for metrics in fitted.history] == list(range(1, 13))
+    assert fitted.held_out == int(fitted.confusion.sum()) == fitted.choice.pairs_held_out == 80
+    assert isinstance(fitted.model.network, Ensemble)
+    weights = fitted.model.network.state_dict()
+    assert not torch.equal(weights["members.0.clean_head.weight"], weights["members.1.clean_head.weight"])
+    assert fitted.choice.pairs == fitted.choice.pairs_right >= 7, "0.7^7 < 10 %"
+    assert fitted.model.predict_probabilities(noisy.images).argmax(dim=1).tolist() == truth
+    assert fitted.training_transition.sum(dim=1).tolist() == pytest.approx([1, 1])
+
+
+def test_no_model_is_told_its_worth_by_a_sample_that_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fasten_model import fitting, judging
+
+    noisy, clean = images([i % 2 for i in range(64)]), audited(40, wrong_every=4)
+    fold = folds_of(clean, 2, folds=3)
+    taught: list[Tensor] = []
+    counted: list[int] = []
+
+    def train(training_set: TrainingSet, *args: Any, **choices: Any) -> Any:
+        taught.append(training_set.clean_labels)
+        assert training_set.held_out_labels is not None
+        assert len(training_set.clean_labels) + len(training_set.held_out_labels) == 40
+        return original(training_set, *args, **choices)
+
+    def estimate(p: Tensor, bulk: LabelledImages, sets: list[LabelledImages]) -> label_noise.LabelNoise:
+        counted.append(len(sets[0]))
+        return label_noise.estimate_label_noise(p, bulk, sets)
+
+    original = vars(fitting)["train"]
+    monkeypatch.setattr(fitting, "train", train)
+    monkeypatch.setattr(judging, "estimate_label_noise", estimate)
+    fit(noisy, clean, CLASSES, QUICK, folds=3)
+    for number, labels in enumerate(taught):
+        assert labels.tolist() == clean.labels[fold != number].tolist()
+    assert sorted(counted) == [26, 27, 27, 40]
+
+
+class _Interrupted(Exception):
+    pass
+
+
+def test_several_trainings_that_were_cut_off_go_on_in_the_one_that_was_running(tmp_path: Path) -> None:
+    noisy, clean = flipped(images([i % 2 for i in range(64)]), every=4), audited(24, wrong_every=4)
+    config = TrainConfig(epochs=2, noisy_batch=32, clean_batch=16, device="cpu")
+    whole = fit(noisy, clean, CLASSES, config, folds=2)
+    checkpoint = CheckpointConfig(folder=tmp_path / "checkpoint", every_seconds=0)
+    heard: list[int] = []
+
+    def cut_off(metrics: EpochMetrics) -> None:
+        heard.append(metrics.epoch)
+        if metrics.epoch == 3:
+            raise _Interrupted
+
+    with pytest.raises(_Interrupted):
+        fit(noisy, clean, CLASSES, config, folds=2, on_epoch=cut_off, checkpoint=checkpoint)
+    again = fit(noisy, clean, CLASSES, config, folds=2, on_epoch=lambda m: heard.append(m.epoch), checkpoint=checkpoint)
+    assert heard == [1, 2, 3, 3, 4]
+    expected, found = whole.model.network.state_dict(), again.model.network.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    remove_checkpoint(checkpoint.folder)
+    assert not checkpoint.folder.exists()

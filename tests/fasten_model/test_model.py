@@ -214,7 +214,7 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 3},
+        {"format": 4},
         {"format": [2]},
         {"classes": ["only one"]},
         {"classes": ["cat", "cat", "ant"]},

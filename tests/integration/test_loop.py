@@ -13,7 +13,7 @@ import pytest
 from mlflow.entities import Run
 
 from fasten_model import fitting
-from fasten_model.fitting import is_held_out
+from fasten_model.holding_out import is_held_out
 from fasten_model.model import load_model
 from fasten_model.relabel import TARGET_PRECISION
 from fasten_model.scoring import DECISIONS

@@ -67,6 +67,8 @@ def test_a_service_that_the_user_points_at_is_not_ours_to_start(
         ('multiple_choices = "first"', "multiple_choices (FASTEN_MULTIPLE_CHOICES"),
         ('label_studio_url = "localhost"', "http://host:port"),
         ('label_studio_url = "http://me:secret@host"', "no user name or password"),
+        ("folds = 0", "folds (FASTEN_FOLDS"),
+        ("folds = 3\nholdout = 0.5", "holdout is of one model, and folds 3 hold every audit out once"),
         ("rho = ", "cannot be read"),
     ],
 )
@@ -159,3 +161,19 @@ def test_an_empty_name_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTEN_LABEL_CONTROL", "")
     monkeypatch.setenv("FASTEN_IMAGE_FIELD", "")
     assert load_settings().control == ControlChoice()
+
+
+@pytest.mark.parametrize(
+    ("toml", "folds"),
+    [
+        ("", 1),
+        ('mode = "auto"', 3),
+        ('mode = "auto"\nfolds = 1', 1),
+        ('mode = "auto"\nholdout = 0.5', 1),
+        ("folds = 5", 5),
+        ("folds = 1\nholdout = 0.5", 1),
+    ],
+)
+def test_a_promise_takes_several_models_unless_told(empty_folder: Path, toml: str, folds: int) -> None:
+    (empty_folder / "fasten.toml").write_text(toml + "\n")
+    assert load_settings().audit_folds == folds

@@ -257,7 +257,7 @@ def test_accuracy_is_told_on_the_held_out_images_by_name(monkeypatch: pytest.Mon
 def test_plain_cross_entropy_learns_what_fasten_learnt_from_and_nothing_held_out(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fasten_model.fitting import is_held_out
+    from fasten_model.holding_out import is_held_out
     from fasten_model.labelled import LabelledImages
     from fasten_model.model import load_model
 
@@ -285,7 +285,6 @@ def test_plain_cross_entropy_learns_what_fasten_learnt_from_and_nothing_held_out
     monkeypatch.setattr(play, "load_noisy", lambda *_, **__: loaded(["a", "b"], [0, 1], False))
     monkeypatch.setattr(play, "load_clean", lambda *_, **__: loaded(audited, [2] * 40, True))
     monkeypatch.setattr(play, "train_cross_entropy", train)
-    monkeypatch.setattr(play, "holdout_share", lambda *_: 0.25)
     snapshot = cast(Any, SimpleNamespace(classes=("bright", "dark", "grey")))
     plain = play._plain(load_settings(), snapshot, Workspace(folder=trained), load_model(trained))
     assert seen == [0, 1, *[2] * len(kept)]

@@ -1,0 +1,78 @@
+"""Which audited samples are kept from training, so that they can tell what the model is worth.
+
+    one model   a fixed share is held out, and no model is trained on it
+    M folds     M models, each trained without another M-th: every sample is held out once, and none is lost to training
+                (cross-fitting; Stone, 1974)
+
+Only samples drawn at random are held out: a targeted review would bias whatever is estimated.
+
+Shapes: C audited samples, M models, K classes.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from fasten_model.errors import DataError
+from fasten_model.labelled import LabelledImages
+
+HOLDOUT = 0.25
+"""The share that one model leaves out, unless told."""
+NOWHERE = -1
+"""The fold of a sample that every model is trained on."""
+
+
+def folds_of(clean: LabelledImages, num_classes: int, *, holdout: float | None = None, folds: int = 1) -> Tensor:
+    """int64 [C]: the number, below `folds`, of the model that is not trained on each audited sample, or NOWHERE.
+
+    holdout: the share that the one model leaves out where `folds` is 1; HOLDOUT unless given. Raises `DataError` where
+    both are given, or one is out of range.
+    """
+    if folds < 1:
+        raise DataError(f"folds must be at least 1, got {folds}")
+    if folds == 1:
+        share = HOLDOUT if holdout is None else holdout
+        if not 0 <= share < 1:
+            raise DataError(f"holdout must be from 0 to below 1, got {share}")
+        return torch.where(holdout_mask(clean, share, num_classes), 0, NOWHERE)
+    if holdout is not None:
+        raise DataError(f"with {folds} folds every audited sample is held out once: leave holdout out, or folds at 1")
+    return _cross_folds(clean, folds)
+
+
+def is_held_out(sample_id: str, share: float) -> bool:
+    """Whether an audited sample is kept from training: decided by its id alone, the same in every run."""
+    return _place(sample_id) < share * 2**64
+
+
+def holdout_mask(clean: LabelledImages, share: float, num_classes: int) -> Tensor:
+    """bool [C]: the audited samples that one model is not trained on.
+
+    Never the last one of its class: without it, that row of T̂ would be estimated from nothing.
+    """
+    mask = torch.tensor([is_held_out(sample_id, share) for sample_id in clean.sample_ids], dtype=torch.bool)
+    mask &= clean.estimates
+    for label in range(num_classes):
+        of_class = (clean.labels == label) & clean.estimates
+        if of_class.any() and not (of_class & ~mask).any():
+            mask &= ~of_class
+    return mask
+
+
+def _cross_folds(clean: LabelledImages, folds: int) -> Tensor:
+    """Folds of equal size with equal shares of each class, by class and then by a hash of the id.
+
+    A class with a single sample keeps it for training: the model without it would not know the class.
+    """
+    fold = torch.full((len(clean),), NOWHERE)
+    counts = torch.bincount(clean.labels[clean.estimates], minlength=int(clean.labels.max()) + 1 if len(clean) else 1)
+    usable = (clean.estimates & (counts[clean.labels] > 1)).nonzero().flatten().tolist()
+    order = sorted(usable, key=lambda at: (int(clean.labels[at]), _place(clean.sample_ids[at])))
+    fold[order] = torch.arange(len(order)) % folds
+    return fold
+
+
+def _place(sample_id: str) -> int:
+    """Uniform in 0 … 2⁶⁴ − 1."""
+    return int.from_bytes(hashlib.sha256(b"fasten holdout\0" + sample_id.encode()).digest()[:8], "big")

@@ -1,0 +1,60 @@
+"""What a trained model makes of labels, learnt from the audited samples that it was not trained on: T, γ and ρ.
+
+Shapes: N bulk samples, C audited ones, P pairs among them (held out, and with their bulk label), K classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fasten_model.calibrate import fit_evidence_of
+from fasten_model.label_noise import LabelNoise, estimate_label_noise, given_of, given_of_audited
+from fasten_model.labelled import LabelledImages
+from fasten_model.relabel import RhoChoice, choose_rho, judge_rho, suggestions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """How given labels are to be read."""
+
+    noise: LabelNoise
+    """T of the original labels."""
+    evidence: float
+    """γ"""
+    choice: RhoChoice
+    """ρ, and what to expect of relabels at it."""
+
+
+def judge_labels(
+    bulk: Tensor,
+    noisy: LabelledImages,
+    held: Tensor,
+    clean: LabelledImages,
+    fold: Tensor,
+    *,
+    target_precision: float,
+    certainty: float,
+    rho: float | None,
+) -> Judged:
+    """From calibrated p of the bulk [N,K] and of the audited samples [C,K], each by the model that does not know it.
+
+    T knows every pair. The held-out pairs of a fold are judged under a T that does not know them, or they would vouch
+    for themselves. fold int64 [C]: of each audited sample (`fasten_model.holding_out.folds_of`); p of those that are in
+    none is not looked at. rho: fixes ρ.
+    """
+    every = estimate_label_noise(bulk, noisy, [clean])
+    said = given_of_audited(clean)
+    pairs = [(fold == number) & (said.labels >= 0) for number in range(max(1, int(fold.max()) + 1))]
+    without = [estimate_label_noise(bulk, noisy, [clean.at(fold != number)]) for number in range(len(pairs))]
+    p, true, given = (torch.cat([values[mask] for mask in pairs]) for values in (held, clean.labels, said.labels))
+    likelihood = [noise.log_likelihood(said.at(mask)) for noise, mask in zip(without, pairs, strict=True)]
+    evidence = fit_evidence_of(p, torch.cat(likelihood), true)
+    q = [noise.posterior(held[mask], said.at(mask), evidence) for noise, mask in zip(without, pairs, strict=True)]
+    tried = suggestions(torch.cat(q), given, true)
+    doubted = suggestions(every.posterior(bulk, given_of(noisy), evidence), noisy.labels)
+    if rho is not None:
+        choice = judge_rho(rho, doubted, tried, certainty=certainty)
+    else:
+        choice = choose_rho(doubted, tried, target_precision, certainty=certainty, num_classes=bulk.shape[1])
+    return Judged(noise=every, evidence=evidence, choice=choice)
