@@ -2,10 +2,11 @@
 
 - A person has decided: their label. Unusable images are left out; where people disagree or are not sure, the given
   label stands.
-- Mode `auto`, and the latest run that nobody has reverted changes the label: its label, provided that it judged the
-  same image with the same given label. What people have said since is not overwritten by what a machine said before.
-  Where that run could promise nothing, the relabels of the last one that did stand: a promise was made about a set of
-  labels, and does not lapse because a later model cannot repeat it. Where checks contradict a promise, none stand.
+- Mode `auto`, and a run that nobody has reverted changes the label: its label, provided that it judged the same image
+  with the same given label. What people have said since is not overwritten by what a machine said before. A promise was
+  made about a set of labels, and does not lapse because a later run cannot repeat it, or only of fewer: the relabels of
+  the last few promises stand as far as the latest model suggests the same. Where checks contradict a promise, nothing
+  that was promised before stands.
 - Else the given label.
 
 The soft label is one-hot for a person's decision, the shares of what they said where people disagree, and else the
@@ -16,6 +17,7 @@ memory holds a batch.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
+from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ from pipeline.trail import MachineRun, machine_runs, reverted
 from pipeline.trail.files import read_rows
 from pipeline.trail.schema import MACHINE
 from pipeline.workspace import Workspace
+
+MOST_PROMISES = 5
+"""Relabels of older promises no longer stand."""
 
 CORRECTED = pa.schema(
     [
@@ -60,31 +65,34 @@ def corrected_rows(
     """The corrected labels one by one, by sample id; of one sample where `sample_id` is given."""
     runs = _runs(workspace, snapshot)
     run = deciding_run(workspace, snapshot)
-    changing = _changing(runs, run) if mode == "auto" else None
+    changing = _changing(runs, run) if mode == "auto" else []
     rows = merge(
         _decided(snapshot, sample_id),
         _undecided(snapshot, sample_id),
-        _noisy(snapshot, sample_id, _Judge(run, snapshot, sample_id), _Judge(changing, snapshot, sample_id)),
+        _noisy(snapshot, sample_id, _Judge(run, snapshot, sample_id), _Changes(changing, snapshot, sample_id)),
         key=itemgetter("sample_id"),
     )
     yield from rows
 
 
 def standing_relabels(workspace: Workspace, snapshot: Snapshot) -> dict[str, str]:
-    """Sample → label, of the last run that promised something: what stands while later runs cannot."""
-    run = next((run for run in _runs(workspace, snapshot) if run.promise == "made"), None)
-    judge = _Judge(run, snapshot, None)
-    said = ((row, judge.of(row)) for row in _rows(snapshot.noisy_path, None))
-    return {row["sample_id"]: one["suggestion"] for row, one in said if one and one["decision"] == "relabel"}
+    """Sample → label, of the latest promise about it: what stands in later runs where their model suggests the same."""
+    changes = _Changes(_promising(_runs(workspace, snapshot)), snapshot, None)
+    said = ((row["sample_id"], changes.of(row)) for row in _rows(snapshot.noisy_path, None))
+    return {sample_id: change[0]["suggestion"] for sample_id, change in said if change}
 
 
-def _changing(runs: Sequence[MachineRun], latest: MachineRun | None) -> MachineRun | None:
-    """The run whose relabels are applied."""
-    if latest is None or latest.promise == "broken":
-        return None
-    if latest.promise != "none":
-        return latest
-    return next((run for run in runs if run.promise == "made" and run.at <= latest.at), None)
+def _changing(runs: Sequence[MachineRun], latest: MachineRun | None) -> list[MachineRun]:
+    """The runs whose relabels are applied, the latest first."""
+    if latest is None or latest.promise == "by hand":
+        return [] if latest is None else [latest]
+    return _promising([run for run in runs if run.at <= latest.at])
+
+
+def _promising(runs: Sequence[MachineRun]) -> list[MachineRun]:
+    """Those of `runs`, the latest first, whose promises stand: made, and not older than a broken one."""
+    unbroken = takewhile(lambda run: run.promise != "broken", runs)
+    return [run for run in unbroken if run.promise == "made"][:MOST_PROMISES]
 
 
 def deciding_run(workspace: Workspace, snapshot: Snapshot) -> MachineRun | None:
@@ -145,17 +153,19 @@ def _undecided(snapshot: Snapshot, sample_id: str | None) -> Iterator[dict[str, 
         }
 
 
-def _noisy(snapshot: Snapshot, sample_id: str | None, latest: "_Judge", changing: "_Judge") -> Iterator[dict[str, Any]]:
+def _noisy(
+    snapshot: Snapshot, sample_id: str | None, latest: "_Judge", changing: "_Changes"
+) -> Iterator[dict[str, Any]]:
     for row in _rows(snapshot.noisy_path, sample_id):
-        yield _corrected(row, latest.of(row), changing.of(row), snapshot)
+        said = latest.of(row)
+        agreed = (one for one in changing.of(row) if said is not None and one["suggestion"] == said["suggestion"])
+        yield _corrected(row, said, next(agreed, None), snapshot)
 
 
 def _corrected(
     row: Mapping[str, Any], said: Mapping[str, Any] | None, change: Mapping[str, Any] | None, snapshot: Snapshot
 ) -> dict[str, Any]:
-    """One noisy sample with what the latest run said of it, and what the run whose relabels are applied did."""
-    if change is not None and change["decision"] != "relabel":
-        change = None
+    """One noisy sample with what the latest run said of it, and the relabel that is applied."""
     source = change or said
     return {
         "sample_id": row["sample_id"],
@@ -187,6 +197,18 @@ class _Judge:
         if said is None or any(said[name] != row[name] for name in ("sample_id", "image_sha256")):
             return None
         return said if said["given_label"] == row["label"] else None
+
+
+class _Changes:
+    """What several runs relabeled, asked for by sample id in ascending order."""
+
+    def __init__(self, runs: Sequence[MachineRun], snapshot: Snapshot, sample_id: str | None) -> None:
+        self._judges = [_Judge(run, snapshot, sample_id) for run in runs]
+
+    def of(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The relabels of the sample of this row of `noisy.parquet`, in the order of the runs."""
+        said = [judge.of(row) for judge in self._judges]
+        return [one for one in said if one is not None and one["decision"] == "relabel"]
 
 
 def _judged(run: MachineRun, classes: Sequence[str], sample_id: str | None) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from statistics import fmean
 
 from benchmarks.report import table, unique
-from benchmarks.review_loop.measures import Run, noise_by, promise_kept
+from benchmarks.review_loop.measures import Run, changed_labels, noise_by, promise_kept
 from benchmarks.review_loop.policies import BIASED, POLICIES
 from benchmarks.review_loop.rows import RoundRow
 
@@ -59,7 +59,7 @@ def promises(runs: Runs) -> str:
         made = [row for run in own for row in run if promise_kept(row) is not None]
         if all(row.rho is None for run in own for row in run):
             continue
-        changed, right = sum(row.changed or 0 for row in made), sum(row.changed_right or 0 for row in made)
+        changed, right = (sum(counts) for counts in zip((0, 0), *map(changed_labels, made), strict=True))
         kept = [promise_kept(row) for row in made]
         broken = sum(any(promise_kept(row) is False for row in run) for run in own)
         body.append(
@@ -75,7 +75,8 @@ def promises(runs: Runs) -> str:
     first = next(iter(runs.values()))[0]
     said = (
         f"Promised: {100 * (first.target_precision or 0):g} % of the changed labels are right. Only `auto` changes "
-        "any: for all other policies the promise is what it would have been.\n\n"
+        "any: counted are all that it hands out after a round, those of earlier promises among them. For all other "
+        "policies the promise is what it would have been.\n\n"
         if first.target_precision
         else ""
     )

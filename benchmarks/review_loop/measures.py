@@ -64,10 +64,19 @@ def precision(run: Run, share: float, *, targeted: bool = False) -> float | None
 
 
 def promise_kept(row: RoundRow) -> bool | None:
-    """Whether at least the promised share of the labels changed at ρ is right; None where nothing is changed."""
-    if not row.changed or row.changed_right is None or row.target_precision is None:
+    """Whether at least the promised share of the changed labels is right; None where nothing is changed."""
+    changed, right = changed_labels(row)
+    if not changed or row.target_precision is None:
         return None
-    return row.changed_right >= row.target_precision * row.changed
+    return right >= row.target_precision * changed
+
+
+def changed_labels(row: RoundRow) -> tuple[int, int]:
+    """(Labels changed by the machine, how many of them rightly): all that are handed out so, where any are, and else
+    those that ρ would change after this round's model."""
+    if row.standing is not None and row.standing_right is not None:
+        return sum(label >= 0 for label in row.standing), row.standing_right
+    return row.changed or 0, row.changed_right or 0
 
 
 def noise_by(run: Run, kind: str) -> float | None:

@@ -90,6 +90,7 @@ def _round(game: Game, policy: Policy, looks: Looks, ledger: Ledger, standing: T
         handed=accuracy_curve(handed_out(look), picked, pool),
         suggested=accuracy_curve(look.guess, picked, pool),
         standing=None if look.standing is None else look.standing.tolist(),
+        standing_right=None if look.standing is None else int((look.standing == pool.truth).sum()),
         bin_count=bins.count.tolist(),
         bin_predicted=bins.predicted.tolist(),
         bin_wrong=bins.wrong.tolist(),
@@ -101,12 +102,11 @@ def _round(game: Game, policy: Policy, looks: Looks, ledger: Ledger, standing: T
 
 
 def standing_after(look: Look, before: Tensor) -> Tensor:
-    """int64 [N]: this model's relabels where it promises any, else those of before, as far as the labels are open."""
+    """int64 [N]: this model's relabels, and those of before that it suggests as well, as far as the labels are open
+    (`pipeline.corrected`)."""
     assert look.scores is not None
     relabeled = look.scores.decisions == RELABEL
-    if not relabeled.any():
-        return torch.where(look.open, before, NONE)
-    standing = torch.full_like(before, NONE)
+    standing = torch.where(look.open & (look.guess == before), before, NONE)
     standing[look.rows[relabeled]] = look.scores.guess[relabeled]
     return standing
 

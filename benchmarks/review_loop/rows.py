@@ -45,6 +45,8 @@ class RoundRow:
     """Labels in each bin that are wrong."""
     standing: list[int] | None = None
     """Labels that are changed after this round's model by its promise or an earlier one's, −1 where none is: [N]."""
+    standing_right: int | None = None
+    """Those of them that are right."""
     rho: float | None = None
     changed: int | None = None
     """Open labels with a decision to relabel, whether the policy hands them out or not."""

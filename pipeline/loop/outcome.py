@@ -3,10 +3,12 @@
 import json
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fasten_model.relabel import NEVER
@@ -70,8 +72,8 @@ def report_run(
     workspace = Workspace.of(settings, pulled.labels.project_id)
     checks = checked(workspace, snapshot)
     undecided = Counter(pq.read_table(snapshot.undecided_path, columns=["state"])["state"].to_pylist())
-    stand = settings.mode == "auto" and trail.promise_of(relabels) == "none"
-    standing = len(standing_relabels(workspace, snapshot)) if stand else 0
+    stand = settings.mode == "auto" and trail.promise_of(relabels) in ("made", "none")
+    standing = _standing(standing_relabels(workspace, snapshot), scores) if stand else 0
     report = RoundReport(
         labels_project=pulled.labels.title,
         review_project=pushed.title,
@@ -85,7 +87,7 @@ def report_run(
         expected_wrong=sum(scores["error_probability"].to_pylist()),
         decisions=count_decisions(scoring.decisions_of(scores)),
         mode=settings.mode,
-        relabels=relabels["sentence"] + (f"; {standing} of an earlier promise stand" if standing else ""),
+        relabels=relabels["sentence"] + (f"; {standing} of earlier promises stand" if standing else ""),
         checks=checks.answered,
         checks_right=checks.right,
         temperature=fitted["temperature"],
@@ -134,6 +136,15 @@ def report_run(
     )
     logger.info("%s", summary.headline)
     return summary
+
+
+def _standing(promised: Mapping[str, str], scores: pa.Table) -> int:
+    """How many labels an earlier promise changes that this run does not: its model suggests the same, less surely."""
+    columns = (scores[name].to_pylist() for name in ("sample_id", "model_label", "decision"))
+    return sum(
+        promised.get(sample_id) == suggestion and decision != "relabel"
+        for sample_id, suggestion, decision in zip(*columns, strict=True)
+    )
 
 
 def last_run(settings: Settings) -> Path:

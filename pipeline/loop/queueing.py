@@ -131,10 +131,10 @@ def _decisions(snapshot: Snapshot, labels: pa.Table) -> triage.Decisions:
 
 
 def _standing(settings: Settings, pulled: Pulled, snapshot: Snapshot, folder: Path) -> dict[str, str]:
-    """Relabels that are applied although this run could promise none."""
+    """Relabels of earlier promises: applied although this run could promise less, if its model suggests the same."""
     workspace = Workspace.of(settings, pulled.labels.project_id)
-    none = trail.promise_of(read_fitted(folder)["relabels"]) == "none"
-    if settings.mode != "auto" or not none or promise_broken(settings, workspace, snapshot):
+    by_hand = trail.promise_of(read_fitted(folder)["relabels"]) == "by hand"
+    if settings.mode != "auto" or by_hand or promise_broken(settings, workspace, snapshot):
         return {}
     return standing_relabels(workspace, snapshot)
 

@@ -250,7 +250,7 @@ def test_our_model_judges_what_is_open_and_nothing_else(noise: NoiseSpec) -> Non
     assert look.p.shape == (60, 3)
 
 
-def test_what_was_promised_stands_while_nothing_is_promised_and_the_label_is_open() -> None:
+def test_what_was_promised_stands_while_the_label_is_open_and_the_model_suggests_the_same() -> None:
     pool = toy_pool(samples=60)
     ledger = Ledger.start(pool)
     believed = Believer(pool).look("fasten", ledger)
@@ -265,8 +265,12 @@ def test_what_was_promised_stands_while_nothing_is_promised_and_the_label_is_ope
     asked = [Question(sample=int(places[0]), asked_as="targeted")]
     later = Believer(pool).look("fasten", after := ledger.answered(pool, asked, all_claim=False))
     open_scores = decide(p[1:], p[1:].roll(1, dims=1), pool.given[after.open], rho=2.0, target_precision=0.95)
-    kept = standing_after(replace(later, scores=open_scores), promised)
+    agrees = later.labels.clone()
+    agrees[places] = sure.guess
+    kept = standing_after(replace(later, scores=open_scores, guess=agrees), promised)
     assert kept[places[0]] == NONE, "a person has decided"
     assert torch.equal(kept[places[1:]], promised[places[1:]])
+    taken_back = standing_after(replace(later, scores=open_scores), promised)
+    assert torch.equal(taken_back, nothing), "it believes the given labels"
     assert torch.equal(standing_after(replace(believed, scores=unsure), nothing), nothing)
     assert torch.equal(handed_out(replace(later, standing=kept))[places[1:]], sure.guess[1:])

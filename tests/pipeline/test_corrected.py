@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from pipeline.corrected import CORRECTED, corrected_labels, corrected_rows, standing_relabels
+from pipeline.corrected import CORRECTED, MOST_PROMISES, corrected_labels, corrected_rows, standing_relabels
 from pipeline.trail import append_machine, mark_reverted
 from pipeline.workspace import Completed, Workspace
 
@@ -164,11 +164,17 @@ def test_relabels_of_a_promise_stand_while_later_runs_can_promise_nothing(
     assert labels(workspace, snapshot)["a"] == ("grey", "model")
     assert labels(workspace, snapshot, "suggest")["a"] == ("dark", "original")
     assert standing_relabels(workspace, snapshot) == {"a": "grey"}
-    add("run-3", 3, {"b": ("dark", "relabel")}, promise(made=True))
+    add("run-3", 3, {"a": ("bright", "low_confidence"), "b": ("dark", "relabel")}, promise(made=True))
     now = labels(workspace, snapshot)
-    assert (now["a"], now["b"]) == (("dark", "original"), ("dark", "model")), "a new promise takes the old one's place"
+    assert (now["a"], now["b"]) == (("dark", "original"), ("dark", "model")), "the latest model suggests another label"
     mark_reverted(workspace, "run-3", by="me", at=NOON)
     assert labels(workspace, snapshot)["a"] == ("grey", "model")
+    add("run-4", 4, doubted | {"b": ("dark", "relabel")}, promise(made=True))
+    now = labels(workspace, snapshot)
+    assert (now["a"], now["b"]) == (("grey", "model"), ("dark", "model")), "a smaller promise takes nothing back"
+    assert standing_relabels(workspace, snapshot) == {"a": "grey", "b": "dark"}
+    [row] = corrected_rows(workspace, snapshot, mode="auto", sample_id="a")
+    assert (row["run_key"], row["source"]) == ("run-1", "model")
     mark_reverted(workspace, "run-1", by="me", at=NOON)
     assert labels(workspace, snapshot)["a"] == ("dark", "original"), "what made the promise is undone"
 
@@ -185,4 +191,29 @@ def test_nothing_stands_where_checks_contradict_it_or_rho_is_set_by_hand(
         at = NOON + timedelta(hours=hour)
         scores = make_scores(snapshot, said)
         append_machine(workspace, f"run-{hour}", snapshot, scores, fitted, mode="auto", mlflow_run_id="m", at=at)
+    assert labels(workspace, snapshot)["a"] == ("dark", "original")
+
+
+def test_what_was_promised_before_checks_contradicted_it_does_not_come_back(
+    workspace: Workspace, snapshot: "Snapshot", make_scores: Scored
+) -> None:
+    broken = {"rho": 2.0, "per_class": None, "target_precision": 0.95, "broken": True}
+    for hour, fitted in enumerate([promise(made=True), FITTED | {"relabels": broken}, promise(made=False)]):
+        said = RELABELS if hour == 0 else {"a": ("grey", "low_confidence")}
+        at = NOON + timedelta(hours=hour)
+        scores = make_scores(snapshot, said)
+        append_machine(workspace, f"run-{hour}", snapshot, scores, fitted, mode="auto", mlflow_run_id="m", at=at)
+    assert labels(workspace, snapshot)["a"] == ("dark", "original")
+    assert standing_relabels(workspace, snapshot) == {}
+
+
+def test_only_the_last_few_promises_stand(workspace: Workspace, snapshot: "Snapshot", make_scores: Scored) -> None:
+    for hour in range(MOST_PROMISES + 1):
+        said = RELABELS if hour == 0 else {"a": ("grey", "low_confidence")}
+        assert labels(workspace, snapshot)["a"] == (("dark", "original") if hour == 0 else ("grey", "model"))
+        at = NOON + timedelta(hours=hour)
+        scores = make_scores(snapshot, said)
+        append_machine(
+            workspace, f"run-{hour}", snapshot, scores, promise(made=True), mode="auto", mlflow_run_id="m", at=at
+        )
     assert labels(workspace, snapshot)["a"] == ("dark", "original")
