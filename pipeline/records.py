@@ -164,6 +164,20 @@ class Chunk:
     tasks: tuple[TaskRead, ...]
     through: int
     """Every task up to this id has been read."""
+    last: bool = False
+    """Whether no other comes after it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recent:
+    """The answered tasks of a project that have changed last, and how many there are of all, in one answer."""
+
+    tasks: tuple[Listed, ...]
+    """The latest change first."""
+    counts: tuple[int, int]
+    """(tasks that somebody answered or skipped, annotations of theirs that are not skipped)."""
+    clock: datetime | None
+    """What the server's clock said when it answered, to the second; None where it does not say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,10 @@ said by a tab of the Data Manager, which is all that an export can be filtered b
 killed pull left of its own is removed by the next one.
 """
 
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,8 +32,11 @@ _IDS_ONLY = {
 class Exports:
     """Exports of one project, through one tab that is theirs until the `with` block ends.
 
-    `mark` tells this machine's tabs and exports from others'. Each call raises `ServiceError` where the server does
-    not export.
+    An export is made by one call and read by another, so that the server makes the next one while it is read. What was
+    read is removed before the next one is made, and no sooner: on SQLite, removing waits until nobody exports. The last
+    ones are removed in the background; when the block ends, nothing is left. `mark` tells this machine's tabs and
+    exports from others'. Each call raises `ServiceError` where the server does not export, the end of the block also
+    where something could not be removed.
     """
 
     def __init__(self, connection: Connection, project_id: int, *, mark: str) -> None:
@@ -38,6 +44,15 @@ class Exports:
         self._title = f"{TITLE} ({mark})"
         self._what = f"exporting project {project_id}"
         self._tab: int | None = None
+        self._there: list[str] = []
+        """Addresses of the exports that are still there."""
+        self._read: list[str] = []
+        """Those of them that have been read."""
+        self._done = False
+        """Whether every export has been made."""
+        self._lock = threading.Lock()
+        self._removing = ThreadPoolExecutor(1, thread_name_prefix="removing")
+        self._removals: list[Future[None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -45,15 +60,18 @@ class Exports:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._tab is not None:
-            self._connection.delete(f"/api/dm/views/{self._tab}/", what=self._what)
+        self._read = list(self._there)
+        self.no_more()
+        self._removing.shutdown()
+        if error is None:
+            self._wait()
 
-    def everything(self) -> list[Any]:
-        """The raw JSON of every task there is, by ascending id."""
+    def everything(self) -> str:
+        """Have every task there is exported; → what `read` takes."""
         return self._export({})
 
-    def between(self, after: int, through: int) -> list[Any]:
-        """The raw JSON of every task after one id and up to another, by ascending id."""
+    def between(self, after: int, through: int) -> str:
+        """Have every task after one id and up to another exported; → what `read` takes."""
         filters = {"conjunction": "and", "items": [pages.ids_between(after, through)]}
         body = {"project": self._project_id, "data": {"title": self._title, "filters": filters}}
         if self._tab is None:
@@ -62,21 +80,55 @@ class Exports:
             self._connection.patch(f"/api/dm/views/{self._tab}/", what=self._what, json=body)
         return self._export({"task_filter_options": {"view": self._tab}})
 
-    def _export(self, chosen: Mapping[str, Any]) -> list[Any]:
+    def no_more(self) -> None:
+        """Every export that is wanted has been made: removing begins."""
+        self._done = True
+        if self._tab is not None:
+            self._in_background(f"/api/dm/views/{self._tab}/")
+            self._tab = None
+        self._remove_read()
+
+    def read(self, export: str) -> list[Any]:
+        """The raw JSON of the tasks of an export, by ascending id. It can be read once."""
+        try:
+            tasks = self._connection.get(f"{export}/download", what=self._what, params={"exportType": "JSON"})
+        finally:
+            with self._lock:
+                self._read.append(export)
+            if self._done:
+                self._remove_read()
+        if not isinstance(tasks, list):
+            here = f"Label Studio at {self._connection.url}"
+            raise ServiceError(f"{here} exported something else than a list of tasks")
+        return sorted(tasks, key=lambda task: task["id"] if isinstance(task, dict) and _is_id(task.get("id")) else 0)
+
+    def _export(self, chosen: Mapping[str, Any]) -> str:
+        self._remove_read()
+        self._wait()
         exports = f"/api/projects/{self._project_id}/exports/"
         options = {"title": self._title, "serialization_options": _IDS_ONLY, **chosen}
         made = self._connection.post(exports, what=self._what, json=options)
         address = f"{exports}{_id(made, self._what)}"
-        here = f"Label Studio at {self._connection.url}"
-        try:
-            if made.get("status") != "completed":
-                raise ServiceError(f"{here} did not complete an export of project {self._project_id}")
-            tasks = self._connection.get(f"{address}/download", what=self._what, params={"exportType": "JSON"})
-        finally:
-            self._connection.delete(address, what=self._what)
-        if not isinstance(tasks, list):
-            raise ServiceError(f"{here} exported something else than a list of tasks")
-        return sorted(tasks, key=lambda task: task["id"] if isinstance(task, dict) and _is_id(task.get("id")) else 0)
+        self._there.append(address)
+        if made.get("status") != "completed":
+            here = f"Label Studio at {self._connection.url}"
+            raise ServiceError(f"{here} did not complete an export of project {self._project_id}")
+        return address
+
+    def _remove_read(self) -> None:
+        with self._lock:
+            over, self._read = self._read, []
+            for export in over:
+                self._there.remove(export)
+                self._in_background(export)
+
+    def _wait(self) -> None:
+        """Until what is being removed is gone."""
+        while self._removals:
+            self._removals.pop(0).result()
+
+    def _in_background(self, address: str) -> None:
+        self._removals.append(self._removing.submit(partial(self._connection.delete, address, what=self._what)))
 
 
 def remove_leftovers(connection: Connection, project_id: int, *, mark: str) -> None:

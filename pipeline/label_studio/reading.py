@@ -10,20 +10,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import ServiceError
 from pipeline.label_studio import pages
 from pipeline.label_studio.connection import Connection, RefusedError, ServerFault
 from pipeline.label_studio.exports import EXPORT_TASKS, Exports, remove_leftovers
 from pipeline.label_studio.parsing import parse_task
-from pipeline.records import Chunk, Listed, Project, TaskRead
+from pipeline.records import Chunk, Listed, Project, ProjectState, Recent, TaskRead
 
 logger = logging.getLogger(__name__)
 
 EXPORT_FROM = 1_000
 """Answered tasks from which on exports are no slower a door: of 1,000 tasks both take as long, of 10,000 pages take
 half as long again. Below that, nothing is made in a project that is only read."""
+SMALL = 1_000
+"""Tasks of the last of several exports. While the server makes one, the work on the one before is done; what is done on
+the last one takes as long as it takes. Up to three times as many are one export: another costs a tenth of a second."""
+RECENT = 20
+"""Tasks that `recent` lists."""
 
 MOST_UNREAD = 20
 """Tasks of one page that the server may fail over, before it is the server that is at fault."""
@@ -65,13 +70,15 @@ class ReadingCalls:
         return time_of(raw["tasks"][0]) if raw["tasks"] else ""
 
     def all_answered(
-        self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = False
-    ) -> Generator[Chunk, None, None]:
+        self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = False,
+        state: ProjectState | None = None,
+    ) -> Generator[Chunk, None, None]:  # fmt: skip
         """Every task with a larger id than `after` that somebody answered or skipped, by id.
 
         Through exports where there are many and most of the project is answered, else in pages, or where the server
         does not export (any more). `mark` names this reader: what it left in the project when it died is removed, where
-        this reading is `resumed`. Tasks that come meanwhile may be missing.
+        this reading is `resumed`; `state` is how the project looks, as far as that is known. Tasks that come meanwhile
+        may be missing.
         """
         through = after
         if resumed:
@@ -79,13 +86,13 @@ class ReadingCalls:
                 remove_leftovers(self._connection, project.project_id, mark=mark)
             except ServiceError as error:
                 logger.warning("unfinished exports cannot be looked for: %s", error)
-        left, end = self._exportable(project, after)
+        left, end = self._exportable(project, after, state)
         if left:
             try:
                 with (
                     Exports(self._connection, project.project_id, mark=mark) as exports,
-                    # What is read ahead comes to its end before the exports are removed.
-                    closing(self._ahead(project, after, self._exported(project, exports, left, end))) as chunks,
+                    # What is made ahead comes to its end before the exports are removed.
+                    closing(self._exported(project, exports, after, left, end)) as chunks,
                 ):
                     for chunk in chunks:
                         yield chunk
@@ -124,15 +131,31 @@ class ReadingCalls:
             any_of = [pages.ids_in([int(each) for each in group])]
             yield from self._ahead(project, 0, partial(self._page, project, any_of))
 
-    def _exportable(self, project: Project, after: int) -> tuple[int, int]:
-        """(how many tasks have a larger id than `after`, the largest id); (0, 0) where pages are the faster door."""
+    def recent(self, project: Project) -> Recent:
+        """The answered tasks that have changed last, and the counts of all: one answer, of one moment."""
+        query = {"ordering": ["-tasks:updated_at"], "filters": {"conjunction": "or", "items": pages.answered()}}
+        fields = ("id", "updated_at", *_COUNTED)
+        raw = pages.page(self._connection, project.project_id, query, fields=fields, size=RECENT, answers=False)
+        return Recent(
+            tasks=tuple(_listed(task) for task in raw["tasks"] if _id_of(task)),
+            counts=(int(raw["total"]), int(raw["total_annotations"])),
+            clock=self._connection.server_time,
+        )
+
+    def _exportable(self, project: Project, after: int, state: ProjectState | None) -> tuple[int, int]:
+        """(how many tasks have a larger id than `after`, the largest id); (0, 0) where pages are the faster door.
+
+        The largest id is 0 where no border is to be looked for. Nothing is asked where `state` tells all of this.
+        """
+        if state is not None and not after and 0 < state.tasks <= min(3 * SMALL, EXPORT_TASKS):
+            return (state.tasks, 0) if _fit_for_exports(state.tasks, state.annotations) else (0, 0)
         query = {
             "ordering": ["-tasks:id"],
             "filters": {"conjunction": "and", "items": [pages.ids_between(after)]},
         }
         raw = pages.page(self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
         left, answers = int(raw["total"]), int(raw["total_annotations"])
-        if min(left, answers) < EXPORT_FROM or 2 * answers < left:
+        if not _fit_for_exports(left, answers):
             return 0, 0
         # Several people may have answered the same few tasks; of a single export that costs little.
         if left > EXPORT_TASKS and 2 * self.count_answered(project, after=after)[0] < left:
@@ -181,35 +204,52 @@ class ReadingCalls:
                 raise fault
         return [found[number] for number in sorted(found)]
 
-    def _exported(self, project: Project, exports: Exports, left: int, end: int) -> Callable[[int], _Raw]:
-        """What exports the `left` tasks up to `end`, `EXPORT_TASKS` at a time.
+    def _exported(
+        self, project: Project, exports: Exports, after: int, left: int, end: int
+    ) -> Generator[Chunk, None, None]:
+        """What exports say of the `left` tasks after an id and up to `end`, `EXPORT_TASKS` at a time.
 
-        The border of all but the last chunk is looked for first; the answer says how many tasks are left by then.
+        The border of all but the last chunk is looked for first; the answer says how many tasks are left by then. While
+        one export is downloaded and used, the server makes the next one.
         """
 
-        def fetch(after: int) -> _Raw:
-            nonlocal left
-            border = self._nth(project, after, end) if left > EXPORT_TASKS else None
-            if border is not None:
-                through, left = border
-                return exports.between(after, through), through
-            return (exports.between(after, end) if after else exports.everything()), None
+        def make(after: int, border: _Border | None) -> tuple[str, _Border | None]:
+            if border is None:
+                export = exports.between(after, end) if after else exports.everything()
+                exports.no_more()
+                return export, None
+            export = exports.between(after, border.through)
+            return export, self._border(project, border.through, border.left, end)
 
-        return fetch
+        border = self._border(project, after, left, end)
+        with ThreadPoolExecutor(1, thread_name_prefix="exporting") as pool:
+            making = pool.submit(make, after, border)
+            while True:
+                export, following = making.result()
+                if border is not None:
+                    making = pool.submit(make, border.through, following)
+                chunk = _chunk(exports.read(export), project, after, None if border is None else border.through)
+                yield chunk
+                if border is None:
+                    return
+                after, border = border.through, following
 
-    def _nth(self, project: Project, after: int, end: int) -> tuple[int, int] | None:
-        """(id of the last of the next `EXPORT_TASKS` tasks, how many come after it up to `end`); None without any."""
+    def _border(self, project: Project, after: int, left: int, end: int) -> "_Border | None":
+        """Where the next chunk of the `left` tasks after an id and up to `end` ends; None where it is the last one."""
+        number = EXPORT_TASKS if left > EXPORT_TASKS else left - SMALL if left > 3 * SMALL else 0
+        if not number:
+            return None
         query = {
             "ordering": ["tasks:id"],
             "filters": {"conjunction": "and", "items": [pages.ids_between(after, end)]},
         }
         read = partial(pages.page, self._connection, project.project_id, query, fields=("id",), size=1, answers=False)
         try:
-            found = read(number=EXPORT_TASKS)
+            found = read(number=number)
         except RefusedError:  # so many have been deleted since they were counted that there is no such page
             return None
-        left = int(found["total"]) - EXPORT_TASKS
-        return (_id_of(found["tasks"][0]), left) if left > 0 and found["tasks"] else None
+        rest = int(found["total"]) - number
+        return _Border(_id_of(found["tasks"][0]), rest) if rest > 0 and found["tasks"] else None
 
     def _ahead(self, project: Project, after: int, fetch: Callable[[int], _Raw]) -> Generator[Chunk, None, None]:
         """Chunks, of which the next is under way while one is used."""
@@ -219,12 +259,30 @@ class ReadingCalls:
                 raw, following = future.result()
                 if following is not None:
                     future = pool.submit(fetch, following)
-                read = tuple(_read(task, project) for task in raw)
-                through = max((after, following or 0, *(each.task_id for each in read)))
-                yield Chunk(tasks=read, through=through)
+                yield _chunk(raw, project, after, following)
                 if following is None:
                     return
                 after = following
+
+
+class _Border(NamedTuple):
+    """Between two chunks."""
+
+    through: int
+    """Id of the last task of the first one."""
+    left: int
+    """How many tasks come after it."""
+
+
+def _fit_for_exports(tasks: int, answers: int) -> bool:
+    return min(tasks, answers) >= EXPORT_FROM and 2 * answers >= tasks
+
+
+def _chunk(raw: list[Any], project: Project, after: int, following: int | None) -> Chunk:
+    """Tasks as they came, parsed; `following` is the id after which the next chunk starts."""
+    read = tuple(_read(task, project) for task in raw)
+    through = max((after, following or 0, *(each.task_id for each in read)))
+    return Chunk(tasks=read, through=through, last=following is None)
 
 
 def time_of(raw: Any) -> str:

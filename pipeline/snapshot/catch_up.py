@@ -20,12 +20,16 @@ cursor. The cursor goes back with that clock, and does not pass it again.
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from pipeline.errors import DataError
-from pipeline.records import Chunk, Origin, Project, ProjectState
+from pipeline.errors import DataError, ServiceError
+from pipeline.records import Chunk, Origin, Project, ProjectState, Recent
 from pipeline.snapshot.comparing import ChangeSource, Copy, Reader
 from pipeline.snapshot.mirror import Mirror, Standing, started
 
@@ -37,7 +41,7 @@ RECONCILE_AFTER = timedelta(days=7)
 """How long the cursor and the counts are trusted."""
 _CURSOR = "%Y-%m-%dT%H:%M:%S.%fZ"
 _PROGRESS = 10_000
-_TASKS_APART = 5_000
+_TASKS_APART = 2_000
 """Tasks of a first load that are read before `meanwhile` is called again."""
 _ATTEMPTS = 3
 
@@ -79,13 +83,14 @@ def catch_up(
         standing = started(_fresh(source), cursor=_no_later(newest or door.newest_change(project), door.clock(project)))
         mirror.begin(number, standing)
     state, set_back = _told(source.state, door.clock(project)), _is_ahead(standing.cursor, door.clock(project))
+    quiet = None
     if not standing.loaded:
-        with contextlib.closing(
-            door.all_answered(project, after=standing.through, mark=mark, resumed=resumed)
-        ) as chunks:
-            _load(chunks, copy, standing, meanwhile)
+        chunks = door.all_answered(project, after=standing.through, mark=mark, resumed=resumed, state=source.state)
+        with contextlib.closing(chunks), _Afterwards(door, project) as afterwards:
+            _load(chunks, copy, standing, meanwhile, afterwards)
         standing = replace(standing, loaded=True, reconciled_at=now)
         mirror.stand(number, standing)
+        quiet = None if set_back else _quiet(copy, standing, afterwards.recent)
     elif state and standing.state == state and not set_back and not reconciliation_due(standing, now):
         logger.info("project %r: nothing has changed", project.title)
         return
@@ -93,7 +98,7 @@ def catch_up(
         logger.warning("project %r: Label Studio's clock was set back; every task is compared", project.title)
         # Owed until it is done: the cursor, once it has gone back, no longer shows it.
         standing = replace(standing, cursor=_no_later(standing.cursor, door.clock(project)), reconciled_at=None)
-    standing, agreed = _follow(copy, standing)
+    standing, agreed = (quiet, True) if quiet is not None else _follow(copy, standing)
     if not agreed or reconciliation_due(standing, now):
         copy.compare()
         standing = replace(standing, reconciled_at=now)
@@ -139,20 +144,77 @@ def _told(state: ProjectState | None, clock: datetime | None) -> str:
     return f"{state.tasks}/{state.annotations}/{state.newest_change}"
 
 
-def _load(chunks: Iterator[Chunk], copy: Copy, standing: Standing, meanwhile: Callable[[], object]) -> None:
+class _Afterwards:
+    """What Label Studio says after a first load, asked in the background as soon as the last of that has come.
+
+    A context manager: leaving it waits for the answer.
+    """
+
+    def __init__(self, door: ChangeSource, project: Project) -> None:
+        self._ask = partial(door.recent, project)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="afterwards")
+        self._asked: Future[Recent] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+
+    def ask(self) -> None:
+        self._asked = self._pool.submit(self._ask)
+
+    @property
+    def recent(self) -> Recent | None:
+        """The answer; None where none was asked for, or came."""
+        if self._asked is None or isinstance(self._asked.exception(), ServiceError):
+            return None
+        return self._asked.result()
+
+
+def _load(
+    chunks: Iterator[Chunk],
+    copy: Copy,
+    standing: Standing,
+    meanwhile: Callable[[], object],
+    afterwards: _Afterwards,
+) -> None:
     title = copy.project.title
     if standing.through:
         logger.info("project %r: reading goes on after task %d", title, standing.through)
     done = said = looked = 0
     for chunk in chunks:
+        if chunk.last and standing.cursor:
+            afterwards.ask()
         copy.keep(chunk, through=chunk.through)
         done += len(chunk.tasks)
-        if done - looked >= _TASKS_APART:
+        if done - looked >= _TASKS_APART or chunk.last:
             looked = done
             meanwhile()
         if done - said >= _PROGRESS:
             said = done
             logger.info("project %r: %d tasks read", title, done)
+
+
+def _quiet(copy: Copy, standing: Standing, recent: Recent | None) -> Standing | None:
+    """The standing after a first load during which nothing was changed; None where that is not certain.
+
+    One answer tells, given after everything had been read: what has changed since the cursor is here as it is there,
+    and as much is there as is here. So nothing is to be read again, and nothing is gone.
+    """
+    number, since = copy.project.project_id, _before(standing.cursor) if standing.cursor else ""
+    if recent is None or not since or copy.mirror.unread(number):
+        return None
+    changed = [each for each in recent.tasks if not each.updated_at or each.updated_at > since]
+    all_listed = len(changed) < len(recent.tasks) or len(recent.tasks) == recent.counts[0]
+    if not all_listed or copy.mirror.counts(number) != recent.counts:
+        return None
+    if any(not each.updated_at or copy.mirror.listed_as(number, each.task_id) != each for each in changed):
+        return None
+    latest = max((each.updated_at for each in recent.tasks), default="")
+    return replace(standing, cursor=max(standing.cursor, _no_later(latest, recent.clock)))
 
 
 def _follow(copy: Copy, standing: Standing) -> tuple[Standing, bool]:

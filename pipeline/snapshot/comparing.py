@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Protocol
 
-from pipeline.records import Chunk, Listed, Project, TaskRead
+from pipeline.records import Chunk, Listed, Project, ProjectState, Recent, TaskRead
 from pipeline.snapshot.mirror import Mirror, Row
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,10 @@ class ChangeSource(Protocol):
     def clock(self, project: Project, /) -> datetime | None: ...
     def newest_change(self, project: Project, /) -> str: ...
     def all_answered(
-        self, project: Project, /, *, after: int = 0, mark: str = "", resumed: bool = False
-    ) -> Generator[Chunk, None, None]: ...
+        self, project: Project, /, *, after: int = 0, mark: str = "", resumed: bool = False,
+        state: ProjectState | None = None,
+    ) -> Generator[Chunk, None, None]: ...  # fmt: skip
+    def recent(self, project: Project, /) -> Recent: ...
     def count_answered(self, project: Project, /, *, after: int = 0, through: int | None = None) -> tuple[int, int]: ...
     def change_times(
         self, project: Project, /, *, since: str = "", after: int = 0, through: int | None = None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -229,6 +230,47 @@ def test_exports_leave_nothing_in_the_project(studio: Studio, tmp_path: Path) ->
     studio.add(30)
     studio.pull(tmp_path)
     assert _left(studio) == ([], [])
+
+
+@pytest.mark.usefixtures("exporting")
+def test_nothing_is_removed_while_the_server_exports(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite that waits for the export, for five seconds and no longer."""
+    studio.add(60)
+    sent, exporting, meanwhile = studio.wire.handle_request, set[int](), list[str]()
+
+    def watched(request: httpx.Request) -> httpx.Response:
+        makes = request.method == "POST" and request.url.path.endswith("/exports/")
+        if exporting:
+            meanwhile.append(f"{request.method} {request.url.path.rpartition('/')[2]}")
+        if not makes:
+            return sent(request)
+        exporting.add(id(request))
+        try:
+            return sent(request)
+        finally:
+            exporting.clear()
+
+    monkeypatch.setattr(studio.wire, "handle_request", watched)
+    assert len(said(studio.pull(tmp_path))) == 60
+    assert set(meanwhile) <= {"GET download"}, "what the server has made is read while it makes the next"
+    assert _left(studio) == ([], [])
+
+
+def test_a_small_first_load_takes_five_requests(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "EXPORT_FROM", 1)
+    monkeypatch.setattr(reading, "RECENT", 50)  # the tasks are not older than the lag
+    studio.add(30)
+    studio.wire.requests.clear()
+    assert len(said(studio.pull(tmp_path))) == 30
+    asked = [(each.method, re.sub(r"\d+", "N", each.url.path)) for each in studio.wire.requests]
+    state, made, read, *others = asked
+    assert (state, made) == (("GET", "/api/tasks/"), ("POST", "/api/projects/N/exports/"))
+    assert read == ("GET", "/api/projects/N/exports/N/download")
+    assert sorted(others) == [("DELETE", "/api/projects/N/exports/N"), ("GET", "/api/tasks/")], "and what has changed"
 
 
 @pytest.mark.usefixtures("exporting")

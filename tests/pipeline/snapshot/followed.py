@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.errors import ServiceUnavailable
-from pipeline.records import Annotation, Chunk, LabelControl, Listed, Project, ProjectState, Task, TaskRead
+from pipeline.records import Annotation, Chunk, LabelControl, Listed, Project, ProjectState, Recent, Task, TaskRead
 from pipeline.snapshot.catch_up import LAG, Source, catch_up
 from pipeline.snapshot.mirror import Mirror, Row
 from pipeline.snapshot.question import Question
@@ -27,6 +27,8 @@ class Server:
         self.asked = Counter[str]()
         self.read: list[int] = []
         self.listed = 0
+        self.shown = 20
+        """How many tasks `recent` lists."""
         self.dies_after: int | None = None
         self.reading = False
         """Whether a first load is under way."""
@@ -92,8 +94,10 @@ class Server:
 
     def count_answered(self, _project: Project, *, after: int = 0, through: int | None = None) -> tuple[int, int]:
         self.asked["count"] += 1
-        some = [task for number, task in self.tasks.items() if after < number <= (through or number)]
-        said = [task.annotations for task in some if task.annotations]
+        return self._counts([number for number in self.tasks if after < number <= (through or number)])
+
+    def _counts(self, numbers: Collection[int]) -> tuple[int, int]:
+        said = [self.tasks[number].annotations for number in numbers if self.tasks[number].annotations]
         return len(said), sum(not each.was_cancelled for annotations in said for each in annotations)
 
     def newest_change(self, _project: Project) -> str:
@@ -101,8 +105,15 @@ class Server:
         return self._newest()
 
     def all_answered(
-        self, _project: Project, *, after: int = 0, mark: str = "", resumed: bool = False
+        self,
+        _project: Project,
+        *,
+        after: int = 0,
+        mark: str = "",
+        resumed: bool = False,
+        state: ProjectState | None = None,
     ) -> Generator[Chunk, None, None]:
+        del state
         assert mark == "ours"
         self.asked["resumed"] += resumed
         ids = [number for number in sorted(self.tasks) if number > after and self.tasks[number].annotations]
@@ -112,9 +123,15 @@ class Server:
                 self.asked["load"] += 1
                 if self.dies_after is not None and self.asked["load"] > self.dies_after:
                     raise ServiceUnavailable("gone")
-                yield self._chunk(ids[start : start + 2])
+                yield replace(self._chunk(ids[start : start + 2]), last=start + 2 >= len(ids))
         finally:
             self.reading = False
+
+    def recent(self, _project: Project) -> Recent:
+        self.asked["recent"] += 1
+        answered = [number for number in self.tasks if self.tasks[number].annotations]
+        latest = sorted(answered, key=self.times.__getitem__, reverse=True)[: self.shown]
+        return Recent(tasks=tuple(map(self._listed, latest)), counts=self._counts(answered), clock=self.now)
 
     def change_times(
         self, _project: Project, *, since: str = "", after: int = 0, through: int | None = None
@@ -125,7 +142,7 @@ class Server:
             said, time = self.tasks[number].annotations, _text(self.times[number])
             if after < number <= (through or number) and ((time > since) if since else said):
                 self.listed += 1
-                page.append(Listed(number, time, sum(not each.was_cancelled for each in said), len(said)))
+                page.append(self._listed(number))
                 if len(page) == 2:
                     yield page
                     page = []
@@ -135,6 +152,10 @@ class Server:
         if ids:
             self.asked["by id"] += 1
             yield self._chunk([number for number in sorted(ids) if number in self.tasks])
+
+    def _listed(self, number: int) -> Listed:
+        said = self.tasks[number].annotations
+        return Listed(number, _text(self.times[number]), sum(not each.was_cancelled for each in said), len(said))
 
     def _chunk(self, ids: list[int]) -> Chunk:
         self.read += ids

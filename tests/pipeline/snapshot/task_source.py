@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Iterator
 from datetime import datetime
 
-from pipeline.records import Chunk, Listed, Project, Task, TaskRead
+from pipeline.records import Chunk, Listed, Project, ProjectState, Recent, Task, TaskRead
 
 
 class TaskSource(ABC):
@@ -30,10 +30,19 @@ class TaskSource(ABC):
         return ""
 
     def all_answered(
-        self, project: Project, *, after: int = 0, mark: str = "", resumed: bool = False
+        self,
+        project: Project,
+        *,
+        after: int = 0,
+        mark: str = "",
+        resumed: bool = False,
+        state: ProjectState | None = None,
     ) -> Generator[Chunk, None, None]:
-        del mark, resumed
+        del mark, resumed, state
         yield from self._chunks(project, after)
+
+    def recent(self, _project: Project) -> Recent:
+        raise AssertionError("nothing here has a time")
 
     def change_times(
         self, project: Project, *, since: str = "", after: int = 0, through: int | None = None

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ServiceUnavailable
+from pipeline.records import Chunk, Project, Recent
 from pipeline.snapshot import catch_up as following
 from pipeline.snapshot.catch_up import LAG, RECONCILE_AFTER, Source, catch_up
 from pipeline.snapshot.mirror import Mirror
@@ -99,7 +100,76 @@ def test_a_long_load_leaves_room_for_other_work(
     source = Source(project=PROJECT, origin="labels", reading="r")
     seen = lambda: here.append(mirror.counts(1)[0])  # noqa: E731
     catch_up(server, mirror, source, kept, mark="ours", meanwhile=seen, now=START)
-    assert here == [4], "chunks of two: after the second, and not after the third"
+    assert here == [4, 6], "chunks of two: after the second, and after the last"
+
+
+def test_a_first_load_during_which_nothing_happens_ends_with_one_question(server: Server, mirror: Mirror) -> None:
+    follow(server, mirror)
+    assert server.asked == {"newest": 1, "load": 3, "resumed": 0, "recent": 1}
+    server.edit(1, label="eel")
+    assert follow(server, mirror) == [1], "the cursor is where it was"
+
+
+def _take_back_and_answer(server: Server) -> None:
+    server.take_back(1)
+    server.say(13, "cat")
+
+
+def _delete_and_add(server: Server) -> None:
+    server.delete(1)
+    server.add("cat")
+
+
+DEEDS: dict[str, Callable[[Server], object]] = {
+    "edit": lambda server: server.edit(1, label="eel"),
+    "skip": lambda server: server.say(1, "", skipped=True),
+    "take back": lambda server: server.take_back(1),
+    "delete": lambda server: server.delete(1),
+    "add": lambda server: server.add("cat"),
+    "answer": lambda server: server.say(13, "cat"),
+    "take back and answer": _take_back_and_answer,
+    "delete and add": _delete_and_add,
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("shown", [0, 2, 20])
+@pytest.mark.parametrize("when", ["after chunk 1", "after chunk 3", "before the question"])
+def test_what_happens_during_a_first_load_arrives_with_it(
+    server: Server, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, deed: str, shown: int, when: str
+) -> None:
+    server.shown = shown
+    asked, chunk = server.recent, server._chunk
+    done: list[object] = []
+
+    def early(ids: list[int]) -> Chunk:
+        read = chunk(ids)
+        if when == f"after chunk {server.asked['load']}" and not done:
+            done.append(DEEDS[deed](server))
+        return read
+
+    def late(project: Project) -> Recent:
+        if when == "before the question":
+            done.append(DEEDS[deed](server))
+        return asked(project)
+
+    monkeypatch.setattr(server, "_chunk", early)
+    monkeypatch.setattr(server, "recent", late)
+    follow(server, mirror)
+    assert len(done) == 1
+    assert content(mirror) == truth(server)
+
+
+def test_where_the_question_after_a_first_load_is_not_answered_the_changes_are_read(
+    server: Server, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_project: Project) -> Recent:
+        raise ServiceUnavailable("gone")
+
+    monkeypatch.setattr(server, "recent", gone)
+    follow(server, mirror)
+    assert (server.asked["listing"], server.asked["count"]) == (1, 1)
+    assert content(mirror) == truth(server)
 
 
 def test_what_changes_while_the_first_load_is_cut_off_arrives(server: Server, mirror: Mirror) -> None:
