@@ -24,7 +24,7 @@ from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.join import joined_processes
 from fasten_model.train.process import ALONE, SharedError
-from fasten_model.train.stopping import Stopped, stop_on
+from fasten_model.train.stopping import StopOn, Stopped
 
 _CONFIG = (
     "preset",
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 rho=options.rho,
                 cache=options.cache,
                 checkpoint=CheckpointConfig(folder=checkpoint, every_seconds=options.checkpoint_seconds),
-                stop=stop_on(signal.SIGTERM, signal.SIGINT, heard=heard),
+                stop=StopOn(signal.SIGTERM, signal.SIGINT, heard=heard),
             )
     except Stopped as stopped:
         _tell(f"{stopped}; the same command goes on from the checkpoint in {checkpoint}")

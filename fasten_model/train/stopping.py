@@ -2,12 +2,13 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from types import FrameType
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import FrameType, TracebackType
+from typing import Any
 
 Stop = AbstractContextManager[Callable[[], bool]]
-"""Entered while steps are made; says after each whether to stop."""
+"""Entered while steps are made, and again by the next training; says after each step whether to stop."""
 
 
 class Stopped(Exception):
@@ -19,28 +20,32 @@ class Stopped(Exception):
         self.kept = kept
 
 
-@contextmanager
-def stop_on(
-    *signals: signal.Signals, heard: Callable[[signal.Signals], None] | None = None
-) -> Iterator[Callable[[], bool]]:
+class StopOn(AbstractContextManager[Callable[[], bool]]):
     """A `Stop` that is asked for by any of `signals`; afterwards they do what they did before.
 
-    Only for the main thread: in another one no signal is heard.
+    It may be entered again, once it has been left: by the next of several trainings. Only for the main thread: in
+    another one no signal is heard.
     """
-    asked = False
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        if heard is not None:
-            heard(signal.Signals(number))
+    def __init__(self, *signals: signal.Signals, heard: Callable[[signal.Signals], None] | None = None) -> None:
+        self._signals, self._heard = signals, heard
+        self._before: list[tuple[signal.Signals, Any]] = []
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = [(number, signal.signal(number, ask)) for number in signals]
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
+    def __enter__(self) -> Callable[[], bool]:
+        asked = False
+
+        def ask(number: int, _frame: FrameType | None) -> None:
+            nonlocal asked
+            asked = True
+            if self._heard is not None:
+                self._heard(signal.Signals(number))
+
+        if threading.current_thread() is threading.main_thread():
+            self._before = [(number, signal.signal(number, ask)) for number in self._signals]
+        return lambda: asked
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._before:
+            signal.signal(*self._before.pop())

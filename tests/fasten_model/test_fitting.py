@@ -1,6 +1,7 @@
 """Training: what cannot be trained on, and what a fitted model knows."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fasten_model.relabel import NEVER
 from fasten_model.scoring import RELABEL, score
 from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet
 from fasten_model.train.checkpoint import CheckpointConfig, remove_checkpoint
+from fasten_model.train.stopping import StopOn, Stopped
 from pipeline.errors import DataError
 
 CLASSES = ("dark", "bright")
@@ -255,3 +257,21 @@ def test_several_trainings_that_were_cut_off_go_on_in_the_one_that_was_running(t
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     remove_checkpoint(checkpoint.folder)
     assert not checkpoint.folder.exists()
+
+
+def test_one_stop_does_for_several_trainings_and_leaves_in_good_order(tmp_path: Path) -> None:
+    noisy, clean = images([i % 2 for i in range(64)]), audited(24, wrong_every=4)
+    config = TrainConfig(epochs=2, noisy_batch=32, clean_batch=16, device="cpu")
+    checkpoint = CheckpointConfig(folder=tmp_path / "checkpoint", every_seconds=0)
+    stop = StopOn(signal.SIGUSR1)
+
+    def ask(metrics: EpochMetrics) -> None:
+        if metrics.epoch == 3:
+            signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(Stopped):
+        fit(noisy, clean, CLASSES, config, folds=2, on_epoch=ask, checkpoint=checkpoint, stop=stop)
+    assert signal.getsignal(signal.SIGUSR1) is before
+    fitted = fit(noisy, clean, CLASSES, config, folds=2, checkpoint=checkpoint, stop=stop)
+    assert [metrics.epoch for metrics in fitted.history] == [1, 2, 3, 4]
