@@ -223,7 +223,7 @@ def test_the_run_is_in_mlflow_with_all_that_made_it(first: Round, loop: "Loop", 
     [run] = first.runs
     assert run.info.status == "FINISHED"
     config = TrainConfig(epochs=EPOCHS, device="cpu").described()
-    assert set(run.data.params) == {*config, *OF_THE_QUEUE, "holdout", "rho", "target_precision", "certainty"}
+    assert set(run.data.params) == {*config, *OF_THE_QUEUE, "folds", "holdout", "rho", "target_precision", "certainty"}
     assert run.data.params["preset.epochs"] == str(EPOCHS)
     assert run.data.params["preset.lr"] == str(config["preset.lr"])
     assert (run.data.params["rho"], run.data.params["target_precision"]) == (str(RHO), str(TARGET_PRECISION))
