@@ -15,8 +15,8 @@ from fasten_model.network import TwoHeadNetwork
 class Ensemble(nn.Module):
     """M networks of the same trunk and classes, each a `TwoHeadNetwork`; their mean logits are the ensemble's.
 
-    The softmax of mean logits is the normalised geometric mean of the members' probabilities: where they disagree it is
-    less sure than any of them, and one temperature does for the members and for the whole.
+    The softmax of mean logits is the normalised geometric mean of the members' probabilities. Means are taken in single
+    precision, as they were when the model was fitted.
     """
 
     def __init__(self, members: Sequence[TwoHeadNetwork]) -> None:
@@ -30,7 +30,7 @@ class Ensemble(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images [B,3,S,S] → (clean logits [B,K], noisy logits [B,K]), means over the members."""
         clean, noisy = zip(*(member(images) for member in self.members), strict=True)
-        return torch.stack(clean).mean(dim=0), torch.stack(noisy).mean(dim=0)
+        return torch.stack(clean).float().mean(dim=0), torch.stack(noisy).float().mean(dim=0)
 
     def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images [B,3,S,S] → (clean logits [B,K], the first member's features φ(x) [B,D]).
@@ -38,7 +38,7 @@ class Ensemble(nn.Module):
         Features say which images are alike, and one member knows that: all of them would take M times the memory.
         """
         found = [member.with_features(images) for member in self.members]  # type: ignore[operator]
-        return torch.stack([logits for logits, _ in found]).mean(dim=0), found[0][1]
+        return torch.stack([logits for logits, _ in found]).float().mean(dim=0), found[0][1]
 
 
 Network = TwoHeadNetwork | Ensemble

@@ -30,8 +30,9 @@ from fasten_model.predict import predict_logits
 from fasten_model.predict_sharded import predict_sharded
 from fasten_model.relabel import CERTAINTY, TARGET_PRECISION, RhoChoice
 from fasten_model.train import EpochMetrics, OnEpoch, TrainConfig, Trained, TrainingSet, train
-from fasten_model.train.checkpoint import CheckpointConfig
+from fasten_model.train.checkpoint import CheckpointConfig, clear_other_layouts
 from fasten_model.train.metrics import Observer
+from fasten_model.train.process import this_process
 from fasten_model.train.seeds import derived_seed
 from fasten_model.train.stopping import Stop
 
@@ -137,9 +138,11 @@ def fit(
     check_trainable(noisy, clean, classes)
     num_classes = len(classes)
     fold = folds_of(clean, num_classes, holdout=holdout, folds=folds)
+    if checkpoint is not None:
+        this_process().first(partial(clear_other_layouts, checkpoint, folds))
     device = resolve_device(config.device)
     held_logits = torch.zeros(len(clean), num_classes)
-    bulk_logits = torch.zeros(len(noisy), num_classes)
+    bulk_logits: list[Tensor] = []
     trained: list[Trained] = []
     for number in range(folds):
         held = fold == number
@@ -161,12 +164,13 @@ def fit(
         )
         network = trained[number].network.to(device)
         held_logits[held] = predict_logits(network, clean.at(held).images)[0]
-        bulk_logits += predict_sharded(network, noisy.images)[0] / folds
+        bulk_logits.append(predict_sharded(network, noisy.images)[0])
         network.cpu()
     true, logits_of_true = clean.labels[fold >= 0], held_logits[fold >= 0]
     temperature = fit_temperature(logits_of_true, true)
     judged = judge_labels(
-        torch.softmax(bulk_logits / temperature, dim=1),
+        torch.softmax(torch.stack(bulk_logits).mean(dim=0) / temperature, dim=1),
+        [torch.softmax(logits / temperature, dim=1) for logits in bulk_logits],
         noisy,
         torch.softmax(held_logits / temperature, dim=1),
         clean,

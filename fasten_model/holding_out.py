@@ -19,6 +19,8 @@ from fasten_model.labelled import LabelledImages
 
 HOLDOUT = 0.25
 """The share that one model leaves out, unless told."""
+MOST_FOLDS = 20
+"""So many models at most."""
 NOWHERE = -1
 """The fold of a sample that every model is trained on."""
 
@@ -29,8 +31,8 @@ def folds_of(clean: LabelledImages, num_classes: int, *, holdout: float | None =
     holdout: the share that the one model leaves out where `folds` is 1; HOLDOUT unless given. Raises `DataError` where
     both are given, or one is out of range.
     """
-    if folds < 1:
-        raise DataError(f"folds must be at least 1, got {folds}")
+    if not 1 <= folds <= MOST_FOLDS:
+        raise DataError(f"folds must be from 1 to {MOST_FOLDS}, got {folds}")
     if folds == 1:
         share = HOLDOUT if holdout is None else holdout
         if not 0 <= share < 1:

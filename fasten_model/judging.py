@@ -3,6 +3,7 @@
 Shapes: N bulk samples, C audited ones, P pairs among them (held out, and with their bulk label), K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,7 @@ class Judged:
 
 def judge_labels(
     bulk: Tensor,
+    bulk_of_each: Sequence[Tensor],
     noisy: LabelledImages,
     held: Tensor,
     clean: LabelledImages,
@@ -40,13 +42,17 @@ def judge_labels(
     """From calibrated p of the bulk [N,K] and of the audited samples [C,K], each by the model that does not know it.
 
     T knows every pair. The held-out pairs of a fold are judged under a T that does not know them, or they would vouch
-    for themselves. fold int64 [C]: of each audited sample (`fasten_model.holding_out.folds_of`); p of those that are in
-    none is not looked at. rho: fixes ρ.
+    for themselves: it has not counted them, and it is estimated with the p of the model that was not trained on them.
+    bulk_of_each: that of each model, [N,K]; `bulk` is that of all together. fold int64 [C]: of each audited sample
+    (`fasten_model.holding_out.folds_of`); p of those that are in none is not looked at. rho: fixes ρ.
     """
     every = estimate_label_noise(bulk, noisy, [clean])
     said = given_of_audited(clean)
     pairs = [(fold == number) & (said.labels >= 0) for number in range(max(1, int(fold.max()) + 1))]
-    without = [estimate_label_noise(bulk, noisy, [clean.at(fold != number)]) for number in range(len(pairs))]
+    without = [
+        estimate_label_noise(p, noisy, [clean.at(fold != number)])
+        for number, p in zip(range(len(pairs)), bulk_of_each, strict=False)  # the last folds may be empty
+    ]
     p, true, given = (torch.cat([values[mask] for mask in pairs]) for values in (held, clean.labels, said.labels))
     likelihood = [noise.log_likelihood(said.at(mask)) for noise, mask in zip(without, pairs, strict=True)]
     evidence = fit_evidence_of(p, torch.cat(likelihood), true)

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from fasten_model.device import resolve_device
 from fasten_model.ensemble import Network, members_of, together
 from fasten_model.errors import DataError
+from fasten_model.holding_out import MOST_FOLDS
 from fasten_model.images.decode import decode_image
 from fasten_model.images.source import Images
-from fasten_model.network import build_network
+from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset
 from fasten_model.trunks import MODULE_PREFIX
@@ -35,7 +36,6 @@ _FORMATS = (1, 2, 3)
 _TRANSITION_KEY = "transition"
 _ANNOTATORS_KEY = "annotator_transitions"
 _MAX_JSON_BYTES = 16 * 2**20
-_MOST_MEMBERS = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,22 +201,29 @@ def _trunk_and_head_shapes(description: "_Description", trunk: nn.Module | None,
 
     try:
         if own:
-            network = _build(description, trunk)
+            network = _build_one(description, trunk)
         else:
             try:
                 with torch.device("meta"):  # a hostile class list allocates nothing
-                    network = _build(description, trunk)
+                    network = _build_one(description, trunk)
             except NotImplementedError:  # an architecture that computes with numbers as it is built
-                network = _build(description, trunk)
+                network = _build_one(description, trunk)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    return {key: tensor.shape for key, tensor in network.state_dict().items()}
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    if description.members == 1:
+        return shapes
+    return {f"members.{number}.{key}": shape for number in range(description.members) for key, shape in shapes.items()}
 
 
 def _build(description: "_Description", trunk: nn.Module | None) -> Network:
     """The network or networks, with weights that are still to come."""
+    return together([_build_one(description, trunk) for _ in range(description.members)])
+
+
+def _build_one(description: "_Description", trunk: nn.Module | None) -> TwoHeadNetwork:
     name, count = trunk or description.trunk, len(description.classes)
-    return together([build_network(name, count, image_size=description.image_size) for _ in range(description.members)])
+    return build_network(name, count, image_size=description.image_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,14 +274,14 @@ def _read_description(path: Path) -> _Description:
     classes, metadata, preset, trunk = (raw.get(key) for key in ("classes", "metadata", "preset", "trunk"))
     size, digest, annotators = raw.get("image_size"), raw.get("weights_sha256"), raw.get("annotators")
     members = raw["members"]
-    some = type(members) is int and 1 <= members <= _MOST_MEMBERS
+    some = type(members) is int and 1 <= members <= MOST_FOLDS
     names = isinstance(classes, list) and len(classes) >= 2 and _are_names(classes)
     texts = isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())
     return _Description(
         classes=tuple(value("classes", names, "two or more different names")),
         preset=find_preset(value("preset", isinstance(preset, str), "a preset's name")).name,
         trunk=value("trunk", isinstance(trunk, str), "a trunk's name"),
-        members=value("members", some, f"a whole number from 1 to {_MOST_MEMBERS}"),
+        members=value("members", some, f"a whole number from 1 to {MOST_FOLDS}"),
         image_size=value("image_size", type(size) is int and 1 <= size <= 4096, "a whole number from 1 to 4096"),
         temperature=float(value("temperature", _is_number(raw.get("temperature"), above=0), "a number above 0")),
         evidence=float(value("evidence", _is_number(raw.get("evidence"), above=-1), "a number from 0")),

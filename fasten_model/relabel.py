@@ -3,10 +3,11 @@
 A relabel is suggested where argmax q is not the given label; it is made where max q ≥ ρ. What q says of its own
 precision cannot be taken at its word: a class-conditional T is wrong for labels whose errors depend on the image, as
 people's do, and then q is over-confident. What counts is how often suggestions are right on pairs: samples audited at
-random that have their bulk label, too, and that training never saw. ρ is found by *Learn then Test* (Angelopoulos,
-Bates, Candès, Jordan, Lei, 2021): a sequence of values of ρ, fixed before looking at what is right, each tested
-against “the precision is below the target”; the first that passes no longer ends it (fixed-sequence testing), so that
-however many are tried, a value that breaks the promise is accepted with a probability of at most 1 − certainty.
+random that have their bulk label, too, judged by a model that training never showed them. ρ is found by *Learn then
+Test* (Angelopoulos, Bates, Candès, Jordan, Lei, 2021): a sequence of values of ρ, fixed before looking at what is
+right, each tested against “the precision is below the target”; the first that passes no longer ends it (fixed-sequence
+testing), so that however many are tried, a value that breaks the promise is accepted with a probability of at most 1 −
+certainty.
 
 Shapes: N samples, n suggestions among them, K classes.
 """
@@ -159,12 +160,14 @@ def choose_rho(
     on counts of pairs alone. A class without its own sequence whose pairs contradict the promise (upper bound of its
     precision below the target, at a level of (1 − certainty) / K) is never relabelled: the others only gain by that.
 
-    bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model or
-    entered the T of their q. The promise is as good as they are like the bulk, and three things are not quite: the
-    bulk has been trained on; temperature and γ, and the temperatures that training corrected by, were fitted to the
-    pairs; and once people have reviewed what the model asked for, the bulk is what they left. How well the promise is
-    kept in spite of the first two is measured (`benchmarks/relabel_precision.py`); the third is why a few of the
-    changed labels are still asked about (questions asked as `check`).
+    bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model that
+    judged it or entered the T of its q. The promise is as good as they are like the bulk, and some things are not
+    quite: the bulk has been trained on; temperature and γ, and the temperatures that training corrected by, were fitted
+    to the pairs; of several models each pair is judged by one, the bulk by the mean of all, which have learnt from each
+    other's pairs; and once people have reviewed what the model asked for, the bulk is what they left. How well the
+    promise is kept in spite of that is measured, with one model (`benchmarks/relabel_precision.py`) and with several
+    (`benchmarks/review.py`); the last is why a few of the changed labels are still asked about (questions asked as
+    `check`).
     """
     level = 1 - certainty
     sequence_of = torch.zeros(num_classes or 1, dtype=torch.int64)

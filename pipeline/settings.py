@@ -35,9 +35,9 @@ if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten statu
 
 STACK_ENV = "stack.env"
 DEMO_ENV = "demo.env"
+"""Written by `fasten up` (addresses, token) and `fasten demo` (its projects): anything else overrides them."""
 PROMISING_FOLDS = 3
 """Models that are trained where a promise is to be made (`Settings.audit_folds`)."""
-"""Written by `fasten up` (addresses, token) and `fasten demo` (its projects): anything else overrides them."""
 Service = Literal["label-studio", "prefect", "mlflow"]
 
 
@@ -237,7 +237,8 @@ class Settings(BaseSettings):
     def _one_way_to_hold_out(self) -> "Settings":
         if self.holdout is not None and self.folds not in (None, 1):
             raise ValueError(
-                f"holdout is of one model, and folds {self.folds} hold every audit out once: give one of them"
+                f"holdout is of one model, and folds {self.folds} hold every audit out once: "
+                "unset FASTEN_HOLDOUT, or leave folds at 1"
             )
         return self
 

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 JSON_FILE = "checkpoint.json"
 _TENSORS = "step-{}.safetensors"
 _FOLD = "fold-"
+_OF_FOLD = re.compile(r"fold-[0-9]+-of-[0-9]+")
 _LOSSES = "losses"
 _FORMAT = 1
 _MAX_JSON_BYTES = 16 * 2**20
@@ -185,8 +187,37 @@ class CheckpointFolder:
 
 def remove_checkpoint(folder: Path) -> None:
     """Remove the checkpoint in `folder`, those of its folds, and the folder if nothing else is in it."""
-    for inner in folder.glob(f"{_FOLD}*"):
-        remove_checkpoint(inner)
+    for inner in _folds(folder):
+        _remove_one(inner)
+    _remove_one(folder)
+
+
+def clear_other_layouts(checkpoint: CheckpointConfig, folds: int) -> None:
+    """See that the folder has no checkpoint of a training with another number of models: that is another training.
+
+    Raises `DataError` where others are refused; else they are removed, with a warning.
+    """
+    folder = checkpoint.folder
+    own = f"-of-{folds}"
+    others = [inner for inner in _folds(folder) if folds == 1 or not inner.name.endswith(own)]
+    if folds > 1 and (folder / JSON_FILE).exists():
+        others.append(folder)
+    if not others:
+        return
+    what = f"{folder} has the checkpoint of another training ({others[0].name}, here folds {folds})"
+    if checkpoint.refuse_other:
+        raise DataError(f"{what}; remove that folder, or give another")
+    _log.warning("training starts anew: %s", what)
+    for other in others:
+        _remove_one(other)
+
+
+def _folds(folder: Path) -> list[Path]:
+    """The folders that `CheckpointConfig.of_fold` makes in `folder`."""
+    return [path for path in folder.glob(f"{_FOLD}*") if _OF_FOLD.fullmatch(path.name) and path.is_dir()]
+
+
+def _remove_one(folder: Path) -> None:
     try:
         # The JSON first: what is left without it is no checkpoint, only files that the next one replaces.
         (folder / JSON_FILE).unlink(missing_ok=True)

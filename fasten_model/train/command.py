@@ -18,6 +18,7 @@ from torch import distributed as dist
 
 from fasten_model.errors import FastenError
 from fasten_model.fit_files import fit_files
+from fasten_model.holding_out import MOST_FOLDS
 from fasten_model.presets import PRESETS
 from fasten_model.relabel import CERTAINTY, TARGET_PRECISION
 from fasten_model.train.checkpoint import CheckpointConfig
@@ -151,7 +152,7 @@ def training_parser() -> argparse.ArgumentParser:
     out = judging.add_mutually_exclusive_group()
     out.add_argument("--holdout", type=_share, metavar="SHARE", help="audited samples kept from training, else 0.25")
     out.add_argument(
-        "--folds", type=int, default=1, metavar="N", help="train N models, each without another Nth of them, instead"
+        "--folds", type=_folds, default=1, metavar="N", help="train N models, each without another Nth of them, instead"
     )
     judging.add_argument(
         "--target-precision", type=float, default=TARGET_PRECISION, metavar="SHARE", help="of the relabels to be right"
@@ -165,6 +166,13 @@ def training_parser() -> argparse.ArgumentParser:
 
 def _rho(text: str) -> float | None:
     return None if text == "auto" else float(text)
+
+
+def _folds(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= MOST_FOLDS:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {MOST_FOLDS}, got {text}")
+    return value
 
 
 def _share(text: str) -> float:

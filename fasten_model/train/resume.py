@@ -138,6 +138,8 @@ class Keeper:
                 self._folder.write(
                     Progress(step=done, seconds=seconds, history=tuple(history), losses=losses, tensors=tensors)
                 )
+        if last:  # a signal that came while it was written, before what comes next no longer hears of it
+            asked = self._process.any(asked or self._asked())[0]
         if asked:
             raise Stopped(done, kept=self._kept)
 

@@ -71,10 +71,10 @@ def test_an_ensemble_is_saved_and_loaded_as_a_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "says"),
     [
-        (0, "'members' must be a whole number from 1 to 100"),
-        (101, "'members' must be a whole number from 1 to 100"),
-        (True, "'members' must be a whole number from 1 to 100"),
-        ("3", "'members' must be a whole number from 1 to 100"),
+        (0, "'members' must be a whole number from 1 to 20"),
+        (21, "'members' must be a whole number from 1 to 20"),
+        (True, "'members' must be a whole number from 1 to 20"),
+        ("3", "'members' must be a whole number from 1 to 20"),
         (2, "tensors do not fit trunk and classes"),
         (1, "tensors do not fit trunk and classes"),
     ],
@@ -93,3 +93,32 @@ def test_a_model_from_before_there_were_ensembles_has_one_network(tmp_path: Path
     del description["members"]
     (tmp_path / JSON_FILE).write_text(json.dumps({**description, "format": 2}))
     assert members_of(load_model(tmp_path).network) == 1
+
+
+def test_means_are_taken_in_single_precision() -> None:
+    members = networks(3)
+    images = IMAGES.float().div(255)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        clean, noisy = Ensemble(members)(images)
+        logits, _ = Ensemble(members).with_features(images)
+        expected = torch.stack([member(images)[0].float() for member in members]).mean(dim=0)
+    assert clean.dtype == noisy.dtype == logits.dtype == torch.float32
+    torch.testing.assert_close(clean, expected)
+
+
+def test_members_that_are_not_there_cost_nothing_to_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fasten_model import model
+
+    save_model(a_model(2), tmp_path)
+    description = json.loads((tmp_path / JSON_FILE).read_text())
+    (tmp_path / JSON_FILE).write_text(json.dumps({**description, "members": 20}))
+    built: list[str] = []
+
+    def build(*args: Any, **choices: Any) -> TwoHeadNetwork:
+        built.append("one")
+        return build_network(*args, **choices)
+
+    monkeypatch.setattr(model, "build_network", build)
+    with pytest.raises(DataError, match="tensors do not fit"):
+        load_model(tmp_path)
+    assert built == ["one"]

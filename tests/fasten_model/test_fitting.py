@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from fasten_model.labelled import LabelledImages
 from fasten_model.posterior import soft_count_transition
 from fasten_model.relabel import NEVER
 from fasten_model.scoring import RELABEL, score
-from fasten_model.train import EpochMetrics, TrainConfig, TrainingSet
-from fasten_model.train.checkpoint import CheckpointConfig, remove_checkpoint
+from fasten_model.train import EpochMetrics, Method, TrainConfig, TrainingSet
+from fasten_model.train.checkpoint import CheckpointConfig, CheckpointFolder, Progress, remove_checkpoint
 from fasten_model.train.stopping import StopOn, Stopped
 from pipeline.errors import DataError
 
@@ -222,15 +223,34 @@ def test_no_model_is_told_its_worth_by_a_sample_that_it_was_trained_on(monkeypat
 
     def estimate(p: Tensor, bulk: LabelledImages, sets: list[LabelledImages]) -> label_noise.LabelNoise:
         counted.append(len(sets[0]))
-        return label_noise.estimate_label_noise(p, bulk, sets)
+        found = label_noise.estimate_label_noise(p, bulk, sets)
+        transitions.append(found.transition)
+        return found
 
     original = vars(fitting)["train"]
+    transitions: list[Tensor] = []
     monkeypatch.setattr(fitting, "train", train)
+    monkeypatch.setattr(fitting, "fit_temperature", lambda *_: 1.0)
     monkeypatch.setattr(judging, "estimate_label_noise", estimate)
-    fit(noisy, clean, CLASSES, QUICK, folds=3)
+    config = replace(QUICK, method=Method(calibrated=False))
+    fit(noisy, clean, CLASSES, config, folds=3)
     for number, labels in enumerate(taught):
         assert labels.tolist() == clean.labels[fold != number].tolist()
     assert sorted(counted) == [26, 27, 27, 40]
+    every, *without = transitions
+    # Another label of one held-out sample: whatever judges its fold is as it was, whatever knows it is not.
+    of_fold = int((fold == 0).nonzero()[0])
+    said = clean.given_labels.clone()
+    said[of_fold] = 1 - said[of_fold]
+    transitions.clear()
+    labels = clean.labels.clone()
+    labels[of_fold] = 1 - labels[of_fold]
+    assert (folds_of(clean, 2, folds=3) == fold).all()
+    monkeypatch.setattr(fitting, "folds_of", lambda *_, **__: fold)
+    fit(noisy, replace(clean, labels=labels, given_labels=said), CLASSES, config, folds=3)
+    assert torch.equal(transitions[1], without[0])
+    for known, before in ((transitions[0], every), (transitions[2], without[1]), (transitions[3], without[2])):
+        assert not torch.equal(known, before)
 
 
 class _Interrupted(Exception):
@@ -275,3 +295,41 @@ def test_one_stop_does_for_several_trainings_and_leaves_in_good_order(tmp_path: 
     assert signal.getsignal(signal.SIGUSR1) is before
     fitted = fit(noisy, clean, CLASSES, config, folds=2, checkpoint=checkpoint, stop=stop)
     assert [metrics.epoch for metrics in fitted.history] == [1, 2, 3, 4]
+
+
+def test_a_stop_that_comes_while_the_last_checkpoint_is_written_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy, clean = images([i % 2 for i in range(64)]), audited(24, wrong_every=4)
+    config = TrainConfig(epochs=1, noisy_batch=32, clean_batch=16, device="cpu")
+    checkpoint = CheckpointConfig(folder=tmp_path / "checkpoint", every_seconds=60)
+    write = CheckpointFolder.write
+
+    def interrupted(self: CheckpointFolder, progress: Progress) -> bool:
+        signal.raise_signal(signal.SIGUSR1)
+        return write(self, progress)
+
+    monkeypatch.setattr(CheckpointFolder, "write", interrupted)
+    with pytest.raises(Stopped):
+        fit(noisy, clean, CLASSES, config, folds=2, checkpoint=checkpoint, stop=StopOn(signal.SIGUSR1))
+    assert [path.name for path in checkpoint.folder.iterdir()] == ["fold-1-of-2"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2)])
+def test_the_checkpoint_of_a_training_with_other_folds_is_refused_or_replaced_and_never_removed_in_passing(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    noisy, clean = images([i % 2 for i in range(64)]), audited(24, wrong_every=4)
+    config = TrainConfig(epochs=1, noisy_batch=32, clean_batch=16, device="cpu")
+    checkpoint = CheckpointConfig(folder=tmp_path / "checkpoint", every_seconds=0)
+    fit(noisy, clean, CLASSES, config, folds=before, checkpoint=checkpoint)
+    foreign = checkpoint.folder / "fold-notes"
+    foreign.mkdir()
+    (foreign / "checkpoint.json").write_text("mine")
+    there = sorted(checkpoint.folder.rglob("*"))
+    with pytest.raises(DataError, match=rf"checkpoint of another training .*here folds {after}"):
+        fit(noisy, clean, CLASSES, config, folds=after, checkpoint=checkpoint)
+    assert sorted(checkpoint.folder.rglob("*")) == there
+    fit(noisy, clean, CLASSES, config, folds=after, checkpoint=replace(checkpoint, refuse_other=False))
+    remove_checkpoint(checkpoint.folder)
+    assert sorted(checkpoint.folder.rglob("*")) == [foreign, foreign / "checkpoint.json"]

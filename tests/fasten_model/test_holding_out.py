@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasten_model.errors import DataError
-from fasten_model.holding_out import NOWHERE, folds_of, holdout_mask, is_held_out
+from fasten_model.holding_out import MOST_FOLDS, NOWHERE, folds_of, holdout_mask, is_held_out
 from fasten_model.labelled import LabelledImages
+from pipeline.settings import Settings
 
 ROWS = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=40)
 
@@ -77,5 +78,11 @@ def test_a_share_and_folds_exclude_each_other() -> None:
     clean = audited([(0, True)] * 4)
     with pytest.raises(DataError, match="with 3 folds every audited sample is held out once: leave holdout out"):
         folds_of(clean, 1, holdout=0.25, folds=3)
-    with pytest.raises(DataError, match="folds must be at least 1, got 0"):
-        folds_of(clean, 1, folds=0)
+    for folds in (0, MOST_FOLDS + 1):
+        with pytest.raises(DataError, match=f"folds must be from 1 to {MOST_FOLDS}, got {folds}"):
+            folds_of(clean, 1, folds=folds)
+
+
+def test_the_settings_know_the_same_bound() -> None:
+    bounds = [getattr(each, "le", None) for each in Settings.model_fields["folds"].metadata]
+    assert MOST_FOLDS in bounds

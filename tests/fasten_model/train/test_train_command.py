@@ -228,7 +228,16 @@ def test_input_that_cannot_be_trained_on_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--preset", "huge"], ["--holdout", "1.5"], ["--epochs", "many"], ["--nonsense"]]
+    "arguments",
+    [
+        [],
+        ["--preset", "huge"],
+        ["--holdout", "1.5"],
+        ["--folds", "0"],
+        ["--folds", "21"],
+        ["--epochs", "many"],
+        ["--nonsense"],
+    ],
 )
 def test_a_wrong_command_line_is_told_by_name(
     arguments: list[str], files: list[str], capfd: pytest.CaptureFixture[str]
