@@ -6,6 +6,7 @@ leads to this machine is known only once it is resolved. Both are settled below 
 
 import math
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -43,15 +44,14 @@ class Wire(httpx.BaseTransport):
     """
 
     def __init__(self, *, connections: int, trusted: Callable[[str, int], bool]) -> None:
-        tls = httpx.create_ssl_context()
-        self._direct = httpcore.ConnectionPool(
-            ssl_context=tls, max_connections=connections, keepalive_expiry=5.0, network_backend=_Network(trusted)
-        )
-        self._proxied = {
-            scheme: _proxy(address, tls, connections)
+        self._connections, self._trusted = connections, trusted
+        self._proxies = {
+            scheme: _proxy(address)
             for scheme in ("http", "https")
             if (address := urllib.request.getproxies().get(scheme) or urllib.request.getproxies().get("all"))
         }
+        self._pools: dict[tuple[str, bool], httpcore.ConnectionPool] = {}
+        self._lock = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The answer, its body unread. Raises `httpx.TransportError`, and `ImageError` for a forbidden address."""
@@ -70,35 +70,50 @@ class Wire(httpx.BaseTransport):
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer.stream), request=request)
 
     def close(self) -> None:
-        self._direct.close()
-        for pool in self._proxied.values():
+        for pool in self._pools.values():
             pool.close()
 
     def _pool(self, url: httpx.URL) -> httpcore.ConnectionPool:
+        """The connections of one kind, made with the first use of it: images in a folder or a bucket need none."""
         address = literal(url.host)
         here = url.host == "localhost" or (address is not None and kind_of(address) == "loopback")
-        if here or url.scheme not in self._proxied or urllib.request.proxy_bypass(url.host):
-            return self._direct
-        return self._proxied[url.scheme]
+        direct = here or url.scheme not in self._proxies or bool(urllib.request.proxy_bypass(url.host))
+        kind = url.scheme, direct
+        with self._lock:
+            if kind not in self._pools:
+                self._pools[kind] = self._made(url.scheme, None if direct else self._proxies[url.scheme])
+            return self._pools[kind]
+
+    def _made(self, scheme: str, proxy: httpx.Proxy | None) -> httpcore.ConnectionPool:
+        secured = scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
+        tls = httpx.create_ssl_context() if secured else None  # some hundred certificates, which take 20 ms to read
+        if proxy is None:
+            return httpcore.ConnectionPool(
+                ssl_context=tls,
+                max_connections=self._connections,
+                keepalive_expiry=5.0,
+                network_backend=_Network(self._trusted),
+            )
+        return httpcore.HTTPProxy(
+            httpcore.URL(
+                scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=proxy.url.raw_path
+            ),
+            proxy_auth=proxy.raw_auth,
+            ssl_context=tls,
+            max_connections=self._connections,
+            keepalive_expiry=5.0,
+            network_backend=_Network(lambda _host, _port: True),
+        )
 
 
-def _proxy(address: str, tls: SSLContext, connections: int) -> httpcore.HTTPProxy:
+def _proxy(address: str) -> httpx.Proxy:
     try:
         proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
     except (httpx.InvalidURL, ValueError) as error:
         raise ConfigError("the environment's proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) is no URL") from error
     if proxy.url.scheme not in ("http", "https"):
         raise ConfigError(f"the environment's proxy is a {proxy.url.scheme} one; images need an HTTP proxy, or none")
-    return httpcore.HTTPProxy(
-        httpcore.URL(
-            scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=proxy.url.raw_path
-        ),
-        proxy_auth=proxy.raw_auth,
-        ssl_context=tls,
-        max_connections=connections,
-        keepalive_expiry=5.0,
-        network_backend=_Network(lambda _host, _port: True),
-    )
+    return proxy
 
 
 class _Network(httpcore.NetworkBackend):

@@ -1,9 +1,11 @@
 """No name, wherever it leads, gets a byte out to an address that is not allowed."""
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from pipeline.errors import ConfigError, ServiceUnavailable
@@ -119,6 +121,24 @@ def test_loopback_is_reached_by_its_own_name_and_by_label_studios(resolve: Resol
     resolve("label-studio.example", "127.0.0.1")
     host.give("/data/upload/a.png", b"bytes")
     assert fetch("/data/upload/a.png", base_url=f"http://label-studio.example:{port}") == b"bytes"
+
+
+def test_certificates_are_read_only_where_something_is_encrypted(
+    host: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    make = httpx.create_ssl_context
+
+    def read() -> ssl.SSLContext:
+        asked.append("certificates")
+        return make()
+
+    monkeypatch.setattr(httpx, "create_ssl_context", read)
+    assert fetch(host.url + "/a.png", host.host) == b"bytes"
+    assert not asked
+    with pytest.raises(ServiceUnavailable):  # it speaks no TLS
+        fetch(host.url.replace("http:", "https:") + "/a.png", host.host)
+    assert asked == ["certificates"]
 
 
 def test_a_name_that_nobody_knows_is_no_answer() -> None:
