@@ -31,7 +31,7 @@ from pipeline.label_studio import LabelStudio
 
 PARTS = ("pull", "push", "images", "tables")
 _RESULTS = Path(__file__).parent / "results"
-_MOST_ROUNDS = 3
+_MOST_ROUNDS = 9
 
 
 def rounds_for(size: int) -> int:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from random import Random
 
 import pyarrow.parquet as pq
 
@@ -53,24 +54,33 @@ def read_bare(server: Server, filled: Filled, name: str) -> tuple[float, Wire]:
 
 
 def measure_full(server: Server, filled: Filled, folder: Path, *, rounds: int, tell: Tell) -> Path:
-    """Every door and both kinds of full pull, in turns; → the folder of the last pull with images.
+    """Every door and both kinds of full pull, each round in another order; → the folder of the last pull with images.
 
-    The fastest door is read once more after the pulls: of a single round the machine's mood would decide.
+    Nobody is read in the wake of the same one every time: the server is not as fast after every request. The fastest
+    door is read once more after the pulls: of a single round the machine's mood would decide.
     """
     times: dict[str, list[float]] = {name: [] for name in (*doors_for(filled.size), WITH_IMAGES, LABELS_ONLY)}
     wires: dict[str, Wire] = {}
     pulls: dict[str, Pulled] = {}
+    root, order = folder / f"{filled.size}-0", Random(filled.size)
     for number in range(rounds):
-        for name in doors_for(filled.size):
-            seconds, wires[name] = read_bare(server, filled, name)
-            times[name].append(seconds)
-        root, again = folder / f"{filled.size}-{number}", folder / f"{filled.size}-{number}-again"
-        pulls[WITH_IMAGES] = _full(server, filled, root, images=filled.size)
-        again.mkdir()
-        shutil.copytree(root / "images", again / "images")
-        pulls[LABELS_ONLY] = _full(server, filled, again, images=filled.size)
-        for name, pulled in pulls.items():
-            times[name].append(pulled.seconds)
+        turns = order.sample(list(times), len(times))
+        if not number:  # the first images are fetched before a pull has them already
+            turns.sort(key=LABELS_ONLY.__eq__)
+        for name in turns:
+            if name == WITH_IMAGES:
+                root = folder / f"{filled.size}-{number}"
+                pulls[name] = _full(server, filled, root, images=filled.size)
+                times[name].append(pulls[name].seconds)
+            elif name == LABELS_ONLY:
+                again = folder / f"{filled.size}-{number}-again"
+                again.mkdir()
+                shutil.copytree(root / "images", again / "images")
+                pulls[name] = _full(server, filled, again, images=filled.size)
+                times[name].append(pulls[name].seconds)
+            else:
+                seconds, wires[name] = read_bare(server, filled, name)
+                times[name].append(seconds)
     fastest = min(doors_for(filled.size), key=lambda name: min(times[name]))
     times[fastest].append(read_bare(server, filled, fastest)[0])
     for name, wire in wires.items():

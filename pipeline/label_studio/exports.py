@@ -34,9 +34,8 @@ class Exports:
 
     An export is made by one call and read by another, so that the server makes the next one while it is read. What was
     read is removed before the next one is made, and no sooner: on SQLite, removing waits until nobody exports. The last
-    ones are removed in the background; when the block ends, nothing is left. `mark` tells this machine's tabs and
-    exports from others'. Each call raises `ServiceError` where the server does not export, the end of the block also
-    where something could not be removed.
+    ones are removed in the background; when the block ends, nothing is left, or `left_over` is true. `mark` tells this
+    machine's tabs and exports from others'. Each call raises `ServiceError` where the server does not export.
     """
 
     def __init__(self, connection: Connection, project_id: int, *, mark: str) -> None:
@@ -53,6 +52,8 @@ class Exports:
         self._lock = threading.Lock()
         self._removing = ThreadPoolExecutor(1, thread_name_prefix="removing")
         self._removals: list[Future[None]] = []
+        self.left_over = False
+        """Whether something could not be removed."""
 
     def __enter__(self) -> Self:
         return self
@@ -63,8 +64,7 @@ class Exports:
         self._read = list(self._there)
         self.no_more()
         self._removing.shutdown()
-        if error is None:
-            self._wait()
+        self._wait()
 
     def everything(self) -> str:
         """Have every task there is exported; → what `read` takes."""
@@ -123,9 +123,12 @@ class Exports:
                 self._in_background(export)
 
     def _wait(self) -> None:
-        """Until what is being removed is gone."""
+        """Until what is being removed is gone, or could not be removed."""
         while self._removals:
-            self._removals.pop(0).result()
+            error = self._removals.pop(0).exception()
+            if error is not None and not isinstance(error, ServiceError):
+                raise error
+            self.left_over |= error is not None
 
     def _in_background(self, address: str) -> None:
         self._removals.append(self._removing.submit(partial(self._connection.delete, address, what=self._what)))

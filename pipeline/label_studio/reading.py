@@ -80,27 +80,33 @@ class ReadingCalls:
         this reading is `resumed`; `state` is how the project looks, as far as that is known. Tasks that come meanwhile
         may be missing.
         """
-        through = after
         if resumed:
-            try:
-                remove_leftovers(self._connection, project.project_id, mark=mark)
-            except ServiceError as error:
-                logger.warning("unfinished exports cannot be looked for: %s", error)
+            self._tidy(project, mark)
+        through, is_read, is_tidy = after, False, not resumed
         left, end = self._exportable(project, after, state)
         if left:
+            exports = Exports(self._connection, project.project_id, mark=mark)
             try:
-                with (
-                    Exports(self._connection, project.project_id, mark=mark) as exports,
-                    # What is made ahead comes to its end before the exports are removed.
-                    closing(self._exported(project, exports, after, left, end)) as chunks,
-                ):
+                # What is made ahead comes to its end before the exports are removed.
+                with exports, closing(self._exported(project, exports, after, left, end)) as chunks:
                     for chunk in chunks:
                         yield chunk
                         through = chunk.through
-                return
+                is_read, is_tidy = True, is_tidy and not exports.left_over
             except ServiceError as error:
                 logger.warning("exports do not work (%s); reading pages from task %d on", error, through)
-        yield from self._ahead(project, through, partial(self._page, project, pages.answered()))
+                is_tidy = False
+        if not is_read:
+            yield from self._ahead(project, through, partial(self._page, project, pages.answered()))
+        if not is_tidy:
+            # Also what the server was still making for a dead pull when this one began.
+            self._tidy(project, mark)
+
+    def _tidy(self, project: Project, mark: str) -> None:
+        try:
+            remove_leftovers(self._connection, project.project_id, mark=mark)
+        except ServiceError as error:
+            logger.warning("unfinished exports cannot be removed: %s", error)
 
     def change_times(
         self, project: Project, *, since: str = "", after: int = 0, through: int | None = None

@@ -302,6 +302,60 @@ def test_a_load_that_died_goes_on_after_its_last_chunk_and_tidies_up(
 
 
 @pytest.mark.usefixtures("exporting")
+def test_what_a_server_finishes_for_a_dead_pull_only_later_is_removed_too(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.add(30)
+    sent, made = studio.wire.handle_request, list[dict[str, Any]]()
+    exporting = f"/api/projects/{studio.project.project_id}/exports/"
+
+    def dying(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and request.url.path == exporting:
+            made.append(json.loads(request.read()))
+            raise KeyboardInterrupt
+        return sent(request)
+
+    def late(request: httpx.Request) -> httpx.Response:
+        """The export that the dead pull asked for is there after the next one has looked for it."""
+        answer = sent(request)
+        if request.method == "GET" and request.url.path == exporting and made:
+            studio.http.post(exporting, json={"title": made.pop()["title"]}).raise_for_status()
+        return answer
+
+    monkeypatch.setattr(studio.wire, "handle_request", dying)
+    with pytest.raises(KeyboardInterrupt):
+        studio.pull(tmp_path)
+    monkeypatch.setattr(studio.wire, "handle_request", late)
+    assert len(said(studio.pull(tmp_path))) == 30
+    assert not made
+    assert _left(studio) == ([], [])
+
+
+@pytest.mark.usefixtures("exporting")
+@pytest.mark.parametrize("failed", [1, 3])
+def test_an_export_that_could_not_be_removed_is_removed_at_the_end(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failed: int
+) -> None:
+    studio.add(30)
+    sent, removals = studio.wire.handle_request, list[str]()
+
+    def failing(request: httpx.Request) -> httpx.Response:
+        if request.method == "DELETE" and "/exports/" in request.url.path:
+            removals.append(request.url.path)
+            if len(removals) == failed:
+                return httpx.Response(500)
+        return sent(request)
+
+    monkeypatch.setattr(studio.wire, "handle_request", failing)
+    studio.wire.requests.clear()
+    assert len(said(studio.pull(tmp_path))) == 30
+    assert _left(studio) == ([], [])
+    assert not [each for each in studio.wire.requests if "fields=all" in str(each.url)]
+    assert len(removals) == 4
+    assert "exports do not work" not in caplog.text
+
+
+@pytest.mark.usefixtures("exporting")
 def test_a_server_that_does_not_export_is_read_in_pages(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
