@@ -36,7 +36,7 @@ _MOST_ROUNDS = 9
 
 def rounds_for(size: int) -> int:
     """More rounds where they are cheap."""
-    return max(1, min(_MOST_ROUNDS, 30_000 // size))
+    return max(1, min(_MOST_ROUNDS, 60_000 // size))
 
 
 class Run:

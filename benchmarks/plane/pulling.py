@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import pyarrow.parquet as pq
 
@@ -21,6 +22,7 @@ from benchmarks.plane.server import Server
 from fasten_model.errors import DataError
 
 EDITED = 40
+_ROUNDS_OF_ALL = 3
 WITH_IMAGES = "pull, with its images from disk"
 LABELS_ONLY = "pull, images there already"
 UNCHANGED, CHANGED, DELETED = "nothing changed", f"{EDITED} answers changed", "one task deleted"
@@ -56,33 +58,31 @@ def read_bare(server: Server, filled: Filled, name: str) -> tuple[float, Wire]:
 def measure_full(server: Server, filled: Filled, folder: Path, *, rounds: int, tell: Tell) -> Path:
     """Every door and both kinds of full pull, each round in another order; → the folder of the last pull with images.
 
-    Nobody is read in the wake of the same one every time: the server is not as fast after every request. The fastest
-    door is read once more after the pulls: of a single round the machine's mood would decide.
+    Nobody is read in the wake of the same one every time: the server is not as fast after every request. After
+    `_ROUNDS_OF_ALL` only the two doors that were fastest until then go on. The fastest one is read once more at the
+    end: of a single round the machine's mood would decide.
     """
+    pulls = _Pulls(server, filled, folder)
     times: dict[str, list[float]] = {name: [] for name in (*doors_for(filled.size), WITH_IMAGES, LABELS_ONLY)}
     wires: dict[str, Wire] = {}
-    pulls: dict[str, Pulled] = {}
-    root, order = folder / f"{filled.size}-0", Random(filled.size)
+    order = Random(filled.size)
+
+    def fastest(count: int) -> list[str]:
+        return sorted(doors_for(filled.size), key=lambda name: median(times[name]))[:count]
+
     for number in range(rounds):
-        turns = order.sample(list(times), len(times))
+        doors = list(doors_for(filled.size)) if number < _ROUNDS_OF_ALL else fastest(2)
+        turns = order.sample([*doors, WITH_IMAGES, LABELS_ONLY], len(doors) + 2)
         if not number:  # the first images are fetched before a pull has them already
             turns.sort(key=LABELS_ONLY.__eq__)
         for name in turns:
-            if name == WITH_IMAGES:
-                root = folder / f"{filled.size}-{number}"
-                pulls[name] = _full(server, filled, root, images=filled.size)
-                times[name].append(pulls[name].seconds)
-            elif name == LABELS_ONLY:
-                again = folder / f"{filled.size}-{number}-again"
-                again.mkdir()
-                shutil.copytree(root / "images", again / "images")
-                pulls[name] = _full(server, filled, again, images=filled.size)
-                times[name].append(pulls[name].seconds)
-            else:
+            if name in doors:
                 seconds, wires[name] = read_bare(server, filled, name)
-                times[name].append(seconds)
-    fastest = min(doors_for(filled.size), key=lambda name: min(times[name]))
-    times[fastest].append(read_bare(server, filled, fastest)[0])
+            else:
+                seconds = pulls.one_more(name)
+            times[name].append(seconds)
+    for name in fastest(1):
+        times[name].append(read_bare(server, filled, name)[0])
     for name, wire in wires.items():
         tell(
             Figure(
@@ -90,9 +90,32 @@ def measure_full(server: Server, filled: Filled, folder: Path, *, rounds: int, t
                 requests=wire.requests, received=wire.received,
             )
         )  # fmt: skip
-    for name, pulled in pulls.items():
+    for name, pulled in pulls.last.items():
         tell(figure(server, filled, "pull", name, pulled, times[name]))
-    return root
+    return pulls.root
+
+
+class _Pulls:
+    """Full pulls, each into a folder of its own."""
+
+    def __init__(self, server: Server, filled: Filled, folder: Path) -> None:
+        self._server, self._filled, self._folder, self._count = server, filled, folder, 0
+        self.root = folder
+        """Of the last pull with images."""
+        self.last: dict[str, Pulled] = {}
+        """By kind."""
+
+    def one_more(self, name: str) -> float:
+        """The seconds of a pull of one kind."""
+        self._count += 1
+        root = self._folder / f"{self._filled.size}-{self._count}"
+        if name == WITH_IMAGES:
+            self.root = root
+        else:
+            root.mkdir()
+            shutil.copytree(self.root / "images", root / "images")
+        self.last[name] = _full(self._server, self._filled, root, images=self._filled.size)
+        return self.last[name].seconds
 
 
 def _full(server: Server, filled: Filled, root: Path, *, images: int) -> Pulled:
