@@ -24,8 +24,9 @@ from fasten_model.train.seeds import generator
 
 NONE = -1
 """In `Look.standing`: nothing was promised."""
-Kind = Literal["fasten", "folds"]
-"""`fasten`: `fasten_model.fit`. `folds`: cross-entropy on the labels as they are now, out of fold."""
+Kind = Literal["fasten", "folds", "truth"]
+"""`fasten`: `fasten_model.fit`. `folds`: cross-entropy on the labels as they are now, out of fold. `truth`: nothing is
+trained, it is known what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +94,8 @@ class Looks:
 
     def look(self, kind: Kind, ledger: Ledger) -> Look:
         """The model of this kind after these decisions."""
+        if kind == "truth":
+            return look_at_truth(self._pool, ledger)
         key = _key(kind, ledger)
         if key not in self._known:
             train: Callable[[Pool, Ledger, Setup], Look] = look_fasten if kind == "fasten" else look_folds
@@ -168,3 +171,14 @@ def look_folds(pool: Pool, ledger: Ledger, setup: Setup) -> Look:
     guess = torch.where(ledger.open, p.argmax(dim=1), labels)
     given = p[ledger.open].double().gather(1, labels[ledger.open, None]).squeeze(1)
     return Look(p=p, labels=labels, open=ledger.open, guess=guess, error=(1 - given).clamp(0, 1))
+
+
+def look_at_truth(pool: Pool, ledger: Ledger) -> Look:
+    """What a model would say that is never wrong."""
+    return Look(
+        p=torch.nn.functional.one_hot(pool.truth, len(pool.classes)).float(),
+        labels=torch.where(ledger.open, pool.given, ledger.decided),
+        open=ledger.open,
+        guess=torch.where(ledger.open, pool.truth, ledger.decided),
+        error=pool.wrong[ledger.open].double(),
+    )

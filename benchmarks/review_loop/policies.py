@@ -3,6 +3,8 @@
 Policies that have no labels of their own hand out what was given until a person decides; `auto` alone also changes
 labels by itself. Ties go to the sample that comes first in the pool, which is in random order.
 
+* perfect order: the wrong labels and no others, in no order: what no policy that changes nothing by itself can beat;
+  with the product's share of random questions among them, what no such policy with that slice can beat
 * random · entropy, least confidence, margin: of calibrated p (Settles 2009, 3.1), blind to the given label
 * cleanlab: `find_label_issues`, filled up by label quality, and ActiveLab (`get_active_learning_scores`), on our p and
   on out-of-fold p of their own (`benchmarks.review_loop.cleanlab_policies`)
@@ -11,6 +13,7 @@ labels by itself. Ties go to the sample that comes first in the pool, which is i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -22,6 +25,7 @@ from benchmarks.review_loop.own_policies import compose_questions
 from benchmarks.review_loop.pool import Pool
 from fasten_model.train.seeds import generator
 from pipeline.records import AskedAs
+from pipeline.settings import Settings
 
 Choose = Callable[[Pool, Ledger, Look, int, int], Sequence[Question]]
 """(pool, decisions so far, model, most questions, round from 1) → the questions, most urgent first."""
@@ -79,7 +83,37 @@ def shuffled(pool: Pool, *_: object) -> Tensor:
     return torch.randperm(len(pool), generator=generator(pool.seed, "review", "random policy"))
 
 
+def wrong_ones(audit_share: float) -> Choose:
+    """The wrong labels alone, by somebody who knows them, and evenly among them so many questions drawn at random."""
+
+    def choose(pool: Pool, ledger: Ledger, _look: Look, most: int, _round: int) -> list[Question]:
+        order = shuffled(pool)
+        drawn = order[ledger.open[order]][: round(audit_share * most)].tolist()
+        targeted = ledger.open & pool.wrong
+        targeted[drawn] = False
+        wrong = targeted.nonzero().flatten()[: most - len(drawn)].tolist()
+        asked = [
+            *((place(number, drawn), Question(sample=sample, asked_as="audit")) for number, sample in enumerate(drawn)),
+            *(
+                (place(number, wrong), Question(sample=sample, asked_as="targeted"))
+                for number, sample in enumerate(wrong)
+            ),
+        ]
+        return [question for _, question in sorted(asked, key=itemgetter(0))]
+
+    def place(number: int, among: Sequence[int]) -> float:
+        return (number + 0.5) / len(among)
+
+    return choose
+
+
 _ALL = (
+    Policy(name="perfect order", kind="truth", choose=wrong_ones(0.0)),
+    Policy(
+        name="perfect order, with the slice",
+        kind="truth",
+        choose=wrong_ones(Settings.model_fields["audit_share"].default),
+    ),
     Policy(name="random", kind="fasten", choose=by_order(shuffled, asked_as="audit")),
     Policy(name="entropy", kind="fasten", choose=by_score(entropy)),
     Policy(name="least confidence", kind="fasten", choose=by_score(least_confidence)),
@@ -98,6 +132,7 @@ _ALL = (
 POLICIES = {policy.name: policy for policy in _ALL}
 """Every policy by name. The last two show what the random slice costs, and what goes wrong where every answer counts as
 drawn at random."""
+BOUNDS = ("perfect order", "perfect order, with the slice")
 OURS = ("ours, suggest", "ours, auto")
 CLEANLAB = tuple(name for name in POLICIES if name.startswith(("cleanlab", "ActiveLab")))
 BIASED = "ours, auto, all as audits"

@@ -64,7 +64,7 @@ def test_another_run_needs_another_file(made: Path, capsys: pytest.CaptureFixtur
     assert "was made with reviewer_error 0.03, this run has 0.1" in said
     code, said = ended(("--policies", "best"), capsys)
     assert code == 2
-    assert "no policy is called 'best'; there are random, entropy" in said
+    assert "no policy is called 'best'; there are perfect order, " in said
 
 
 def test_files_are_shown_without_running_anything(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from benchmarks.review_loop.ledger import OPEN, Ledger, Question
 from benchmarks.review_loop.looks import NONE, Kind, Look, Looks, Setup, look_fasten
 from benchmarks.review_loop.measures import Run, area, curve, noise_by, precision, reviews_to_reach, runs_of
 from benchmarks.review_loop.play import Game, handed_out, play, questions_of, standing_after
-from benchmarks.review_loop.policies import CLEANLAB, POLICIES, Policy, by_order
+from benchmarks.review_loop.policies import BOUNDS, CLEANLAB, POLICIES, Policy
 from benchmarks.review_loop.pool import Pool, answers_of, draw_pool
 from benchmarks.review_loop.rows import RoundRow
 from benchmarks.rows_file import RowsFile
@@ -74,23 +75,43 @@ def played(game: Game, policy: Policy, path: Path, looks: Looks | None = None) -
     return next(run for key, run in runs_of(results.rows()).items() if key[1:] == (game.pool.seed, policy.name))
 
 
-def wrong_first(pool: Pool, *_: object) -> torch.Tensor:
-    return pool.wrong.long().argsort(descending=True, stable=True)
+PERFECT, WITH_SLICE = (POLICIES[name] for name in BOUNDS)
 
 
-ORACLE = Policy(name="oracle", kind="fasten", choose=by_order(wrong_first))
-
-
-def test_an_oracle_sets_one_label_right_with_every_review_until_none_is_wrong(tmp_path: Path) -> None:
+def test_a_perfect_order_sets_one_label_right_with_every_review_until_none_is_wrong(tmp_path: Path) -> None:
     pool = toy_pool()
-    run = played(game_of(pool, rounds=6), ORACLE, tmp_path / "a.parquet")
+    run = played(game_of(pool, rounds=6), PERFECT, tmp_path / "a.parquet", Looks(pool, SETUP))
     wrong = int(pool.wrong[pool.audited :].sum())
     assert 20 < wrong < 120
     ideal = [1 - max(0, wrong - reviews) / len(pool) for reviews in range(121)]
-    assert curve(run) == pytest.approx(ideal)
+    assert curve(run) == pytest.approx(ideal[: wrong + 1])
+    assert curve(run, suggested=True) == [1] * (wrong + 1)
     assert reviews_to_reach(curve(run), 1.0, pool.audited) == pool.audited + wrong
     assert precision(run, 0.1) == 1
     assert area(curve(run), 120) == pytest.approx(sum(ideal) / 120 - (ideal[0] + ideal[-1]) / 240)
+
+
+def test_a_perfect_order_with_the_slice_is_as_much_slower_as_the_slice_finds_less(tmp_path: Path) -> None:
+    pool, looks = toy_pool(samples=300, audited=20), Looks(toy_pool(samples=300, audited=20), SETUP)
+    run = played(game_of(pool, rounds=3, batch=50), WITH_SLICE, tmp_path / "a.parquet", looks)
+    for row in run:
+        asked = list(zip(row.asked_as or (), row.wrong or (), strict=True))
+        places = [place for place, (asked_as, _) in enumerate(asked) if asked_as == "audit"]
+        assert len(places) == round(0.1 * 50)
+        assert all(wrong for asked_as, wrong in asked if asked_as == "targeted")
+        assert max(b - a for a, b in pairwise([-1, *places, len(asked)])) <= 0.3 * len(asked), "evenly among them"
+    assert not looks.trained
+    found = [
+        wrong
+        for row in run
+        for asked_as, wrong in zip(row.asked_as or (), row.wrong or (), strict=True)
+        if asked_as == "audit"
+    ]
+    fastest = played(game_of(pool, rounds=3, batch=50), PERFECT, tmp_path / "b.parquet", looks)
+    goal = 1 - 10 / 300
+    slower = reviews_to_reach(curve(run), goal, 20), reviews_to_reach(curve(fastest), goal, 20)
+    assert None not in slower
+    assert 0 <= slower[0] - slower[1] <= found.count(False)  # type: ignore[operator]
 
 
 def test_reviews_are_counted_from_the_first_audits_on_and_nobody_is_asked_twice(tmp_path: Path) -> None:
@@ -115,7 +136,7 @@ def test_reviewers_err_as_often_as_they_are_said_to_and_always_in_the_same_place
 
     pool = toy_pool(reviewer_error=0.2)
     errors = int((pool.answers != pool.truth)[pool.audited :].sum())
-    run = played(game_of(pool, rounds=9), ORACLE, tmp_path / "a.parquet")
+    run = played(game_of(pool, rounds=9), POLICIES["random"], tmp_path / "a.parquet")
     assert errors > 10
     assert curve(run)[-1] == pytest.approx(1 - errors / len(pool))  # the audits before the first round are right
 
@@ -161,7 +182,11 @@ def _alternating(pool: Pool, ledger: Ledger, _: Look, most: int, number: int) ->
     """Half of the questions where labels are wrong, half at random."""
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(1000 * pool.seed + number)).tolist()
     drawn = [place for place in order if ledger.open[place]][: most // 2]
-    doubtful = [place for place in wrong_first(pool).tolist() if ledger.open[place] and place not in drawn]
+    doubtful = [
+        place
+        for place in pool.wrong.long().argsort(descending=True, stable=True).tolist()
+        if ledger.open[place] and place not in drawn
+    ]
     return [Question(sample=place, asked_as="audit") for place in drawn] + [
         Question(sample=place, asked_as="targeted") for place in doubtful[: most - len(drawn)]
     ]
@@ -231,7 +256,7 @@ def test_one_model_serves_all_policies_that_know_the_same(monkeypatch: pytest.Mo
 
 
 def test_a_policy_that_asks_too_much_is_no_policy(tmp_path: Path) -> None:
-    greedy = replace(ORACLE, choose=lambda pool, ledger, look, most, number: ORACLE.choose(
+    greedy = replace(PERFECT, choose=lambda pool, ledger, look, most, number: PERFECT.choose(
         pool, ledger, look, most + 1, number))  # fmt: skip
     with pytest.raises(ValueError, match="21 questions, 20 were allowed"):
         played(game_of(toy_pool()), greedy, tmp_path / "a.parquet")
