@@ -59,8 +59,17 @@ def judge_labels(
     q = [noise.posterior(held[mask], said.at(mask), evidence) for noise, mask in zip(without, pairs, strict=True)]
     tried = suggestions(torch.cat(q), given, true)
     doubted = suggestions(every.posterior(bulk, given_of(noisy), evidence), noisy.labels)
+    reviewed = _changed_by_reviews(clean, bulk.shape[1])
     if rho is not None:
-        choice = judge_rho(rho, doubted, tried, certainty=certainty)
+        choice = judge_rho(rho, doubted, tried, certainty=certainty, reviewed=reviewed)
     else:
-        choice = choose_rho(doubted, tried, target_precision, certainty=certainty, num_classes=bulk.shape[1])
+        choice = choose_rho(
+            doubted, tried, target_precision, certainty=certainty, num_classes=bulk.shape[1], reviewed=reviewed
+        )
     return Judged(noise=every, evidence=evidence, choice=choice)
+
+
+def _changed_by_reviews(clean: LabelledImages, num_classes: int) -> Tensor:
+    """int64 [K]: into which classes people have changed bulk labels, audits at random apart."""
+    changed = ~clean.estimates & (clean.given_labels >= 0) & (clean.labels != clean.given_labels)
+    return torch.bincount(clean.labels[changed], minlength=num_classes)

@@ -7,6 +7,8 @@ value for which the hypothesis holds is then as improbable as the level says, ho
 Shapes: n suggestions of the bulk, P of the pairs, M values of ρ.
 """
 
+from operator import sub
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ worth telling, and stop closer to where the promise breaks."""
 
 
 def lowest_passing(
-    confidence: Tensor, pair_confidence: Tensor, pair_right: Tensor, target: float, level: float
+    confidence: Tensor, pair_confidence: Tensor, pair_right: Tensor, target: float, level: float, *, taken: int = 0
 ) -> tuple[float | None, int]:
     """(The last ρ before the first failure, None where the first fails; how many pairs lacked at the first).
 
@@ -36,8 +38,9 @@ def lowest_passing(
     surest, order = pair_confidence.sort(descending=True, stable=True)
     errors = [0, *(~pair_right[order]).cumsum(dim=0).tolist()]
     believed = [0.0, *surest.cumsum(dim=0).tolist()]
-    tries = torch.searchsorted(-surest, -rhos, right=True).tolist()  # [M]
-    allowed = [failures_allowed(count, target, level) for count in tries]
+    tries = _reaching(pair_confidence, rhos)
+    targets = [stricter(target, left, taken) for left in _reaching(confidence, rhos)]
+    allowed = [failures_allowed(count, each, level) for count, each in zip(tries, targets, strict=True)]
     hopes = [
         upper_tail(count - most, count, min(1.0, believed[count] / count)) if most >= 0 else 0.0
         for count, most in zip(tries, allowed, strict=True)
@@ -45,7 +48,8 @@ def lowest_passing(
     # Where confidences are low, every hope may be too small for a float.
     start = max((at for at, most in enumerate(allowed) if most >= 0), key=hopes.__getitem__, default=None)
     if start is None:
-        return None, tries_needed(target, level) - max(tries, default=0)
+        needed = [tries_needed(each, level) for each in targets or [target]]
+        return None, min(map(sub, needed, tries or [0]))
     lowest = None
     for rho, count, most in zip(rhos[start:].tolist(), tries[start:], allowed[start:], strict=True):
         if errors[count] > most:
@@ -53,7 +57,22 @@ def lowest_passing(
         lowest = rho
     if lowest is not None:
         return lowest, 0
-    return None, tries_needed(target, level, failures=errors[tries[start]]) - tries[start]
+    return None, tries_needed(targets[start], level, failures=errors[tries[start]]) - tries[start]
+
+
+def stricter(target: float, left: int, taken: int) -> float:
+    """The share of right suggestions before `taken` were taken out that leaves at least `target` of those `left` right.
+
+    Whichever they were: at worst right ones alone, so that all the wrong ones are still there.
+    """
+    return 1 - (1 - target) * max(1, left) / (max(1, left) + taken) if taken else target
+
+
+def _reaching(confidence: Tensor, rhos: Tensor) -> list[int]:
+    """How many of the confidences [n] reach each of the descending ρ [M]."""
+    surest = confidence.sort(descending=True).values
+    counts: list[int] = torch.searchsorted(-surest, -rhos, right=True).tolist()
+    return counts
 
 
 def _quantiles(confidence: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ class RhoChoice:
     pairs_needed: int
     """How many more held-out relabels, all of them right, the first test would have taken; 0 where it passed, or where
     no bulk label is doubted."""
+    reviewed: int = 0
+    """Bulk labels that people changed where a model had doubted them: by them the test is stricter (`choose_rho`)."""
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -94,9 +96,10 @@ class RhoChoice:
         if self.pairs_needed and self.pairs_doubted:
             pairs = math.ceil(self.pairs_needed * self.pairs_held_out / self.pairs_doubted)
             more = f", about {pairs} more held-out pairs"
+        left = f" of what {self.reviewed} corrections in reviews have left" if self.reviewed else ""
         return (
             f"relabels nothing: {self.pairs_doubted} suggestions on {self.pairs_held_out} held-out pairs do not "
-            f"promise that {_percent(self.target_precision)} are right ({_percent(self.certainty)} certain); "
+            f"promise that {_percent(self.target_precision)}{left} are right ({_percent(self.certainty)} certain); "
             f"that takes at least {self.pairs_needed} more, all of them right{more}"
         )
 
@@ -145,6 +148,7 @@ def choose_rho(
     *,
     certainty: float = CERTAINTY,
     num_classes: int | None = None,
+    reviewed: Tensor | None = None,
 ) -> RhoChoice:
     """The lowest ρ with at least `target_precision` of the relabels right, by fixed-sequence testing.
 
@@ -161,16 +165,23 @@ def choose_rho(
     precision below the target, at a level of (1 − certainty) / K) is never relabelled: the others only gain by that.
 
     bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model that
-    judged it or entered the T of its q. The promise is as good as they are like the bulk, and some things are not
-    quite: the bulk has been trained on; temperature and γ, and the temperatures that training corrected by, were fitted
-    to the pairs; of several models each pair is judged by one, the bulk by the mean of all, which have learnt from each
-    other's pairs; and once people have reviewed what the model asked for, the bulk is what they left. How well the
-    promise is kept in spite of that is measured, with one model (`benchmarks/relabel_precision.py`) and with several
-    (`benchmarks/review.py`); the last is why a few of the changed labels are still asked about (questions asked as
-    `check`).
+    judged it or entered the T of its q. reviewed: int64 [K], how many bulk labels people have changed into each class
+    where a model had doubted them. These were part of what the pairs stand for, and what is left is harder. How much
+    harder is not known, but not by more than this: each of them was right to be changed, and every suggestion that is
+    wrong is still there. So that a share t of the r suggestions left is right, whatever the order in which people were
+    asked, of those r and the d = Σ reviewed a share 1 − (1 − t)·r/(r + d) must have been, which is what is tested.
+
+    The promise is as good as pairs are like the bulk, and some things are not quite: the bulk has been trained on;
+    temperature and γ, and the temperatures that training corrected by, were fitted to the pairs; of several models each
+    pair is judged by one, the bulk by the mean of all, which have learnt from each other's pairs. How well the promise
+    is kept in spite of that is measured, with one model (`benchmarks/relabel_precision.py`) and with several
+    (`benchmarks/review.py`); and a few of the changed labels are still asked about (questions asked as `check`).
     """
     level = 1 - certainty
     sequence_of = torch.zeros(num_classes or 1, dtype=torch.int64)
+    taken = torch.zeros_like(sequence_of)
+    if reviewed is not None:
+        taken += reviewed if num_classes is not None else reviewed.sum()
     if num_classes is not None:
         sequence_of = _sequences(bulk, pairs, target_precision, level, num_classes)
     sequences = sorted(set(sequence_of.tolist()))
@@ -179,29 +190,43 @@ def choose_rho(
     promised, lacking = [], []
     for sequence in sequences:
         members = sequence_of == sequence
-        tested = pairs.where(_of(members, pairs))
+        tested, left = pairs.where(_of(members, pairs)), bulk.confidence[_of(members, bulk)]
+        gone = int(taken[members].sum())
         lowest, lacked = lowest_passing(
-            bulk.confidence[_of(members, bulk)], tested.confidence, tested.right, target_precision, level_of_each
+            left, tested.confidence, tested.right, target_precision, level_of_each, taken=gone
         )
         thresholds[members] = NEVER if lowest is None else lowest
         lacking.append(lacked)
         if lowest is not None:
             passed = tested.right[tested.confidence >= lowest]
-            promised.append(lower_bound(int(passed.sum()), len(passed), level_of_each))
+            bound = lower_bound(int(passed.sum()), len(passed), level_of_each)
+            promised.append(_of_what_is_left(bound, int((left >= lowest).sum()), gone))
     common = sequence_of == 0
     rho = float(thresholds[common][0]) if common.any() else NEVER
     if num_classes is not None:
         thresholds[common & _contradicted(pairs, rho, target_precision, level / num_classes, num_classes)] = NEVER
     choice = _choice(rho, thresholds, bulk, pairs, promised=min(promised, default=None), certainty=certainty)
-    return replace(choice, target_precision=target_precision, pairs_needed=min(lacking) if len(bulk.confidence) else 0)
+    return replace(
+        choice,
+        target_precision=target_precision,
+        pairs_needed=min(lacking) if len(bulk.confidence) else 0,
+        reviewed=int(taken.sum()),
+    )
 
 
-def judge_rho(rho: float, bulk: Suggestions, pairs: Suggestions, *, certainty: float = CERTAINTY) -> RhoChoice:
-    """What to expect of a ρ that somebody has set."""
+def judge_rho(
+    rho: float, bulk: Suggestions, pairs: Suggestions, *, certainty: float = CERTAINTY, reviewed: Tensor | None = None
+) -> RhoChoice:
+    """What to expect of a ρ that somebody has set; `reviewed` as for `choose_rho`."""
     rho = rho if rho <= 1 else NEVER
-    tried = pairs.right[pairs.confidence >= rho]
-    promised = lower_bound(int(tried.sum()), len(tried), 1 - certainty) if len(tried) else None
-    return _choice(rho, torch.tensor([rho], dtype=torch.float64), bulk, pairs, promised=promised, certainty=certainty)
+    tried, gone = pairs.right[pairs.confidence >= rho], 0 if reviewed is None else int(reviewed.sum())
+    promised = None
+    if len(tried):
+        bound = lower_bound(int(tried.sum()), len(tried), 1 - certainty)
+        promised = _of_what_is_left(bound, int((bulk.confidence >= rho).sum()), gone)
+    thresholds = torch.tensor([rho], dtype=torch.float64)
+    choice = _choice(rho, thresholds, bulk, pairs, promised=promised, certainty=certainty)
+    return replace(choice, reviewed=gone)
 
 
 def _choice(
@@ -228,6 +253,13 @@ def _choice(
         pairs_held_out=pairs.of,
         pairs_needed=0,
     )
+
+
+def _of_what_is_left(precision: float, left: int, taken: int) -> float:
+    """The least precision of the suggestions `left`, where `taken` right ones are gone (`stricter`, turned round)."""
+    if not taken:
+        return precision
+    return max(0.0, 1 - (1 - precision) * (left + taken) / left) if left else 0.0
 
 
 def _of(members: Tensor, suggested: Suggestions) -> Tensor:

@@ -108,6 +108,20 @@ def audited(count: int, *, wrong_every: int, known: bool = True) -> LabelledImag
 QUICK = TrainConfig(epochs=4, noisy_batch=32, clean_batch=16, device="cpu")
 
 
+def test_labels_that_reviews_have_changed_make_the_promise_harder() -> None:
+    noisy = flipped(images([i % 2 for i in range(160)]), every=4)
+    all_audits = audited(220, wrong_every=4)
+    reviews = replace(all_audits, estimates=torch.arange(220) < 160)  # of the last 60 a quarter was changed
+    before, after = (
+        fit(noisy, clean, CLASSES, QUICK, holdout=0.5, target_precision=0.7).choice
+        for clean in (all_audits.at(torch.arange(220) < 160), reviews)
+    )
+    assert (before.reviewed, after.reviewed) == (0, 15)
+    assert before.promised_precision is not None
+    assert after.promised_precision is not None
+    assert 0.7 <= after.promised_precision < before.promised_precision
+
+
 def test_rho_is_chosen_for_the_target_and_its_promise_holds_on_the_bulk() -> None:
     truth = [i % 2 for i in range(160)]
     noisy = flipped(images(truth), every=4)
@@ -119,9 +133,12 @@ def test_rho_is_chosen_for_the_target_and_its_promise_holds_on_the_bulk() -> Non
     assert fitted.choice.promised_precision >= 0.7
     found = score(fitted.model, noisy.images, noisy.labels)
     relabeled = found.decisions == RELABEL
-    assert int(relabeled.sum()) == round(160 * fitted.choice.coverage) > 20
+    # ρ is one of the confidences, which another number of threads computes another way in the last digit.
+    assert int(relabeled.sum()) == pytest.approx(160 * fitted.choice.coverage, abs=1)
+    assert int(relabeled.sum()) > 20
     assert (found.suggested[relabeled] == torch.tensor(truth)[relabeled]).all()
     assert fitted.model.metadata["relabels"] == fitted.choice.sentence()
+    assert fitted.choice.reviewed == 0, "audits at random leave the bulk as it was"
     known = summary(fitted)["relabels"]
     assert (known["rho"], known["pairs"]) == (fitted.model.rho, fitted.choice.pairs)
     assert (known["certainty"], known["per_class"], known["pairs_needed"]) == (0.9, None, 0)

@@ -241,6 +241,57 @@ def test_a_class_whose_few_pairs_are_wrong_is_left_out_of_what_all_share() -> No
     assert choose_rho(bulk, pairs, 0.95).per_class is None
 
 
+@pytest.mark.parametrize("taken", [0, 500, 1500])
+def test_the_promise_is_about_what_reviews_have_left_however_they_were_chosen(taken: int) -> None:
+    """Pairs show suggestions of which 98.5 % are right; people were asked about right ones only, so all wrong ones are
+    left."""
+    generator, draws = torch.Generator().manual_seed(0), 200
+    left = 2000 - taken
+    confidence = torch.sigmoid(4 + 1.5 * torch.randn(left, generator=generator).double())
+    wrong = torch.randperm(left, generator=generator) < 30
+    bulk, reviewed = suggested(confidence, of=3 * left), torch.tensor([taken])
+    broken, changed = {None: 0, taken: 0}, 0
+    for _ in range(draws):
+        sure = torch.sigmoid(4 + 1.5 * torch.randn(600, generator=generator).double())
+        pairs = suggested(sure, torch.rand(600, generator=generator) < 0.985, of=1800)
+        for told in broken:
+            rho = choose_rho(bulk, pairs, 0.95, reviewed=None if told is None else reviewed).rho
+            let_through = confidence >= rho
+            broken[told] += bool(let_through.any()) and float(wrong[let_through].double().mean()) > 0.05
+            changed += told is not None and bool(let_through.any())
+    assert broken[taken] / draws <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / draws)
+    if taken == 1500:
+        assert broken[None] / draws > 0.5, "6 % of what is left are wrong, and the pairs do not show it"
+    else:
+        assert changed / draws > 0.7, "a good model still relabels"
+
+
+def test_reviews_of_one_class_make_its_own_test_stricter_and_no_others() -> None:
+    bulk, pairs = three_classes(0, 6000), three_classes(1, 3000)
+    before = choose_rho(bulk, pairs, 0.95, num_classes=3)
+    assert before == replace(choose_rho(bulk, pairs, 0.95, num_classes=3, reviewed=torch.zeros(3).long()), reviewed=0)
+    found = choose_rho(bulk, pairs, 0.95, num_classes=3, reviewed=torch.tensor([0, 50_000, 0]))
+    assert found.per_class is not None
+    assert before.per_class is not None
+    assert found.per_class[1] == NEVER
+    assert found.per_class[0] == pytest.approx(before.per_class[0], abs=0.05)
+    assert found.reviewed == 50_000
+
+
+def test_what_reviews_have_left_is_promised_no_more_than_that() -> None:
+    """100 of 100 pairs are right: 97.7 % by Clopper and Pearson, and so 95.5 % where as many as are left were taken."""
+    bulk, pairs = suggested([0.9] * 50, of=100), suggested([0.9] * 100, [True] * 100, of=200)
+    taken = torch.tensor([50])
+    whole, half = judge_rho(0.8, bulk, pairs), judge_rho(0.8, bulk, pairs, reviewed=taken)
+    assert whole.promised_precision == pytest.approx(0.1 ** (1 / 100))
+    assert half.promised_precision == pytest.approx(1 - 2 * (1 - 0.1 ** (1 / 100)))
+    found = choose_rho(bulk, pairs, 0.95, reviewed=taken)
+    assert found.promised_precision == pytest.approx(half.promised_precision)
+    more = choose_rho(bulk, pairs, 0.95, reviewed=2 * taken)
+    assert (more.rho, more.pairs_needed) == (NEVER, math.ceil(math.log(0.1) / math.log(1 - 0.05 / 3)) - 100)
+    assert "of what 100 corrections in reviews have left are right" in more.sentence()
+
+
 def test_no_doubted_label_needs_no_rho() -> None:
     found = choose_rho(suggested([], of=100), drawn(100, 1), 0.9, num_classes=2)
     assert (found.rho, found.coverage, found.per_class, found.pairs_needed) == (NEVER, 0.0, None, 0)
