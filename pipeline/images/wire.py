@@ -51,7 +51,7 @@ class Wire(httpx.BaseTransport):
             if (address := urllib.request.getproxies().get(scheme) or urllib.request.getproxies().get("all"))
         }
         self._pools: dict[tuple[str, bool], httpcore.ConnectionPool] = {}
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The answer, its body unread. Raises `httpx.TransportError`, and `ImageError` for a forbidden address."""
@@ -70,7 +70,9 @@ class Wire(httpx.BaseTransport):
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer.stream), request=request)
 
     def close(self) -> None:
-        for pool in self._pools.values():
+        with self._lock:
+            pools, self._pools, self._closed = self._pools, {}, True
+        for pool in pools.values():
             pool.close()
 
     def _pool(self, url: httpx.URL) -> httpcore.ConnectionPool:
@@ -80,13 +82,16 @@ class Wire(httpx.BaseTransport):
         direct = here or url.scheme not in self._proxies or bool(urllib.request.proxy_bypass(url.host))
         kind = url.scheme, direct
         with self._lock:
+            if self._closed:
+                raise httpcore.ConnectError("the connections for images are closed")
             if kind not in self._pools:
                 self._pools[kind] = self._made(url.scheme, None if direct else self._proxies[url.scheme])
             return self._pools[kind]
 
     def _made(self, scheme: str, proxy: httpx.Proxy | None) -> httpcore.ConnectionPool:
-        secured = scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
-        tls = httpx.create_ssl_context() if secured else None  # some hundred certificates, which take 20 ms to read
+        by_tls = proxy is not None and proxy.url.scheme == "https"
+        # Some hundred certificates, which take 20 ms to read.
+        tls = httpx.create_ssl_context() if scheme == "https" or by_tls else None
         if proxy is None:
             return httpcore.ConnectionPool(
                 ssl_context=tls,
@@ -100,6 +105,7 @@ class Wire(httpx.BaseTransport):
             ),
             proxy_auth=proxy.raw_auth,
             ssl_context=tls,
+            proxy_ssl_context=tls if by_tls else None,
             max_connections=self._connections,
             keepalive_expiry=5.0,
             network_backend=_Network(lambda _host, _port: True),

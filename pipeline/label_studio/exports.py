@@ -64,7 +64,8 @@ class Exports:
         self._read = list(self._there)
         self.no_more()
         self._removing.shutdown()
-        self._wait()
+        if error is None:
+            self._wait()
 
     def everything(self) -> str:
         """Have every task there is exported; → what `read` takes."""
