@@ -57,19 +57,25 @@ def judge_labels(
     likelihood = [noise.log_likelihood(said.at(mask)) for noise, mask in zip(without, pairs, strict=True)]
     evidence = fit_evidence_of(p, torch.cat(likelihood), true)
     q = [noise.posterior(held[mask], said.at(mask), evidence) for noise, mask in zip(without, pairs, strict=True)]
-    tried = suggestions(torch.cat(q), given, true)
+    since = changed_since(clean, bulk.shape[1])
+    tried = suggestions(torch.cat(q), given, true, taken=torch.cat([since[mask] for mask in pairs]))
     doubted = suggestions(every.posterior(bulk, given_of(noisy), evidence), noisy.labels)
-    reviewed = _changed_by_reviews(clean, bulk.shape[1])
     if rho is not None:
-        choice = judge_rho(rho, doubted, tried, certainty=certainty, reviewed=reviewed)
+        choice = judge_rho(rho, doubted, tried, certainty=certainty)
     else:
-        choice = choose_rho(
-            doubted, tried, target_precision, certainty=certainty, num_classes=bulk.shape[1], reviewed=reviewed
-        )
+        choice = choose_rho(doubted, tried, target_precision, certainty=certainty, num_classes=bulk.shape[1])
     return Judged(noise=every, evidence=evidence, choice=choice)
 
 
-def _changed_by_reviews(clean: LabelledImages, num_classes: int) -> Tensor:
-    """int64 [K]: into which classes people have changed bulk labels, audits at random apart."""
+def changed_since(clean: LabelledImages, num_classes: int) -> Tensor:
+    """int64 [C,K]: into which classes reviews have changed bulk labels that the draw of each sample still could meet.
+
+    Those of the same round and of later ones: what was asked before a draw was not drawn from.
+    """
     changed = ~clean.estimates & (clean.given_labels >= 0) & (clean.labels != clean.given_labels)
-    return torch.bincount(clean.labels[changed], minlength=num_classes)
+    rounds = torch.zeros(len(clean), dtype=torch.int64) if clean.asked_in is None else clean.asked_in
+    counts = torch.zeros(len(clean), num_classes, dtype=torch.int64)
+    for label in range(num_classes):
+        asked = rounds[changed & (clean.labels == label)].sort().values
+        counts[:, label] = len(asked) - torch.searchsorted(asked, rounds)
+    return counts

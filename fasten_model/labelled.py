@@ -35,6 +35,9 @@ class LabelledImages:
     """R names of those who voted; empty where annotators are not told apart."""
     votes: Tensor | None = None
     """int64 [N,R]: what each had said, in the order of `annotators`, −1 where nothing; None where there is no name."""
+    asked_in: Tensor | None = None
+    """int64 [N], of audited samples: the number of the round that asked about it, the lower the earlier; one number for
+    all that were drawn before any round. None: not known, so that any review may have been asked for after any draw."""
 
     @classmethod
     def from_tensors(
@@ -47,12 +50,13 @@ class LabelledImages:
         estimates: Tensor | None = None,
         annotators: Sequence[str] = (),
         votes: Tensor | None = None,
+        asked_in: Tensor | None = None,
     ) -> "LabelledImages":
         """From images uint8 [N,3,S,S] and labels int64 [N] alone; the rest is as below unless given.
 
         sample_ids: `0`, `1`, …; which audited samples are held out depends on these. given_labels: unknown.
-        estimates: all drawn at random. annotators, votes: not told apart. Raises `DataError` where a shape or type is
-        another, or an id or a name occurs twice.
+        estimates: all drawn at random. annotators, votes: not told apart. asked_in: not known. Raises `DataError` where
+        a shape or type is another, or an id or a name occurs twice.
         """
         count = len(images)
         ids = tuple(map(str, range(count))) if sample_ids is None else tuple(sample_ids)
@@ -71,6 +75,7 @@ class LabelledImages:
             ("labels", labels, torch.int64),
             ("given_labels", given, torch.int64),
             ("estimates", drawn, torch.bool),
+            *([] if asked_in is None else [("asked_in", asked_in, torch.int64)]),
         ):
             if tensor.dtype != dtype or tensor.shape != (count,):
                 found = f"{tensor.dtype} {list(tensor.shape)}"
@@ -94,6 +99,7 @@ class LabelledImages:
             estimates=drawn,
             annotators=names,
             votes=votes,
+            asked_in=asked_in,
         )
 
     def __len__(self) -> int:
@@ -109,6 +115,7 @@ class LabelledImages:
             estimates=self.estimates[mask],
             annotators=self.annotators,
             votes=None if self.votes is None else self.votes[mask],
+            asked_in=None if self.asked_in is None else self.asked_in[mask],
         )
 
     def votes_of(self, annotators: Sequence[str]) -> Tensor:

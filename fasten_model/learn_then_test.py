@@ -20,7 +20,13 @@ worth telling, and stop closer to where the promise breaks."""
 
 
 def lowest_passing(
-    confidence: Tensor, pair_confidence: Tensor, pair_right: Tensor, target: float, level: float, *, taken: int = 0
+    confidence: Tensor,
+    pair_confidence: Tensor,
+    pair_right: Tensor,
+    target: float,
+    level: float,
+    *,
+    taken: Tensor | None = None,
 ) -> tuple[float | None, int]:
     """(The last ρ before the first failure, None where the first fails; how many pairs lacked at the first).
 
@@ -39,7 +45,10 @@ def lowest_passing(
     errors = [0, *(~pair_right[order]).cumsum(dim=0).tolist()]
     believed = [0.0, *surest.cumsum(dim=0).tolist()]
     tries = _reaching(pair_confidence, rhos)
-    targets = [stricter(target, left, taken) for left in _reaching(confidence, rhos)]
+    gone = torch.zeros_like(order) if taken is None else taken[order]
+    targets = [
+        stricter(target, left, gone[:count]) for left, count in zip(_reaching(confidence, rhos), tries, strict=True)
+    ]
     allowed = [failures_allowed(count, each, level) for count, each in zip(tries, targets, strict=True)]
     hopes = [
         upper_tail(count - most, count, min(1.0, believed[count] / count)) if most >= 0 else 0.0
@@ -60,12 +69,21 @@ def lowest_passing(
     return None, tries_needed(targets[start], level, failures=errors[tries[start]]) - tries[start]
 
 
-def stricter(target: float, left: int, taken: int) -> float:
-    """The share of right suggestions before `taken` were taken out that leaves at least `target` of those `left` right.
+def stricter(target: float, left: int, taken: Tensor) -> float:
+    """The share of right pairs, int64 [n] `taken` since each was drawn, that leaves `target` of those `left` right.
 
-    Whichever they were: at worst right ones alone, so that all the wrong ones are still there.
+    At worst only right ones were taken, so that all the wrong ones are still there: w of them among the r left. A pair
+    after which d were taken is then wrong with a probability of at least w/(r + d), and w > (1 − target)·r would make
+    the pairs wrong with a mean probability above (1 − target)·r·mean(1/(r + d)).
     """
-    return 1 - (1 - target) * max(1, left) / (max(1, left) + taken) if taken else target
+    return 1 - (1 - target) * share_left(left, taken)
+
+
+def share_left(left: int, taken: Tensor) -> float:
+    """r·mean(1/(r + d)): 1 where nothing was taken. taken int64 [n]."""
+    if not taken.any():
+        return 1.0
+    return float((max(1, left) / (max(1, left) + taken.double())).mean())
 
 
 def _reaching(confidence: Tensor, rhos: Tensor) -> list[int]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fasten_model.binomial import lower_bound, tries_needed, upper_bound
-from fasten_model.learn_then_test import lowest_passing
+from fasten_model.learn_then_test import lowest_passing, share_left, stricter
 from fasten_model.recalibrate import expected_precision
 
 TARGET_PRECISION = 0.95
@@ -61,7 +61,8 @@ class RhoChoice:
     """How many more held-out relabels, all of them right, the first test would have taken; 0 where it passed, or where
     no bulk label is doubted."""
     reviewed: int = 0
-    """Bulk labels that people changed where a model had doubted them: by them the test is stricter (`choose_rho`)."""
+    """Bulk labels that people changed where a model had doubted them, since the oldest of the pairs was drawn: by them
+    the test is stricter (`choose_rho`)."""
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -82,7 +83,7 @@ class RhoChoice:
         return (
             f"relabels from {_shown(min(self.thresholds))} on{classes}{promise}; expected precision "
             f"{_percent(self.expected_precision)} ({self.pairs_right} of {self.pairs} held-out relabels "
-            f"right), {_percent(self.coverage)} of labels"
+            f"right{self._allowed_for()}), {_percent(self.coverage)} of labels"
         )
 
     def _nothing(self) -> str:
@@ -96,12 +97,15 @@ class RhoChoice:
         if self.pairs_needed and self.pairs_doubted:
             pairs = math.ceil(self.pairs_needed * self.pairs_held_out / self.pairs_doubted)
             more = f", about {pairs} more held-out pairs"
-        left = f" of what {self.reviewed} corrections in reviews have left" if self.reviewed else ""
         return (
             f"relabels nothing: {self.pairs_doubted} suggestions on {self.pairs_held_out} held-out pairs do not "
-            f"promise that {_percent(self.target_precision)}{left} are right ({_percent(self.certainty)} certain); "
+            f"promise that {_percent(self.target_precision)} are right ({_percent(self.certainty)} "
+            f"certain{self._allowed_for()}); "
             f"that takes at least {self.pairs_needed} more, all of them right{more}"
         )
+
+    def _allowed_for(self) -> str:
+        return f", the {self.reviewed} changed in reviews allowed for" if self.reviewed else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +120,9 @@ class Suggestions:
     """bool [n]: argmax q is the true class. Empty where that is not known."""
     of: int
     """Samples looked at, those with no suggestion included."""
+    taken: Tensor | None = None
+    """int64 [n,K], of pairs: how many bulk labels people have changed into each class where a model had doubted them,
+    since the pair was drawn. None: none."""
 
     def where(self, chosen: Tensor) -> "Suggestions":
         """Those at `chosen`, bool [n]."""
@@ -124,21 +131,39 @@ class Suggestions:
             confidence=self.confidence[chosen],
             suggested=self.suggested[chosen],
             right=self.right[chosen] if len(self.right) else self.right,
+            taken=None if self.taken is None else self.taken[chosen],
         )
+
+    def taken_of(self, classes: Tensor | slice) -> Tensor:
+        """int64 [n]: those of `taken` that came to `classes`: their places, or bool [K]."""
+        if self.taken is None:
+            return torch.zeros(len(self.confidence), dtype=torch.int64)
+        return self.taken[:, classes].sum(dim=1)
 
     def reaching(self, thresholds: Tensor) -> "Suggestions":
         """Those that are made under thresholds ρ float64 [K], or [1] for all classes alike."""
         return self.where(self.confidence >= thresholds[self.suggested if len(thresholds) > 1 else 0])
 
 
-def suggestions(posterior: Tensor, given_labels: Tensor, true_labels: Tensor | None = None) -> Suggestions:
-    """The samples with argmax q ≠ given: posterior q [N,K], given_labels int64 [N], true_labels int64 [N] if known."""
+def suggestions(
+    posterior: Tensor, given_labels: Tensor, true_labels: Tensor | None = None, *, taken: Tensor | None = None
+) -> Suggestions:
+    """The samples with argmax q ≠ given: posterior q [N,K], given_labels int64 [N], true_labels int64 [N] if known.
+
+    taken: int64 [N,K], as in `Suggestions`.
+    """
     q = posterior.detach().double().cpu()
     given = given_labels.cpu()
     confidence, best = q.max(dim=1) if len(q) else (q.new_empty(0), given.new_empty(0))
     changed = (best != given) & (given >= 0)
     right = torch.empty(0, dtype=torch.bool) if true_labels is None else (best == true_labels.cpu())[changed]
-    return Suggestions(confidence=confidence[changed], suggested=best[changed], right=right, of=len(q))
+    return Suggestions(
+        confidence=confidence[changed],
+        suggested=best[changed],
+        right=right,
+        of=len(q),
+        taken=None if taken is None else taken[changed],
+    )
 
 
 def choose_rho(
@@ -148,7 +173,6 @@ def choose_rho(
     *,
     certainty: float = CERTAINTY,
     num_classes: int | None = None,
-    reviewed: Tensor | None = None,
 ) -> RhoChoice:
     """The lowest ρ with at least `target_precision` of the relabels right, by fixed-sequence testing.
 
@@ -165,11 +189,12 @@ def choose_rho(
     precision below the target, at a level of (1 − certainty) / K) is never relabelled: the others only gain by that.
 
     bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model that
-    judged it or entered the T of its q. reviewed: int64 [K], how many bulk labels people have changed into each class
-    where a model had doubted them. These were part of what the pairs stand for, and what is left is harder. How much
-    harder is not known, but not by more than this: each of them was right to be changed, and every suggestion that is
-    wrong is still there. So that a share t of the r suggestions left is right, whatever the order in which people were
-    asked, of those r and the d = Σ reviewed a share 1 − (1 − t)·r/(r + d) must have been, which is what is tested.
+    judged it or entered the T of its q. What people have changed since a pair was drawn, where a model had doubted it
+    (`Suggestions.taken`), was part of what the pair stands for, and what is left is harder. How much harder is not
+    known, but not by more than this: each was right to be changed, and every suggestion that is wrong is still there.
+    So pairs that d labels were changed after must be right more often, 1 − (1 − t)·r/(r + d) where r suggestions are
+    left (`learn_then_test.stricter`), and a share t of those r is right whichever questions people answered. Labels
+    changed in the labels project itself, and questions that wait for an answer, are not known here.
 
     The promise is as good as pairs are like the bulk, and some things are not quite: the bulk has been trained on;
     temperature and γ, and the temperatures that training corrected by, were fitted to the pairs; of several models each
@@ -179,9 +204,6 @@ def choose_rho(
     """
     level = 1 - certainty
     sequence_of = torch.zeros(num_classes or 1, dtype=torch.int64)
-    taken = torch.zeros_like(sequence_of)
-    if reviewed is not None:
-        taken += reviewed if num_classes is not None else reviewed.sum()
     if num_classes is not None:
         sequence_of = _sequences(bulk, pairs, target_precision, level, num_classes)
     sequences = sorted(set(sequence_of.tolist()))
@@ -191,16 +213,16 @@ def choose_rho(
     for sequence in sequences:
         members = sequence_of == sequence
         tested, left = pairs.where(_of(members, pairs)), bulk.confidence[_of(members, bulk)]
-        gone = int(taken[members].sum())
+        taken = tested.taken_of(members if num_classes is not None else slice(None))
         lowest, lacked = lowest_passing(
-            left, tested.confidence, tested.right, target_precision, level_of_each, taken=gone
+            left, tested.confidence, tested.right, target_precision, level_of_each, taken=taken
         )
         thresholds[members] = NEVER if lowest is None else lowest
         lacking.append(lacked)
         if lowest is not None:
-            passed = tested.right[tested.confidence >= lowest]
-            bound = lower_bound(int(passed.sum()), len(passed), level_of_each)
-            promised.append(_of_what_is_left(bound, int((left >= lowest).sum()), gone))
+            reach = tested.confidence >= lowest
+            bound = lower_bound(int(tested.right[reach].sum()), int(reach.sum()), level_of_each)
+            promised.append(_of_what_is_left(bound, int((left >= lowest).sum()), taken[reach]))
     common = sequence_of == 0
     rho = float(thresholds[common][0]) if common.any() else NEVER
     if num_classes is not None:
@@ -210,23 +232,18 @@ def choose_rho(
         choice,
         target_precision=target_precision,
         pairs_needed=min(lacking) if len(bulk.confidence) else 0,
-        reviewed=int(taken.sum()),
     )
 
 
-def judge_rho(
-    rho: float, bulk: Suggestions, pairs: Suggestions, *, certainty: float = CERTAINTY, reviewed: Tensor | None = None
-) -> RhoChoice:
-    """What to expect of a ρ that somebody has set; `reviewed` as for `choose_rho`."""
+def judge_rho(rho: float, bulk: Suggestions, pairs: Suggestions, *, certainty: float = CERTAINTY) -> RhoChoice:
+    """What to expect of a ρ that somebody has set."""
     rho = rho if rho <= 1 else NEVER
-    tried, gone = pairs.right[pairs.confidence >= rho], 0 if reviewed is None else int(reviewed.sum())
+    tried, left = pairs.where(pairs.confidence >= rho), int((bulk.confidence >= rho).sum())
     promised = None
-    if len(tried):
-        bound = lower_bound(int(tried.sum()), len(tried), 1 - certainty)
-        promised = _of_what_is_left(bound, int((bulk.confidence >= rho).sum()), gone)
-    thresholds = torch.tensor([rho], dtype=torch.float64)
-    choice = _choice(rho, thresholds, bulk, pairs, promised=promised, certainty=certainty)
-    return replace(choice, reviewed=gone)
+    if len(tried.right) and left:
+        bound = lower_bound(int(tried.right.sum()), len(tried.right), 1 - certainty)
+        promised = _of_what_is_left(bound, left, tried.taken_of(slice(None)))
+    return _choice(rho, torch.tensor([rho], dtype=torch.float64), bulk, pairs, promised=promised, certainty=certainty)
 
 
 def _choice(
@@ -252,14 +269,14 @@ def _choice(
         pairs_doubted=len(pairs.right),
         pairs_held_out=pairs.of,
         pairs_needed=0,
+        reviewed=int(pairs.taken_of(slice(None)).max()) if len(pairs.right) else 0,
     )
 
 
-def _of_what_is_left(precision: float, left: int, taken: int) -> float:
-    """The least precision of the suggestions `left`, where `taken` right ones are gone (`stricter`, turned round)."""
-    if not taken:
-        return precision
-    return max(0.0, 1 - (1 - precision) * (left + taken) / left) if left else 0.0
+def _of_what_is_left(precision: float, left: int, taken: Tensor) -> float:
+    """The least precision of the suggestions `left`, given that of pairs (`learn_then_test.stricter`, turned round)."""
+    share = share_left(left, taken)
+    return precision if share == 1 else max(0.0, 1 - (1 - precision) / share)
 
 
 def _of(members: Tensor, suggested: Suggestions) -> Tensor:
@@ -271,15 +288,23 @@ def _sequences(bulk: Suggestions, pairs: Suggestions, target: float, level: floa
     """int64 [K]: 0 for the classes that are tested together, and a number each for those that are tested alone."""
     counts = torch.bincount(pairs.suggested, minlength=num_classes)
     doubted = torch.bincount(bulk.suggested, minlength=num_classes)
-    largest = counts.argsort(descending=True, stable=True)
-    sequence_of = torch.zeros(num_classes, dtype=torch.int64)
+
+    def target_of(classes: Tensor) -> float:
+        theirs = pairs.where(torch.isin(pairs.suggested, classes))
+        return stricter(target, int(doubted[classes].sum()), theirs.taken_of(classes))
+
+    def ample(classes: Tensor, share: float) -> bool:
+        return int(counts[classes].sum()) >= _ample_pairs(target_of(classes), share)
+
     # Fewer pairs than one test alone would take are never ample: with many classes, most need no closer look.
-    possible = int((counts >= tries_needed(target, level)).sum())
-    for alone in range(possible, 0, -1):
-        own, others = largest[:alone], largest[alone:]
+    needed = torch.tensor([tries_needed(target_of(each), level) for each in torch.arange(num_classes)[:, None]])
+    order = (counts / needed).argsort(descending=True, stable=True)
+    sequence_of = torch.zeros(num_classes, dtype=torch.int64)
+    for alone in range(int((counts >= needed).sum()), 0, -1):
+        own, others = order[:alone], order[alone:]
         together = bool(doubted[others].any())
-        enough = _ample_pairs(target, level / (alone + together))
-        if counts[own].min() >= enough and (not together or counts[others].sum() >= enough):
+        share = level / (alone + together)
+        if all(ample(each, share) for each in own[:, None]) and (not together or ample(others, share)):
             sequence_of[own] = torch.arange(1, alone + 1)
             break
     return sequence_of

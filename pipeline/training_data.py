@@ -3,9 +3,11 @@
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -30,9 +32,40 @@ def load_noisy(snapshot: Snapshot, store: ImageStore, *, size: int, cache: Path 
     return _load(snapshot.noisy_path, snapshot, store, size, cache)
 
 
-def load_clean(snapshot: Snapshot, store: ImageStore, *, size: int, cache: Path | None = None) -> LabelledImages:
-    """The snapshot's audited samples; `estimates` is true for those drawn at random (provenance `audit`)."""
-    return _load(snapshot.clean_path, snapshot, store, size, cache)
+def load_clean(
+    snapshot: Snapshot, store: ImageStore, *, size: int, cache: Path | None = None, runs: Sequence[str] | None = None
+) -> LabelledImages:
+    """The snapshot's audited samples; `estimates` is true for those drawn at random (provenance `audit`).
+
+    runs: keys of the runs that have asked questions, the earliest first, where `asked_in` is wanted.
+    """
+    found = _load(snapshot.clean_path, snapshot, store, size, cache)
+    return found if runs is None else replace(found, asked_in=_asked_in(found, snapshot, runs))
+
+
+def _asked_in(clean: LabelledImages, snapshot: Snapshot, runs: Sequence[str]) -> Tensor:
+    """int64 [N]: the round, from 1, that asked about each sample; 0 of what was drawn before any.
+
+    A draw counts as early and a review as late as can be, where several questions were asked, or nothing is known.
+    """
+    numbers, late = {key: number for number, key in enumerate(runs, start=1)}, len(runs) + 1
+    drawn: dict[str, int] = {}
+    reviewed: dict[str, int] = {}
+    columns = ["sample_id", "origin", "ground_truth", "asked_as", "asked_by_run"]
+    people = (pc.field("origin") != "labels") | pc.field("ground_truth")
+    for row in pq.read_table(snapshot.labels_path, columns=columns, filters=people).to_pylist():
+        sample, run = row["sample_id"], row["asked_by_run"]
+        if row["origin"] != "review" or row["ground_truth"]:
+            drawn[sample] = 0
+            continue
+        if row["asked_as"] == "audit":
+            drawn[sample] = min(drawn.get(sample, late), numbers.get(run, 0))
+        reviewed[sample] = max(reviewed.get(sample, 0), numbers.get(run, late))
+    found = [
+        drawn.get(sample, 0) if at_random else reviewed.get(sample, late)
+        for sample, at_random in zip(clean.sample_ids, clean.estimates.tolist(), strict=True)
+    ]
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def _load(path: Path, snapshot: Snapshot, store: ImageStore, size: int, cache: Path | None) -> LabelledImages:

@@ -72,12 +72,12 @@ def promises(runs: Runs) -> str:
                 f"{len(own) - broken} of {len(own)}",
             ]
         )
-    first = next(iter(runs.values()))[0]
+    promised = next((row.target_precision for run in runs.values() for row in run if row.target_precision), None)
     said = (
-        f"Promised: {100 * (first.target_precision or 0):g} % of the changed labels are right. Only `auto` changes "
+        f"Promised: {100 * (promised or 0):g} % of the changed labels are right. Only `auto` changes "
         "any: counted are all that it hands out after a round, those of earlier promises among them. For all other "
         "policies the promise is what it would have been.\n\n"
-        if first.target_precision
+        if promised
         else ""
     )
     heads = [

@@ -33,13 +33,16 @@ class Ledger:
     """bool [N]: decided, and drawn at random before any model was looked at."""
     claimed_random: Tensor
     """bool [N]: decided, and taken for such a sample, rightly or not."""
+    asked_in: Tensor
+    """int64 [N]: the round that asked, from 1; 0 before the first."""
 
     @classmethod
     def start(cls, pool: Pool) -> "Ledger":
         """The audited samples are decided, rightly."""
         audited = torch.arange(len(pool)) < pool.audited
         return cls(
-            decided=torch.where(audited, pool.truth, OPEN), at_random=audited, claimed_random=audited
+            decided=torch.where(audited, pool.truth, OPEN), at_random=audited, claimed_random=audited,
+            asked_in=torch.zeros(len(pool), dtype=torch.int64),
         )  # fmt: skip
 
     @property
@@ -53,6 +56,7 @@ class Ledger:
         A sample that is decided, or asked about twice, is an error of the policy: ValueError.
         """
         decided, at_random, claimed = self.decided.clone(), self.at_random.clone(), self.claimed_random.clone()
+        asked_in, number = self.asked_in.clone(), int(self.asked_in.max()) + 1
         for question in questions:
             place = question.sample
             if decided[place] != OPEN:
@@ -60,7 +64,8 @@ class Ledger:
             decided[place] = pool.answers[place]
             at_random[place] = question.asked_as == "audit"
             claimed[place] = all_claim or question.asked_as == "audit"
-        return Ledger(decided=decided, at_random=at_random, claimed_random=claimed)
+            asked_in[place] = number
+        return Ledger(decided=decided, at_random=at_random, claimed_random=claimed, asked_in=asked_in)
 
     def noisy(self, pool: Pool) -> LabelledImages:
         """What is open, with the given labels."""
@@ -77,6 +82,7 @@ class Ledger:
             sample_ids=[pool.sample_ids[place] for place in rows.nonzero().flatten().tolist()],
             given_labels=pool.given[rows],
             estimates=self.claimed_random[rows],
+            asked_in=self.asked_in[rows],
             annotators=pool.annotators,
             votes=None if pool.votes is None else pool.votes[rows],
         )

@@ -111,6 +111,7 @@ def _key(kind: Kind, ledger: Ledger) -> str:
     digest = hashlib.sha256(ledger.decided.numpy().tobytes())
     if kind == "fasten":
         digest.update(ledger.claimed_random.numpy().tobytes())
+        digest.update(ledger.asked_in.numpy().tobytes())
     return f"{kind} {digest.hexdigest()}"
 
 

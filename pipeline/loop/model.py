@@ -125,7 +125,8 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
     workspace = Workspace(folder=snapshot.path.parent.parent)
     with ImageStore(workspace.folder) as store:
         noisy = load_noisy(snapshot, store, size=size, cache=workspace.decoded)
-        clean = load_clean(snapshot, store, size=size, cache=workspace.decoded)
+        runs = [run.run_key for run in reversed(trail.machine_runs(workspace))]
+        clean = load_clean(snapshot, store, size=size, cache=workspace.decoded, runs=runs)
     logger.info(
         "training on %d noisy and %d audited samples, %d classes", len(noisy), len(clean), len(snapshot.classes)
     )
@@ -180,6 +181,7 @@ def _figures(fitted: Mapping[str, Any]) -> dict[str, float]:
         "relabel_pairs": relabels["pairs"],
         "relabel_pairs_right": relabels["pairs_right"],
         "relabel_pairs_needed": relabels["pairs_needed"],
+        "relabel_reviewed": relabels.get("reviewed"),  # a run may have been fitted before this was counted
     }
     return {name: float(value) for name, value in figures.items() if value is not None}
 

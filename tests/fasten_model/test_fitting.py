@@ -14,6 +14,7 @@ from fasten_model import label_noise
 from fasten_model.ensemble import Ensemble
 from fasten_model.fitting import check_trainable, fit, summary
 from fasten_model.holding_out import folds_of
+from fasten_model.judging import changed_since
 from fasten_model.labelled import LabelledImages
 from fasten_model.posterior import soft_count_transition
 from fasten_model.relabel import NEVER
@@ -120,6 +121,18 @@ def test_labels_that_reviews_have_changed_make_the_promise_harder() -> None:
     assert before.promised_precision is not None
     assert after.promised_precision is not None
     assert 0.7 <= after.promised_precision < before.promised_precision
+
+
+def test_a_review_counts_for_draws_of_its_own_round_and_of_earlier_ones() -> None:
+    rows = [
+        (True, 0, 0, 0), (True, 1, 0, 1), (True, 2, 0, 0), (True, 3, 0, 0),
+        (False, 1, 0, 1), (False, 2, 1, 0), (False, 2, 0, 1), (False, 2, 1, 1), (False, 2, -1, 1),
+    ]  # fmt: skip
+    at_random = [drawn for drawn, *_ in rows]
+    rounds, given, labels = ([row[at] for row in rows] for at in (1, 2, 3))
+    clean = replace(images(labels, given_labels=given, estimates=at_random), asked_in=torch.tensor(rounds))
+    assert changed_since(clean, 2)[:4].tolist() == [[1, 2], [1, 2], [1, 1], [0, 0]]
+    assert changed_since(replace(clean, asked_in=None), 2)[:4].tolist() == [[1, 2]] * 4
 
 
 def test_rho_is_chosen_for_the_target_and_its_promise_holds_on_the_bulk() -> None:

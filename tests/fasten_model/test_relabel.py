@@ -241,6 +241,13 @@ def test_a_class_whose_few_pairs_are_wrong_is_left_out_of_what_all_share() -> No
     assert choose_rho(bulk, pairs, 0.95).per_class is None
 
 
+def after(taken: int | list[int], pairs: Suggestions, *, of_class: int = 0, num_classes: int = 1) -> Suggestions:
+    """Pairs since whose draw reviews have changed so many labels into one class; a list: of each pair."""
+    counts = torch.zeros(len(pairs.right), num_classes, dtype=torch.int64)
+    counts[:, of_class] = torch.as_tensor(taken)
+    return replace(pairs, taken=counts)
+
+
 @pytest.mark.parametrize("taken", [0, 500, 1500])
 def test_the_promise_is_about_what_reviews_have_left_however_they_were_chosen(taken: int) -> None:
     """Pairs show suggestions of which 98.5 % are right; people were asked about right ones only, so all wrong ones are
@@ -249,19 +256,19 @@ def test_the_promise_is_about_what_reviews_have_left_however_they_were_chosen(ta
     left = 2000 - taken
     confidence = torch.sigmoid(4 + 1.5 * torch.randn(left, generator=generator).double())
     wrong = torch.randperm(left, generator=generator) < 30
-    bulk, reviewed = suggested(confidence, of=3 * left), torch.tensor([taken])
-    broken, changed = {None: 0, taken: 0}, 0
+    bulk = suggested(confidence, of=3 * left)
+    broken, changed = {False: 0, True: 0}, 0
     for _ in range(draws):
         sure = torch.sigmoid(4 + 1.5 * torch.randn(600, generator=generator).double())
         pairs = suggested(sure, torch.rand(600, generator=generator) < 0.985, of=1800)
         for told in broken:
-            rho = choose_rho(bulk, pairs, 0.95, reviewed=None if told is None else reviewed).rho
+            rho = choose_rho(bulk, after(taken, pairs) if told else pairs, 0.95).rho
             let_through = confidence >= rho
             broken[told] += bool(let_through.any()) and float(wrong[let_through].double().mean()) > 0.05
-            changed += told is not None and bool(let_through.any())
-    assert broken[taken] / draws <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / draws)
+            changed += told and bool(let_through.any())
+    assert broken[True] / draws <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / draws)
     if taken == 1500:
-        assert broken[None] / draws > 0.5, "6 % of what is left are wrong, and the pairs do not show it"
+        assert broken[False] / draws > 0.5, "6 % of what is left are wrong, and the pairs do not show it"
     else:
         assert changed / draws > 0.7, "a good model still relabels"
 
@@ -269,27 +276,42 @@ def test_the_promise_is_about_what_reviews_have_left_however_they_were_chosen(ta
 def test_reviews_of_one_class_make_its_own_test_stricter_and_no_others() -> None:
     bulk, pairs = three_classes(0, 6000), three_classes(1, 3000)
     before = choose_rho(bulk, pairs, 0.95, num_classes=3)
-    assert before == replace(choose_rho(bulk, pairs, 0.95, num_classes=3, reviewed=torch.zeros(3).long()), reviewed=0)
-    found = choose_rho(bulk, pairs, 0.95, num_classes=3, reviewed=torch.tensor([0, 50_000, 0]))
+    assert before == choose_rho(bulk, after(0, pairs, num_classes=3), 0.95, num_classes=3)
+    found = choose_rho(bulk, after(1_000, pairs, of_class=0, num_classes=3), 0.95, num_classes=3)
     assert found.per_class is not None
     assert before.per_class is not None
-    assert found.per_class[1] == NEVER
-    assert found.per_class[0] == pytest.approx(before.per_class[0], abs=0.05)
-    assert found.reviewed == 50_000
+    assert found.per_class[0] > before.per_class[0]
+    assert found.per_class[1:] == before.per_class[1:]
+    assert found.reviewed == 1_000
+    more = choose_rho(bulk, after(10_000, pairs, of_class=0, num_classes=3), 0.95, num_classes=3)
+    assert more.coverage < found.coverage < before.coverage
 
 
 def test_what_reviews_have_left_is_promised_no_more_than_that() -> None:
     """100 of 100 pairs are right: 97.7 % by Clopper and Pearson, and so 95.5 % where as many as are left were taken."""
     bulk, pairs = suggested([0.9] * 50, of=100), suggested([0.9] * 100, [True] * 100, of=200)
-    taken = torch.tensor([50])
-    whole, half = judge_rho(0.8, bulk, pairs), judge_rho(0.8, bulk, pairs, reviewed=taken)
+    whole, half = judge_rho(0.8, bulk, pairs), judge_rho(0.8, bulk, after(50, pairs))
     assert whole.promised_precision == pytest.approx(0.1 ** (1 / 100))
     assert half.promised_precision == pytest.approx(1 - 2 * (1 - 0.1 ** (1 / 100)))
-    found = choose_rho(bulk, pairs, 0.95, reviewed=taken)
+    found = choose_rho(bulk, after(50, pairs), 0.95)
     assert found.promised_precision == pytest.approx(half.promised_precision)
-    more = choose_rho(bulk, pairs, 0.95, reviewed=2 * taken)
+    more = choose_rho(bulk, after(100, pairs), 0.95)
     assert (more.rho, more.pairs_needed) == (NEVER, math.ceil(math.log(0.1) / math.log(1 - 0.05 / 3)) - 100)
-    assert "of what 100 corrections in reviews have left are right" in more.sentence()
+    assert "(90 % certain, the 100 changed in reviews allowed for)" in more.sentence()
+    assert "(100 of 100 held-out relabels right, the 50 changed in reviews allowed for)" in found.sentence()
+
+
+def test_pairs_drawn_after_the_reviews_stand_for_what_these_have_left() -> None:
+    bulk, old = suggested([0.9] * 50, of=100), suggested([0.9] * 100, [True] * 100, of=200)
+    assert choose_rho(bulk, after(1000, old), 0.95).rho == NEVER
+    found = choose_rho(bulk, after([1000] * 67 + [0] * 33, old), 0.95)
+    assert found.rho == NEVER, "a third of them show little"
+    assert found.pairs_needed < choose_rho(bulk, after(1000, old), 0.95).pairs_needed
+    fresh = suggested([0.9] * 150, [True] * 150, of=300)
+    mixed = choose_rho(bulk, after([1000] * 100 + [0] * 50, fresh), 0.95)
+    assert mixed.rho == pytest.approx(0.9)
+    share = (100 * 50 / 1050 + 50) / 150
+    assert mixed.promised_precision == pytest.approx(1 - (1 - 0.1 ** (1 / 150)) / share)
 
 
 def test_no_doubted_label_needs_no_rho() -> None:

@@ -15,7 +15,7 @@ from fasten_model.labelled import UNKNOWN, load_files
 from pipeline.errors import DataError
 from pipeline.images.check import VerifiedImage
 from pipeline.images.store import ImageStore
-from pipeline.schema import CLEAN, NOISY
+from pipeline.schema import CLEAN, LABELS, NOISY
 from pipeline.snapshot import Snapshot
 from pipeline.training_data import load_clean, load_noisy
 
@@ -34,6 +34,7 @@ class FewRows:
 
     noisy_path: Path
     clean_path: Path
+    labels_path: Path
     classes: tuple[str, ...] = CLASSES
 
 
@@ -54,7 +55,7 @@ def snapshot(folder: Path, noisy: list[dict[str, Any]], clean: list[dict[str, An
     for name, rows, schema in (("noisy", noisy, NOISY), ("clean", clean, CLEAN)):
         full = [{key: (plain | row).get(key) for key in schema.names} for row in rows]
         pq.write_table(pa.Table.from_pylist(full, schema=schema), folder / f"{name}.parquet")
-    return cast(Snapshot, FewRows(folder / "noisy.parquet", folder / "clean.parquet"))
+    return cast(Snapshot, FewRows(folder / "noisy.parquet", folder / "clean.parquet", folder / "labels.parquet"))
 
 
 def test_noisy_rows_carry_their_own_image_and_label_and_estimate_nothing(tmp_path: Path, store: ImageStore) -> None:
@@ -83,6 +84,37 @@ def test_clean_rows_know_what_was_said_before_and_whether_they_may_estimate(tmp_
     assert clean.labels.tolist() == [1, 2, 0]
     assert clean.given_labels.tolist() == [2, UNKNOWN, 0]
     assert clean.estimates.tolist() == [True, True, False]
+
+
+def test_a_draw_counts_as_early_and_a_review_as_late_as_can_be(tmp_path: Path, store: ImageStore) -> None:
+    asked: dict[str, list[tuple[str, str | None, str | None]]] = {
+        "audited": [("audit", None, None)],
+        "slice": [("review", "audit", "second")],
+        "slice, then a tie-break": [("review", "audit", "first"), ("review", "tie_break", "second")],
+        "slice, and audited": [("review", "audit", "second"), ("audit", None, None)],
+        "slice of a forgotten run": [("review", "audit", "gone")],
+        "review": [("review", "targeted", "first")],
+        "review, then a tie-break": [("review", "targeted", "first"), ("review", "tie_break", "second")],
+        "review of a forgotten run": [("review", "targeted", "gone")],
+    }
+    image = {"image_sha256": SHA["a"], "label": "dark"}
+    rows = [
+        {**image, "sample_id": name, "provenance": "review" if name.startswith("review") else "audit"} for name in asked
+    ]
+    loaded = snapshot(tmp_path, [], rows)
+    when = {"created_at": datetime(2026, 1, 1, tzinfo=UTC), "updated_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    plain = {"project_id": 1, "task_id": 1, "annotation_id": 1, "annotator": "1", "answer": "class", **when}
+    labels = [
+        {**plain, "sample_id": name, "origin": origin, "asked_as": asked_as, "asked_by_run": run,
+         "ground_truth": False, "was_cancelled": False}
+        for name, questions in asked.items()
+        for origin, asked_as, run in questions
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(labels, schema=LABELS), loaded.labels_path)
+    clean = load_clean(loaded, store, size=8, runs=["first", "second"])
+    assert clean.asked_in is not None
+    assert clean.asked_in.tolist() == [0, 2, 1, 0, 0, 1, 2, 3]
+    assert load_clean(loaded, store, size=8).asked_in is None
 
 
 def test_rows_whose_image_does_not_decode_are_left_out_and_counted(
