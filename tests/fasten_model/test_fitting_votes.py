@@ -72,6 +72,20 @@ def test_each_annotator_has_a_matrix_and_it_is_their_own(fitted: Fitted) -> None
     torch.testing.assert_close(model.annotator_transitions.sum(dim=2), torch.ones(3, 2))
 
 
+def test_of_several_models_every_pair_is_held_out_and_annotators_are_told_apart_all_the_same() -> None:
+    noisy, truth = team(240, "n", seed=0)
+    clean, _ = team(80, "c", seed=1, audited=True)
+    found = fit(noisy, clean, CLASSES, QUICK, folds=2)
+    assert found.held_out == 80
+    assert found.choice.pairs_held_out == 80
+    assert found.model.annotator_transitions is not None
+    ann, bob, _ = found.model.annotator_transitions
+    assert ann[0, 1] > 0.3 > 0.2 > bob[0, 1]
+    scores = score(found.model, noisy.images, noisy.labels, annotators=noisy.annotators, votes=noisy.votes)
+    as_given = int((noisy.labels == truth).sum())
+    assert int((scores.guess == truth).sum()) > as_given
+
+
 def test_labels_are_scored_by_every_vote_and_by_the_given_label_where_none_is_told(fitted: Fitted) -> None:
     model = fitted.model
     noisy, truth = team(200, "new", seed=2)

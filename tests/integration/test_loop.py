@@ -21,12 +21,14 @@ from fasten_model.train import TrainConfig, Trained, TrainingSet, train
 from pipeline import trail
 from pipeline.demo.datasets import DemoDataset
 from pipeline.demo.enter import Entered
+from pipeline.images.store import ImageStore
 from pipeline.label_studio import LabelStudio
 from pipeline.queue import push_key
 from pipeline.records import NOT_SURE, Task
 from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.schema import IMAGES, SCORES
 from pipeline.snapshot import Snapshot, open_snapshot
+from pipeline.training_data import load_clean
 from pipeline.workspace import OF_THE_QUEUE, Completed
 
 if TYPE_CHECKING:
@@ -371,6 +373,25 @@ def test_a_review_trains_but_never_estimates_and_a_random_one_does(
     ]
     assert estimating[1] == estimating[0] + 1, "the one that was drawn at random, trained on or held out"
     assert fitted[1]["held_out"] - fitted[0]["held_out"] == is_held_out(answers.drawn.sample_id, 0.25)
+
+
+def test_a_promise_allows_for_the_labels_that_reviews_have_changed(
+    first: Round, third: Round, answers: Answers, loop: "Loop", entered: Entered
+) -> None:
+    decided = {row["sample_id"]: row for row in rows(third.snapshot.clean_path)}
+    reviews = [row for row in decided.values() if row["provenance"] == "review"]
+    changed = sum(row["label"] != row["given_label"] for row in reviews)
+    known = [json.loads((run.folder / "fitted.json").read_bytes())["relabels"]["reviewed"] for run in (first, third)]
+    assert known == [0, changed]
+    assert changed > 0
+    workspace = loop.workspace(entered.labels)
+    runs = [run.run_key for run in reversed(trail.machine_runs(workspace))]
+    with ImageStore(workspace.folder) as store:
+        clean = load_clean(third.snapshot, store, size=8, runs=runs)
+    assert clean.asked_in is not None
+    numbers = dict(zip(clean.sample_ids, clean.asked_in.tolist(), strict=True))
+    assert {numbers[sample_id] for sample_id in answers.labels} == {1}, "a review, or drawn for the first round"
+    assert {numbers[sample_id] for sample_id in decided.keys() - answers.labels.keys()} == {0}
 
 
 def test_everything_said_and_done_is_in_the_trail(

@@ -186,6 +186,21 @@ def test_torchrun_goes_on_from_what_one_process_began_and_ends_with_the_same_mod
     assert found.temperature == pytest.approx(expected.temperature, rel=0.02)
 
 
+def test_torchrun_trains_several_models_as_one_process_does(files: list[str], tmp_path: Path) -> None:
+    arguments = [*files, "--folds", "2"]
+    assert main([*arguments, "--out", str(tmp_path / "alone")]) == 0
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = run(*torchrun, "-m", "fasten_model.train", *arguments, "--out", str(tmp_path / "together"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("model 2 of 2, without 12 audited samples") == 1, "one of them tells"
+    found, expected = load_model(tmp_path / "together"), load_model(tmp_path / "alone")
+    assert found.network.state_dict().keys() == expected.network.state_dict().keys()
+    for name, value in expected.network.state_dict().items():
+        torch.testing.assert_close(found.network.state_dict()[name], value, atol=5e-3, rtol=5e-3)
+    torch.testing.assert_close(found.transition, expected.transition, atol=1e-3, rtol=1e-3)
+    assert found.temperature == pytest.approx(expected.temperature, rel=0.02)
+
+
 def test_the_model_is_the_one_of_fasten_train(files: list[str], undisturbed: Path, tmp_path: Path) -> None:
     model = load_model(undisturbed)
     assert sorted(model.classes) == sorted(CLASSES)
