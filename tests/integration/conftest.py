@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import httpx
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -24,6 +25,7 @@ from pipeline.stack.foreground import running
 from pipeline.stack.install import LabelStudioInstall, copy_template, ensure_label_studio
 from pipeline.tracking import Tracking, TrackingConfig
 from pipeline.workspace import Workspace
+from tests.integration.studio import CONFIG, Counting, Studio
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -226,3 +228,15 @@ def new_loop(
         return Loop(name, folder, prefixed, mlflow_server.client)
 
     return make
+
+
+@pytest.fixture
+def studio(label_studio: LabelStudioServer, request: pytest.FixtureRequest) -> Iterator[Studio]:
+    wire = Counting()
+    config = LabelStudioConfig(url=label_studio.url, token=SecretStr(label_studio.token), page_size=10)
+    with (
+        LabelStudio(config, transport=wire) as door,
+        httpx.Client(base_url=label_studio.url, headers=door.authorization()) as http,
+    ):
+        project = door.create_project(request.node.name.removeprefix("test_")[:50], CONFIG)
+        yield Studio(door, project, http, wire)
