@@ -118,7 +118,8 @@ def write_file(path: Path, kind: type[RowT], rows: Sequence[RowT], settings: Map
 def read_file(path: Path, kind: type[RowT]) -> tuple[list[RowT], dict[str, object]]:
     """(rows, settings) of a results file; a column that it does not have yet is None. `DataError` if it is not one."""
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:  # opened once; read_table opens twice, and the file may be replaced between
+            table = file.read()
         settings = json.loads((table.schema.metadata or {})[_SETTINGS])
         known = table.select([name for name in schema_of(kind).names if name in table.column_names])
         return [kind(**values) for values in known.to_pylist()], settings

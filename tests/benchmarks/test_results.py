@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,25 @@ def test_writers_side_by_side_lose_nothing(tmp_path: Path) -> None:
     for writer in writers:
         writer.join()
     assert len({each.key for each in read_rows(tmp_path / "a.parquet")[0]}) == 45
+
+
+def test_who_reads_while_another_writes_finds_whole_rows(tmp_path: Path) -> None:
+    file, done = ResultsFile(tmp_path / "a.parquet", SETTINGS), threading.Event()
+    file.add(row(seed=0))
+
+    def look() -> list[int]:
+        looks = []
+        while not done.is_set():
+            looks.append(len(ResultsFile(tmp_path / "a.parquet", SETTINGS).rows()))
+        return looks
+
+    with ThreadPoolExecutor(2) as readers:
+        seen = [readers.submit(look) for _ in range(2)]
+        for seed in range(1, 50):
+            file.add(row(seed=seed))
+        done.set()
+        for looks in (each.result() for each in seen):
+            assert looks == sorted(looks)
 
 
 def test_a_kill_leaves_every_row_that_was_added(tmp_path: Path) -> None:
