@@ -46,6 +46,9 @@ from prefect.states import Crashed, Scheduled
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable, StackError
 
 logger = logging.getLogger(__name__)
+# On a busy machine Prefect says at exit how many of its events it is still sending, after the line that tells how our
+# command ended, which is the last one. What it fails to send is an error, and stays.
+logging.getLogger("EventsWorker").setLevel(logging.ERROR)
 
 DEPLOYMENT = "fasten/retrain"
 WORK_POOL = "fasten"
