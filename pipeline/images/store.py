@@ -213,11 +213,13 @@ class ImageStore:
 
     def _catch_up(self) -> None:
         """Enter files that the index does not know; where any is gone, make the whole of it again."""
-        present = shards.listed(self._folder)
-        entered = {str(name) for (name,) in self._index.execute("SELECT name FROM file")}
-        if set(present) == entered:
+        if self._entered() == set(shards.listed(self._folder)):
             return
         with self._index:
+            # Looked at again while nobody else enters anything: what a pull has entered since the files were listed
+            # would look as if it were gone.
+            self._index.execute("BEGIN IMMEDIATE")
+            entered, present = self._entered(), shards.listed(self._folder)
             if gone := sorted(entered.difference(present)):
                 logger.warning(
                     "%d files of %s are gone, the first is %s; what only they held will be fetched again",
@@ -235,6 +237,10 @@ class ImageStore:
                     self._enter_part(name, shards.read_places(self._folder, name))
                 else:
                     self._enter_urls(name, shards.read_urls(self._folder, name))
+
+    def _entered(self) -> set[str]:
+        """The names of the files that the index knows."""
+        return {str(name) for (name,) in self._index.execute("SELECT name FROM file")}
 
     @contextmanager
     def _entering(self) -> Iterator[None]:

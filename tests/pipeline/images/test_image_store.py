@@ -237,3 +237,23 @@ def test_addresses_that_are_gone_cost_a_fetch_and_nothing_else(tmp_path: Path) -
     with ImageStore(tmp_path) as store:
         assert store.parts() == parts
         assert known(store, "/data/1.png") == image(1).sha256
+
+
+def test_a_part_that_is_entered_while_another_process_opens_the_store_is_not_taken_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path, range(2))
+    listed = shards.listed
+
+    def listed_too_early(folder: Path) -> list[str]:
+        found = listed(folder)
+        monkeypatch.setattr(shards, "listed", listed)
+        fill(tmp_path, range(2, 4))
+        return found
+
+    monkeypatch.setattr(shards, "listed", listed_too_early)
+    with ImageStore(tmp_path) as store:
+        assert set(store.known([f"/data/{number}.png" for number in range(4)])) == {
+            f"/data/{number}.png" for number in range(4)
+        }
+    assert "are gone" not in caplog.text
