@@ -58,3 +58,13 @@ def test_whatever_is_asked_of_a_damaged_mirror_is_told_what_to_do(tmp_path: Path
         ):
             with pytest.raises(DataError, match=r"is damaged .* remove it: the next pull reads it anew"):
                 ask()
+
+
+def test_a_mirror_that_is_not_this_users_is_no_damage_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "folder.sqlite").mkdir()
+    with pytest.raises(PermissionError, match=r"may this user write there\?.*folder\.sqlite"):
+        Mirror(tmp_path / "folder.sqlite")
+    with Mirror(tmp_path / "mirror.sqlite") as mirror:
+        mirror._database.execute("PRAGMA query_only = ON")  # fails as a file of another user's does
+        with pytest.raises(PermissionError, match=r"readonly database"):
+            mirror.note("name", "value")
