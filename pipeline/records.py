@@ -75,6 +75,8 @@ class Project:
     project_id: int
     title: str
     control: LabelControl
+    created_at: str = ""
+    """In UTC: two servers may each have a project of that number. Empty where Label Studio does not say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@
     decoded/                          images as training and scoring see them; may be removed at any time
     completed.json                    the last completed round
     review_project.json               which project its queue is
+    project.json                      which labels project it is of: two servers may each have a project 7
 """
 
 import hashlib
@@ -20,9 +21,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.one_at_a_time import one_at_a_time
-from pipeline.records import LabelControl, ProjectState
+from pipeline.records import LabelControl, Project, ProjectState
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.settings import Settings
 
@@ -50,6 +51,18 @@ class ReviewQueue:
     project_id: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkedOn:
+    """The labels project that a workspace is of."""
+
+    created_at: str
+    """In UTC, by Label Studio: what no other project of that number has in common with it."""
+    title: str
+    """When it was first pulled."""
+    url: str
+    """Of Label Studio then; servers move."""
+
+
 OF_THE_QUEUE = ("mode", "queue_size", "review_minutes", "overlap", "audit_share", "check_share", "class_floor")
 """Settings that decide what people are asked, and not what is learnt."""
 
@@ -58,6 +71,7 @@ OF_THE_ANSWERS = ("leave_out_annotators", "skipped", "drafts")
 
 _COMPLETED = TypeAdapter(Completed)
 _REVIEW_QUEUE = TypeAdapter(ReviewQueue)
+_WORKED_ON = TypeAdapter(WorkedOn)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +115,23 @@ class Workspace:
         """Record which review project is filled."""
         if self.review_queue() != review:
             write_whole(self.review_queue_file, _REVIEW_QUEUE.dump_json(review, indent=2))
+
+    def check_project(self, labels: Project) -> None:
+        """Raise `ConfigError` where this is the workspace of another labels project of the same number."""
+        path = self.folder / "project.json"
+        known = _read(path, _WORKED_ON, "the next pull writes it again")
+        if known is not None and labels.created_at and known.created_at != labels.created_at:
+            raise ConfigError(
+                f"{self.folder} is of “{known.title}” at {known.url}, not of “{labels.title}”, another project of the "
+                f"number {labels.project_id}: set FASTEN_DATA_DIR to another folder, or remove {path} if it is the same"
+            )
+
+    def remember_project(self, labels: Project, url: str) -> None:
+        """Record which labels project this is of, where that is not known yet."""
+        path = self.folder / "project.json"
+        if labels.created_at and not path.exists():
+            worked_on = WorkedOn(created_at=labels.created_at, title=labels.title, url=url)
+            write_whole(path, _WORKED_ON.dump_json(worked_on, indent=2))
 
     @contextmanager
     def one_writer(self) -> Iterator[None]:

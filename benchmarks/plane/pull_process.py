@@ -46,8 +46,8 @@ class Pulled:
 class _CountedImages(Images):
     asked = 0
 
-    def resolve(self, refs: Iterable[ImageRef]) -> Iterator[tuple[str, str | ImageError]]:
-        return super().resolve(self._count(refs))
+    def resolve(self, refs: Iterable[ImageRef], *, again: bool = False) -> Iterator[tuple[str, str | ImageError]]:
+        return super().resolve(self._count(refs), again=again)
 
     def _count(self, refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
         for ref in refs:

@@ -100,8 +100,8 @@ def gc(
 ) -> None:
     """Remove snapshots that nothing refers to, here and in the store.
 
-    The latest stays, what a run of MLflow or of this machine refers to, the newest, the young. It does nothing where
-    MLflow does not answer.
+    The latest stays, what a run of MLflow refers to or an unfinished one of this machine, the newest, the young. It
+    does nothing where MLflow does not answer.
     """
     from pipeline.lineage import collect, page, plan_removal, remove_parts, unused_parts, usage_of
     from pipeline.snapshot.writer import pull_lock

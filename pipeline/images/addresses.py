@@ -11,8 +11,9 @@ Address = IPv4Address | IPv6Address
 
 _NAT64 = ip_network("64:ff9b::/96")
 _THIS_NETWORK = ip_network("0.0.0.0/8")
-# Machines' own credentials, at addresses that are not link-local: AWS over IPv6, Alibaba Cloud, Azure.
-_METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")))
+# Machines' own credentials, at addresses that are not link-local: AWS over IPv6 (of machines and of EKS pods), Google
+# Cloud over IPv6, Alibaba Cloud, Azure.
+_METADATA = tuple(map(ip_network, ("fd00:ec2::/32", "fd20:ce::254", "100.100.100.200", "168.63.129.16")))
 
 
 def kind_of(address: str | Address) -> str | None:
@@ -28,7 +29,7 @@ def kind_of(address: str | Address) -> str | None:
         return "loopback"
     if found.is_link_local:
         return "link-local"
-    if found in _METADATA:
+    if any(found in network for network in _METADATA):
         return "a cloud's metadata"
     if found.is_multicast:
         return "multicast"

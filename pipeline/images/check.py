@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from fasten_model.images.scans import check_scans
 from pipeline.errors import ConfigError, DataError
 from pipeline.images.addresses import kind_of, literal
 from pipeline.s3 import S3Config
@@ -16,6 +17,7 @@ from pipeline.s3 import S3Config
 FORMATS = ("PNG", "JPEG", "WEBP")
 """What `fasten_model.images.parquet` can decode; every other parser of Pillow stays out of reach of untrusted bytes."""
 
+_SEVERAL_JPEGS = "MPO"
 _PILLOW_LIMIT = 89_478_485  # Image.MAX_IMAGE_PIXELS: beyond it Pillow itself objects
 _LARGE = 4_000_000
 _HOST = re.compile(r"(?P<name>[^\[\]:/@*? ]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
@@ -95,16 +97,24 @@ class VerifiedImage:
 def verify_image(data: bytes, config: ImageConfig) -> VerifiedImage:
     """Decode `data` once and describe it; raises `ImageError` on anything but a whole, bounded image.
 
-    The header's size is checked before a pixel is decoded, so that a decompression bomb costs nothing.
+    The header's size, and how often a JPEG would be gone over, is checked before a pixel is decoded, so that a
+    decompression bomb costs nothing. Of a JPEG with further pictures in it (MPF: a camera's preview, the other eye) the
+    first is the image, as it is for every browser.
     """
     if not data:
         raise ImageError("image is empty", "0 bytes")
     if len(data) > config.max_bytes:
         raise ImageError("image has too many bytes", f"{len(data)}, limit {config.max_bytes}")
+    if data.startswith(b"\xff\xd8"):
+        try:
+            check_scans(data)
+        except DataError as error:
+            raise ImageError("image takes too long to decode", str(error)) from error
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            if getattr(image, "is_animated", False):
+            kind = "JPEG" if image.format == _SEVERAL_JPEGS else str(image.format)
+            if kind != "JPEG" and getattr(image, "is_animated", False):
                 raise ImageError("image is animated", "one still picture is wanted")
             if width * height > config.max_pixels:
                 raise ImageError("image has too many pixels", f"{width}×{height}, limit {config.max_pixels} in all")
@@ -114,7 +124,6 @@ def verify_image(data: bytes, config: ImageConfig) -> VerifiedImage:
                     image.load()
             else:
                 image.load()
-            name = str(image.format)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -122,7 +131,7 @@ def verify_image(data: bytes, config: ImageConfig) -> VerifiedImage:
     except Exception as error:  # hostile bytes make Pillow's parsers raise almost anything
         what = "not PNG, JPEG or WebP" if isinstance(error, UnidentifiedImageError) else _one_line(error)
         raise ImageError("image does not decode", what) from error
-    return VerifiedImage(data=data, sha256=hashlib.sha256(data).hexdigest(), width=width, height=height, format=name)
+    return VerifiedImage(data=data, sha256=hashlib.sha256(data).hexdigest(), width=width, height=height, format=kind)
 
 
 def _one_line(error: Exception) -> str:

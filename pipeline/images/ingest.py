@@ -4,8 +4,11 @@ Put together from `images.check` (what an image must be), `images.fetch` (where 
 (where it is kept).
 """
 
+import hashlib
 import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 UNREACHABLE = "image host does not answer"
 _GIVE_UP_AFTER = 10
 _PROGRESS_S = 10.0
+_HOST = re.compile(r"[a-z0-9+.-]+://[^/?#]*", re.IGNORECASE)
 _BUNCH = 256
 _BUNCH_LETTERS = 4 * 2**20
 
@@ -61,15 +65,22 @@ class Images:
         self._fetcher.close()
         self.store.__exit__(kind, error, trace)
 
-    def resolve(self, refs: Iterable[ImageRef]) -> Iterator[tuple[str, str | ImageError]]:
+    @property
+    def settings(self) -> str:
+        """Digest of what decides which images can be had: another one where a setting, or Label Studio, is another."""
+        return hashlib.sha256(repr((self._base_url, self._config)).encode()).hexdigest()[:16]
+
+    def resolve(self, refs: Iterable[ImageRef], *, again: bool = False) -> Iterator[tuple[str, str | ImageError]]:
         """(url, hash, or why there is none) for every image named, in no particular order.
 
         The URLs should be distinct; they are taken as needed, so there may be any number. What is known already costs a
         look-up. Raises `ServiceUnavailable` when ten fetches in a row find nobody who answers: that is an outage, not
-        ten bad images, and a snapshot made of it would look as if the labels had gone.
+        ten bad images, and a snapshot made of it would look as if the labels had gone. Unless they are asked for
+        `again`: what could not be had before either takes no label away. Then a host that was silent ten times in a row
+        is left alone, and the others are asked.
         """
         self.store.sweep()
-        outage = _Outage()
+        outage = _Outage(again=again)
         progress = _Progress()
         done: SimpleQueue[tuple[str, Future[VerifiedImage]]] = SimpleQueue()
         pool = ThreadPoolExecutor(self._config.concurrency, thread_name_prefix="image")
@@ -80,6 +91,9 @@ class Images:
                 for ref in some:
                     if (sha256 := known.get(self._key(ref.url))) is not None:
                         yield ref.url, sha256
+                        continue
+                    if (silent := outage.of(ref.url)) is not None:
+                        yield ref.url, silent
                         continue
                     pool.submit(self._obtain, ref).add_done_callback(partial(_put, done, ref.url))
                     running += 1
@@ -103,11 +117,11 @@ class Images:
         try:
             image = future.result()
         except ImageError as error:
-            outage.over()
+            outage.over(url)
             return url, error
         except ServiceUnavailable as error:
-            return url, outage.one_more(error)
-        outage.over()
+            return url, outage.one_more(url, error)
+        outage.over(url)
         self.store.add(self._key(url), image)
         return url, image.sha256
 
@@ -138,19 +152,40 @@ def _bunches(refs: Iterable[ImageRef]) -> Iterator[list[ImageRef]]:
 
 
 class _Outage:
-    """Tells ten silent hosts in a row from ten bad images."""
+    """Tells ten silent answers in a row from ten bad images; of images that are asked for again, by host."""
 
-    def __init__(self) -> None:
-        self._silent = 0
+    def __init__(self, *, again: bool) -> None:
+        self._again = again
+        self._silent = Counter[str]()
+        self._last: dict[str, ServiceUnavailable] = {}
 
-    def over(self) -> None:
-        self._silent = 0
+    def of(self, url: str) -> ImageError | None:
+        """Why there is no use in asking for the image; None where there is."""
+        host = self._host(url)
+        return None if self._silent[host] < _GIVE_UP_AFTER else _unreachable(self._last[host])
 
-    def one_more(self, error: ServiceUnavailable) -> ImageError:
-        self._silent += 1
-        if self._silent >= _GIVE_UP_AFTER:
-            raise ServiceUnavailable(f"{self._silent} images in a row could not be fetched: {error}") from error
-        return ImageError(UNREACHABLE, str(error), passing=True)
+    def over(self, url: str) -> None:
+        del self._silent[self._host(url)]
+
+    def one_more(self, url: str, error: ServiceUnavailable) -> ImageError:
+        host = self._host(url)
+        self._silent[host] += 1
+        self._last[host] = error
+        if self._silent[host] == _GIVE_UP_AFTER:
+            line = f"{_GIVE_UP_AFTER} images in a row could not be fetched: {error}"
+            if not self._again:
+                raise ServiceUnavailable(line) from error
+            logger.warning("%s; the others from there are left for another time", line)
+        return _unreachable(error)
+
+    def _host(self, url: str) -> str:
+        """What is silent as a whole; empty for all that Label Studio is asked for by a path."""
+        found = _HOST.match(url) if self._again else None
+        return found[0].lower() if found else ""
+
+
+def _unreachable(error: ServiceUnavailable) -> ImageError:
+    return ImageError(UNREACHABLE, str(error), passing=True)
 
 
 class _Progress:

@@ -22,6 +22,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.database_errors import is_in_use, told_of_the_file
 from pipeline.errors import DataError
 from pipeline.images import shards
 from pipeline.images.batch import Batch
@@ -58,15 +59,12 @@ class ImageStore:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="image-store")
         self._swept = False
         # Threads fetch, but one thread alone talks to the store.
-        self._index = sqlite3.connect(self._folder / "index.sqlite", timeout=60)
+        with self._opening():
+            self._index = sqlite3.connect(self._folder / "index.sqlite", timeout=60)
         try:
-            self._index.executescript(_TABLES)
-            self._catch_up()
-        except sqlite3.DatabaseError as error:
-            self._index.close()
-            raise DataError(
-                f"{self._folder / 'index.sqlite'} is damaged ({error}); remove it: it is made again from the parts"
-            ) from error
+            with self._opening():
+                self._index.executescript(_TABLES)
+                self._catch_up()
         except BaseException:
             self._index.close()
             raise
@@ -211,13 +209,27 @@ class ImageStore:
             some = wanted[start : start + _LOOKED_UP_AT_ONCE]
             yield from self._index.execute(query.replace("?", ", ".join("?" * len(some))), some)
 
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        path = self._folder / "index.sqlite"
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if is_in_use(error):
+                raise DataError(f"{path} is in use by another process; run it again when that has ended") from None
+            raise told_of_the_file(error, path) or DataError(
+                f"{path} is damaged ({error}); remove it: it is made again from the parts"
+            ) from error
+
     def _catch_up(self) -> None:
         """Enter files that the index does not know; where any is gone, make the whole of it again."""
-        present = shards.listed(self._folder)
-        entered = {str(name) for (name,) in self._index.execute("SELECT name FROM file")}
-        if set(present) == entered:
+        if self._entered() == set(shards.listed(self._folder)):
             return
         with self._index:
+            # Looked at again while nobody else enters anything: what a pull has entered since the files were listed
+            # would look as if it were gone.
+            self._index.execute("BEGIN IMMEDIATE")
+            entered, present = self._entered(), shards.listed(self._folder)
             if gone := sorted(entered.difference(present)):
                 logger.warning(
                     "%d files of %s are gone, the first is %s; what only they held will be fetched again",
@@ -235,6 +247,10 @@ class ImageStore:
                     self._enter_part(name, shards.read_places(self._folder, name))
                 else:
                     self._enter_urls(name, shards.read_urls(self._folder, name))
+
+    def _entered(self) -> set[str]:
+        """The names of the files that the index knows."""
+        return {str(name) for (name,) in self._index.execute("SELECT name FROM file")}
 
     @contextmanager
     def _entering(self) -> Iterator[None]:

@@ -189,6 +189,10 @@ class Connection:
                 f"{here} cannot be reached while {what} ({error or type(error).__name__}); is it running "
                 "(`fasten status`), and is FASTEN_LABEL_STUDIO_URL right?"
             ) from None
+        except httpx.DecodingError:  # a write may have been carried out all the same
+            raise ServiceUnavailable(
+                f"{here} sent what cannot be unpacked while {what}; what is between it and this machine?"
+            ) from None
         except RecursionError:
             raise ServiceError(
                 f"{here} answered with JSON that nests too deep while {what}; look at its data"
@@ -273,7 +277,7 @@ def _date(headers: Mapping[str, str]) -> datetime | None:
     """When the server says that it answered."""
     try:
         return parsedate_to_datetime(headers.get("date", "")).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -310,6 +310,12 @@ def _seconds(value: Any) -> float | None:
     return float(value) if isfinite(value) else None
 
 
+def time_in_utc(value: Any) -> str:
+    """A time in UTC, as text; empty where it cannot be read."""
+    time = _time_or_none(value)
+    return "" if time is None else time.isoformat()
+
+
 def _time_or_none(value: Any) -> datetime | None:
     try:
         return _time(value)

@@ -10,6 +10,7 @@ from pipeline.label_config import ControlChoice, find_control
 from pipeline.label_studio import pages
 from pipeline.label_studio.connection import Connection
 from pipeline.label_studio.drafts import drafts_state
+from pipeline.label_studio.parsing import time_in_utc
 from pipeline.records import Project, ProjectState
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class ProjectCalls:
 
     def _page_of_projects(self, filters: Mapping[str, Any], number: int) -> tuple[list[Mapping[str, Any]], bool]:
         """(projects with their label configs, whether these are the last ones); a list costs less than one project."""
-        params = {**filters, "page": number, "page_size": _PROJECTS, "include": "id,title,label_config"}
+        params = {**filters, "page": number, "page_size": _PROJECTS, "include": "id,title,label_config,created_at"}
         raw = self._connection.get("/api/projects/", what="listing projects", params=params)
         listed = raw.get("results") if isinstance(raw, dict) else None
         if not isinstance(listed, list) or not all(
@@ -101,7 +102,9 @@ class ProjectCalls:
     def _project(self, raw: Mapping[str, Any], control: ControlChoice | str | None) -> Project:
         title = str(raw["title"])
         found = find_control(str(raw["label_config"]), project=f"{raw['id']} ({title})", control=control)
-        return Project(project_id=int(raw["id"]), title=title, control=found)
+        return Project(
+            project_id=int(raw["id"]), title=title, control=found, created_at=time_in_utc(raw.get("created_at"))
+        )
 
     def project_state(self, project: Project, *, answers_only: bool = False, drafts: bool = False) -> ProjectState:
         """What moves when anyone answers, edits, flips `ground_truth`, adds or deletes; one request.

@@ -53,12 +53,16 @@ class Pulled:
 
 
 def find_projects(settings: Settings, door: LabelStudio) -> tuple[Project, Project | None, Project | None]:
-    """(labels, audit, review) projects; the review project is None until a round has made it."""
+    """(labels, audit, review) projects; the review project is None until a round has made it.
+
+    Raises `ConfigError` where one is missing, or the workspace is that of another labels project of the same number.
+    """
     if settings.labels_project is None:
         raise ConfigError(
             "no labels project is set: set FASTEN_LABELS_PROJECT to the id or title of the project with the bulk labels"
         )
     labels = _find(door, settings.labels_project, role="labels", control=settings.control)
+    Workspace.of(settings, labels.project_id).check_project(labels)  # first: its queue is the other's, too
     audit = None
     if settings.audit_project is not None:
         audit = _find(door, settings.audit_project, role="audit", control=settings.control)
@@ -149,6 +153,7 @@ def answer_filter(settings: Settings, door: LabelStudio) -> AnswerFilter:
 def pull_labels(settings: Settings, found: Found) -> Pulled:
     """Pull labels, audits, reviews and new images into a snapshot."""
     workspace = Workspace.of(settings, found.labels.project_id)
+    workspace.remember_project(found.labels, settings.label_studio.url)
     fetch_shared(settings, workspace)
     trail.keep_people(workspace, datetime.now(UTC))  # what a round saw that died right after its pull
     with (

@@ -12,7 +12,7 @@ made from the mirror alone: the same mirror gives the same snapshot, whatever wa
 import json
 import logging
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
@@ -185,31 +185,44 @@ def _as_before(mirror: Mirror, data_dir: Path, inputs: str) -> PullResult | None
 
 
 def _resolve(images: Images, mirror: Mirror, now: datetime, *, only_new: bool = False) -> None:
-    """Fetch the images that are not there yet; once a day, also those that could not be had (`images.again`).
+    """Fetch the images that are not there yet; also those that could not be had (`images.again`).
 
+    All of these are asked for once a day, and at once where a setting is another: what was refused may be allowed now.
     `only_new`: those only that were never asked for.
-    What the mirror says of images holds for the files that the store had when a pull last ended its fetching. Where
-    some of these are gone, or a pull died with images in memory, the store is asked about every address anew.
+    What the mirror says of images that are there holds for the files that the store had when a pull last ended its
+    fetching. Where some of these are gone, or a pull died with images in memory, the store is asked about each anew.
     """
     before = mirror.noted("image files")
     if before == _UNFINISHED or set(json.loads(before or "[]")) - _files(images):
         mirror.forget_images()
-    asked = mirror.noted("failed images asked for")
-    again = is_due(asked, now) and not only_new
-    wanted = mirror.wanted(again=again, only_new=only_new)
-    first = next(wanted, None)
-    if first is not None:
-        mirror.note("image files", _UNFINISHED)
-        refs = (ImageRef(url=url, task_id=task_id) for url, task_id in chain([first], wanted))
-        found = images.resolve(refs)
-        try:
-            while group := list(islice(found, _IMAGES_A_COMMIT)):
-                mirror.set_images(group, now=now)
-        finally:
-            images.store.flush()  # while no other pull writes there
+    asked, settings = mirror.noted("failed images asked for"), mirror.noted("image settings")
+    if settings is None:
+        mirror.note("image settings", images.settings)
+    again = (is_due(asked, now) or settings not in (None, images.settings)) and not only_new
+    if not only_new:  # first: what fails below need not be asked for twice
+        _fetch(images, mirror, mirror.failing(everything=again), now, again=True)
+    _fetch(images, mirror, mirror.wanted(), now)
     if (asked is None and not only_new) or again:
         mirror.note("failed images asked for", now.isoformat())
+    if not only_new:
+        mirror.note("image settings", images.settings)
     mirror.note("image files", json.dumps(sorted(_files(images))))
+
+
+def _fetch(
+    images: Images, mirror: Mirror, addresses: Iterator[tuple[str, int]], now: datetime, *, again: bool = False
+) -> None:
+    first = next(addresses, None)
+    if first is None:
+        return
+    mirror.note("image files", _UNFINISHED)
+    refs = (ImageRef(url=url, task_id=task_id) for url, task_id in chain([first], addresses))
+    found = images.resolve(refs, again=again)
+    try:
+        while group := list(islice(found, _IMAGES_A_COMMIT)):
+            mirror.set_images(group, now=now)
+    finally:
+        images.store.flush()  # while no other pull writes there
 
 
 class _Early:

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _ROWS_IN_GROUP = 10_000
 """Rows are hashed group by group: another number gives other ids."""
+_LETTERS_IN_GROUP = 32 * 2**20
+"""Of image addresses: a group ends there, since each of them may be a whole image (`data:`)."""
 _ID_DIGITS = 16
 _REPEATED: Mapping[str, list[str]] = {
     "labels": [
@@ -93,6 +95,7 @@ class SnapshotWriter:
             for name, schema in SCHEMAS.items()
         }
         self._pending: dict[str, list[Row]] = {name: [] for name in SCHEMAS}
+        self._letters = Counter[str]()
         self._rows = Counter[str](dict.fromkeys(SCHEMAS, 0))
         self._digests = {name: hashlib.sha256() for name in SCHEMAS}
         self._per_class = {kind: Counter[str]() for kind in ("noisy", "audit", "review")}
@@ -109,7 +112,9 @@ class SnapshotWriter:
         """Append one row to the table of that name, of which all are given in the same way."""
         pending = self._pending[table]
         pending.append(row)
-        if len(pending) >= _ROWS_IN_GROUP:
+        if isinstance(row, Mapping):
+            self._letters[table] += len(row.get("image_url") or "")
+        if len(pending) >= _ROWS_IN_GROUP or self._letters[table] >= _LETTERS_IN_GROUP:
             self._flush(table)
 
     def finish(
@@ -152,6 +157,7 @@ class SnapshotWriter:
             return
         rows = to_arrow(self._pending[table], SCHEMAS[table])
         self._pending[table].clear()
+        self._letters[table] = 0
         self._rows[table] += len(rows)
         if table in ("noisy", "clean"):
             self._count(table, rows)

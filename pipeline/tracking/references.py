@@ -5,6 +5,7 @@ Functions here take the client and raise MLflow's own errors; `client.py` transl
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from mlflow.entities import Run, ViewType
@@ -32,7 +33,10 @@ def snapshot_uses(client: MlflowClient, model_name: str) -> list[SnapshotUse]:
         if experiments:
             for run in _pages(client.search_runs, experiment_ids=experiments, filter_string=condition):
                 found[run.info.run_id] = run
-    versions = {version.run_id: str(version.version) for version in _versions(client, model_name) if version.run_id}
+    versions: dict[str, list[str]] = {}  # people may register the model of a run once more
+    for version in _versions(client, model_name):
+        if version.run_id:
+            versions.setdefault(version.run_id, []).append(str(version.version))
     for run_id in versions.keys() - found.keys():
         if (run := _run(client, run_id)) is not None:
             found[run_id] = run
@@ -42,7 +46,7 @@ def snapshot_uses(client: MlflowClient, model_name: str) -> list[SnapshotUse]:
             run_id=run.info.run_id,
             run_name=run.info.run_name or "",
             under_way=run.info.status in _UNDER_WAY,
-            aliases=aliases.get(versions.get(run.info.run_id, ""), ()),
+            aliases=tuple(chain.from_iterable(aliases.get(each, ()) for each in versions.get(run.info.run_id, ()))),
         )
         for run in sorted(found.values(), key=lambda run: run.info.start_time, reverse=True)
         for snapshot_id in sorted(_snapshots_of(run))

@@ -119,6 +119,7 @@ def test_a_project_is_found_by_id_and_by_exact_title(door: LabelStudio, project:
     assert door.find_project(project.title) == door.find_project(project.project_id) == project
     assert door.find_project(str(project.project_id)) == project
     assert project.control.classes == CLASSES
+    assert project.created_at.endswith("+00:00"), "what tells it from one of that number on another server"
 
 
 def test_a_missing_project_names_the_nearest(door: LabelStudio, project: Project) -> None:

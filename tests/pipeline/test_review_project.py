@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.label_studio import LabelStudio, MissingProjectError
-from pipeline.loop import find_review_project, review_title
+from pipeline.loop import find_projects, find_review_project, review_title
 from pipeline.records import LabelControl, Project
 from pipeline.settings import Settings
 from pipeline.workspace import ReviewQueue, Workspace
@@ -89,3 +89,36 @@ def test_another_queue_can_be_set_and_the_reviews_left_behind_are_told(
 def test_an_id_that_does_not_exist_is_an_error_not_a_title(settings: Settings) -> None:
     with pytest.raises(ConfigError):
         find(settings.model_copy(update={"review_project": "12"}))
+
+
+class OneProject:
+    """A server with labels project 1, made at a time of its own, and nothing else."""
+
+    def __init__(self, created_at: str) -> None:
+        self.labels = replace(LABELS, created_at=created_at)
+
+    def find_project(self, ref: int | str, *, control: object = None) -> Project:
+        del control
+        if ref in ("1", "animals"):
+            return self.labels
+        raise MissingProjectError(f"no project {ref}")
+
+
+def test_the_workspace_of_another_servers_project_is_not_taken_for_this_ones(settings: Settings) -> None:
+    ours, theirs = "2026-01-01T00:00:00.000001+00:00", "2026-01-01T00:00:00.000002+00:00"
+    filled(settings, 3)
+    workspace = Workspace.of(settings, 1)
+    workspace.remember_project(OneProject(ours).labels, "http://ours")
+    workspace.remember_project(OneProject(theirs).labels, "http://theirs")
+    with pytest.raises(ConfigError, match=r"is of “animals” at http://ours, not of .* set FASTEN_DATA_DIR"):
+        find_projects(settings, cast(LabelStudio, OneProject(theirs)))
+    for same in (OneProject(ours), OneProject("")):  # which says nothing
+        with pytest.raises(ConfigError, match="review project 3 is gone"):
+            find_projects(settings, cast(LabelStudio, same))
+
+
+def test_a_renamed_project_on_a_server_that_has_moved_is_the_same(settings: Settings) -> None:
+    workspace = Workspace.of(settings, 1)
+    labels = replace(LABELS, created_at="2026-01-01T00:00:00+00:00")
+    workspace.remember_project(labels, "http://before")
+    workspace.check_project(replace(labels, title="renamed"))

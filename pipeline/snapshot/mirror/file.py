@@ -1,6 +1,5 @@
 """The file of a mirror: its tables, transactions and errors, and texts that are noted in it."""
 
-import errno
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.database_errors import is_in_use, told_of_the_file
 from pipeline.errors import DataError
 
 MIRROR_VERSION = 1
@@ -43,7 +43,8 @@ class MirrorFile:
     def __init__(self, path: Path, *, patience_s: float = 60.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._database = sqlite3.connect(path, timeout=patience_s, isolation_level=None)
+        with self._damaged():
+            self._database = sqlite3.connect(path, timeout=patience_s, isolation_level=None)
         try:
             with self._damaged():
                 # A log that is written ahead needs no memory shared with others, which network folders do not have,
@@ -71,13 +72,9 @@ class MirrorFile:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-                raise OSError(
-                    errno.ENOSPC, f"cannot be written ({error}); is the disk full?", str(self._path)
-                ) from None
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            if is_in_use(error):
                 raise DataError(f"{self._path} is in use by another pull; run it again when that has ended") from None
-            raise
+            raise told_of_the_file(error, self._path) or error from None
         except sqlite3.DatabaseError as error:
             raise DataError(f"{self._path} is damaged ({error}); remove it: the next pull reads it anew") from None
 

@@ -29,23 +29,28 @@ _NEEDED = """EXISTS (
 )"""
 WANTED = f"""
 SELECT digest, url, (SELECT MIN(task_id) FROM task WHERE task.digest = url.digest) FROM url
-WHERE digest > ? AND sha256 IS NULL AND (reason IS NULL OR passing > ? OR ?) AND {_NEEDED} ORDER BY digest LIMIT 100
+WHERE digest > ? AND sha256 IS NULL AND {{}} AND {_NEEDED} ORDER BY digest LIMIT 100
 """  # noqa: S608 - nothing of it comes from outside
 UNSETTLED = f"SELECT COUNT(*) FROM url WHERE passing > 0 AND {_NEEDED}"  # noqa: S608
-_NEVER = 2**62
 
 
 class ImageOutcomes(MirrorFile):
     """Part of `Mirror`."""
 
-    def wanted(self, *, again: bool = False, only_new: bool = False) -> Iterator[tuple[str, int]]:
-        """(URL, a task that shows it) of every image to be fetched, of tasks that somebody has said something of.
+    def wanted(self) -> Iterator[tuple[str, int]]:
+        """(URL, a task that shows it) of each image never asked for, of tasks that somebody has said something of.
 
-        Those never asked for and, unless `only_new`, those that fail in a way that may pass; `again`: all that there is
-        no image of. Outcomes may be set meanwhile.
+        Outcomes may be set meanwhile.
         """
-        last = b""
-        while page := list(self._rows(WANTED, (last, _NEVER if only_new else 0, again))):
+        return self._addresses("reason IS NULL")
+
+    def failing(self, *, everything: bool = False) -> Iterator[tuple[str, int]]:
+        """The same of those that fail in a way that may pass; with `everything` of all that could not be had."""
+        return self._addresses("reason IS NOT NULL" if everything else "passing > 0")
+
+    def _addresses(self, condition: str) -> Iterator[tuple[str, int]]:
+        query, last = WANTED.format(condition), b""
+        while page := list(self._rows(query, (last,))):
             yield from ((url, task_id) for _, url, task_id in page)
             last = page[-1][0]
 
@@ -75,9 +80,9 @@ class ImageOutcomes(MirrorFile):
         return int(images) + int(tasks)
 
     def forget_images(self) -> None:
-        """Ask for every image anew: some are no longer in the store."""
+        """Ask anew for every image that was there: some are no longer in the store. What has failed still has."""
         with self._transaction() as database:
-            database.execute("UPDATE url SET sha256 = NULL, reason = NULL, problem = NULL, passing = NULL")
+            database.execute("UPDATE url SET sha256 = NULL WHERE sha256 IS NOT NULL")
             self._touch()
 
     def link_by_image(self) -> int:

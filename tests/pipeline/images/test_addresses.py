@@ -21,6 +21,8 @@ from pipeline.images.check import ImageConfig
         ("fe80::1", "link-local"),
         ("fe80::1%eth0", "link-local"),
         ("fd00:ec2::254", "a cloud's metadata"),
+        ("fd00:ec2::23", "a cloud's metadata"),
+        ("fd20:ce::254", "a cloud's metadata"),
         ("100.100.100.200", "a cloud's metadata"),
         ("224.0.0.1", "multicast"),
         ("ff02::1", "multicast"),

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fasten_model.images.scans import MOST_SCANS, MOST_SEGMENTS
 from pipeline.errors import ConfigError
 from pipeline.images.check import ImageConfig, ImageError, verify_image
+from tests.fasten_model.images.heavy_jpegs import many_scans, many_segments
 
 CONFIG = ImageConfig()
 
@@ -71,6 +73,21 @@ def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError) as caught:
         verify_image(png_of_claimed_size(*size), CONFIG)
     assert caught.value.reason == "image has too many pixels"
+
+
+@pytest.mark.parametrize("data", [many_scans(MOST_SCANS + 1), many_segments(MOST_SEGMENTS)], ids=["scans", "segments"])
+def test_a_jpeg_that_is_work_for_days_is_refused_before_it_is_decoded(data: bytes) -> None:
+    with pytest.raises(ImageError) as caught:
+        verify_image(data, CONFIG)
+    assert caught.value.reason == "image takes too long to decode"
+
+
+def test_of_a_jpeg_with_several_pictures_the_first_is_the_image() -> None:
+    file = BytesIO()
+    Image.new("RGB", (4, 3)).save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (2, 1))])
+    image = verify_image(file.getvalue(), CONFIG)
+    assert (image.width, image.height, image.format) == (4, 3, "JPEG")
+    assert image.data == file.getvalue()
 
 
 def test_a_large_image_within_the_limit_passes() -> None:

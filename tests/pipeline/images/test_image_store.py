@@ -2,8 +2,10 @@
 
 import hashlib
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,19 @@ def test_a_damaged_index_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "images" / "index.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(DataError, match="remove it"):
         ImageStore(tmp_path)
+
+
+def test_an_index_that_cannot_be_had_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one" / "images" / "index.sqlite").mkdir(parents=True)
+    with pytest.raises(PermissionError, match=r"may this user write there\?"):
+        ImageStore(tmp_path / "one")
+    fill(tmp_path, range(1))
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **_: connect(path, timeout=0))
+    with closing(connect(tmp_path / "images" / "index.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DataError, match=r"is in use by another process"):
+            ImageStore(tmp_path)
 
 
 def test_a_part_that_is_gone_is_forgotten_so_that_its_images_are_fetched_again(tmp_path: Path) -> None:
@@ -237,3 +252,23 @@ def test_addresses_that_are_gone_cost_a_fetch_and_nothing_else(tmp_path: Path) -
     with ImageStore(tmp_path) as store:
         assert store.parts() == parts
         assert known(store, "/data/1.png") == image(1).sha256
+
+
+def test_a_part_that_is_entered_while_another_process_opens_the_store_is_not_taken_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path, range(2))
+    listed = shards.listed
+
+    def listed_too_early(folder: Path) -> list[str]:
+        found = listed(folder)
+        monkeypatch.setattr(shards, "listed", listed)
+        fill(tmp_path, range(2, 4))
+        return found
+
+    monkeypatch.setattr(shards, "listed", listed_too_early)
+    with ImageStore(tmp_path) as store:
+        assert set(store.known([f"/data/{number}.png" for number in range(4)])) == {
+            f"/data/{number}.png" for number in range(4)
+        }
+    assert "are gone" not in caplog.text

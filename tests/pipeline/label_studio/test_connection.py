@@ -53,6 +53,24 @@ def test_refusals_are_one_clear_line(answer: httpx.Response, kind: type[Exceptio
     assert TOKEN not in text
 
 
+def packed(_: httpx.Request) -> httpx.Response:
+    body = httpx.ByteStream(b"no gzip at all")
+    return httpx.Response(201, headers={"content-encoding": "gzip"}, stream=body)
+
+
+def test_an_answer_that_cannot_be_unpacked_is_as_good_as_lost() -> None:
+    for call in (connection(packed).get, connection(packed).post):
+        with pytest.raises(ServiceUnavailable, match=r"sent what cannot be unpacked while looking"):
+            call("/api/x", what="looking")
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 31 Dec 9999 23:59:59 -1200"])
+def test_a_clock_that_says_nothing_of_use_says_nothing(date: str) -> None:
+    asked = connection(lambda _: httpx.Response(200, json={}, headers={"date": date}))
+    asked.get("/api/x", what="looking")
+    assert asked.server_time is None
+
+
 def raising(error: Exception) -> Handler:
     def handler(_: httpx.Request) -> httpx.Response:
         raise error

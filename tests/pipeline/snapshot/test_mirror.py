@@ -15,11 +15,11 @@ from pipeline.snapshot.mirror.said import EVERYTHING
 from tests.pipeline.snapshot.followed import follow, seven_tasks
 
 
-@pytest.mark.parametrize("query", [WANTED, UNSETTLED, EVERYTHING])
+@pytest.mark.parametrize("query", [WANTED.format("passing > 0"), UNSETTLED, EVERYTHING])
 def test_no_query_scans_the_annotations_for_each_task(query: str) -> None:
     database = sqlite3.connect(":memory:")
     database.executescript(TABLES)
-    plan = [row[3] for row in database.execute("EXPLAIN QUERY PLAN " + query, (b"", 0, False)[: query.count("?")])]
+    plan = [row[3] for row in database.execute("EXPLAIN QUERY PLAN " + query, (b"",)[: query.count("?")])]
     database.close()
     assert any("annotation USING PRIMARY KEY (project_id=? AND task_id=?)" in step for step in plan), plan
 
@@ -30,11 +30,12 @@ def test_an_image_that_nobody_needs_any_more_keeps_nothing_open(mirror: Mirror) 
     silent = ImageError("image host does not answer", "no route", passing=True)
     mirror.set_images([("/data/1.png", silent)], now=datetime(2026, 3, 1, tzinfo=UTC))
     assert mirror.unsettled() == 1
-    assert ("/data/1.png", 1) in mirror.wanted()
-    assert ("/data/1.png", 1) not in mirror.wanted(only_new=True)
+    assert ("/data/1.png", 1) in mirror.failing()
+    assert ("/data/1.png", 1) not in mirror.wanted()
     server.delete(1)
     follow(server, mirror)
     assert mirror.unsettled() == 0
+    assert list(mirror.failing(everything=True)) == []
 
 
 def test_whatever_is_asked_of_a_damaged_mirror_is_told_what_to_do(tmp_path: Path) -> None:
@@ -57,3 +58,13 @@ def test_whatever_is_asked_of_a_damaged_mirror_is_told_what_to_do(tmp_path: Path
         ):
             with pytest.raises(DataError, match=r"is damaged .* remove it: the next pull reads it anew"):
                 ask()
+
+
+def test_a_mirror_that_is_not_this_users_is_no_damage_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "folder.sqlite").mkdir()
+    with pytest.raises(PermissionError, match=r"may this user write there\?.*folder\.sqlite"):
+        Mirror(tmp_path / "folder.sqlite")
+    with Mirror(tmp_path / "mirror.sqlite") as mirror:
+        mirror._database.execute("PRAGMA query_only = ON")  # fails as a file of another user's does
+        with pytest.raises(PermissionError, match=r"readonly database"):
+            mirror.note("name", "value")

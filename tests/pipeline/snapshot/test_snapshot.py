@@ -21,6 +21,7 @@ from pipeline.snapshot import (
     read_latest,
     write_latest,
 )
+from pipeline.snapshot import writer as snapshot_writer
 from pipeline.snapshot.writer import SnapshotWriter, exclusive_pull
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -66,6 +67,15 @@ def write(data_dir: Path, rows: list[dict[str, Any]], classes: tuple[str, ...] =
         for row in rows:
             writer.add("clean" if "provenance" in row else "undecided" if "state" in row else "noisy", row)
         return writer.finish(data_dir, rejected={"image host answered 404": 2}, projects=(), states=())
+
+
+def test_addresses_that_are_whole_images_end_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_writer, "_LETTERS_IN_GROUP", 100)
+    rows = [noisy(f"{number}") | {"image_url": "data:" + "x" * size} for number, size in enumerate((45, 45, 9, 200, 1))]
+    snapshot, _ = write(tmp_path, [*rows, clean("c"), undecided("e")])
+    with pq.ParquetFile(snapshot.noisy_path) as file:
+        assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [2, 2, 1]
+    assert pq.read_table(snapshot.noisy_path)["image_url"].to_pylist() == [row["image_url"] for row in rows]
 
 
 def test_a_snapshot_reads_back_as_it_was_written(tmp_path: Path) -> None:
