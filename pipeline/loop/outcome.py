@@ -72,8 +72,10 @@ def report_run(
     workspace = Workspace.of(settings, pulled.labels.project_id)
     checks = checked(workspace, snapshot)
     undecided = Counter(pq.read_table(snapshot.undecided_path, columns=["state"])["state"].to_pylist())
-    stand = settings.mode == "auto" and trail.promise_of(relabels) in ("made", "none")
-    standing = _standing(standing_relabels(workspace, snapshot), scores) if stand else 0
+    promise, promised = trail.promise_of(relabels), dict[str, str]()
+    if settings.mode == "auto" and promise in ("made", "none"):
+        promised = standing_relabels(workspace, snapshot, run_key=trained.run_key, promises=promise == "made")
+    standing = _standing(promised, scores)
     report = RoundReport(
         labels_project=pulled.labels.title,
         review_project=pushed.title,
