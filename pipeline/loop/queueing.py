@@ -134,7 +134,7 @@ def _standing(settings: Settings, pulled: Pulled, snapshot: Snapshot, folder: Pa
     """Relabels of earlier promises: applied although this run could promise less, if its model suggests the same."""
     workspace = Workspace.of(settings, pulled.labels.project_id)
     promise = trail.promise_of(read_fitted(folder)["relabels"])
-    if settings.mode != "auto" or promise == "by hand" or promise_broken(settings, workspace, snapshot):
+    if settings.mode != "auto" or promise == "by hand" or promise_broken(settings, workspace, snapshot, folder.name):
         return {}
     return standing_relabels(workspace, snapshot, run_key=folder.name, promises=promise == "made")
 
