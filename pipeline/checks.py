@@ -36,8 +36,8 @@ class Checks:
         return upper_bound(self.right, self.answered, LEVEL) < precision
 
 
-def checked(workspace: Workspace, snapshot: Snapshot) -> Checks:
-    """The checks of the last runs."""
+def checked(workspace: Workspace, snapshot: Snapshot, *, run_key: str = "") -> Checks:
+    """The checks of the last runs before the run of that key, or of all: what it finds is the same when repeated."""
     named = (pc.field("asked_as") == "check") & (pc.field("answer") == "class") & pc.field("asked_by_run").is_valid()
     columns = ["sample_id", "label", "asked_by_run", "annotation_id"]
     rows = pq.read_table(snapshot.labels_path, columns=columns, filters=named).sort_by("annotation_id")
@@ -45,7 +45,7 @@ def checked(workspace: Workspace, snapshot: Snapshot) -> Checks:
     for row in rows.to_pylist():
         said[row["asked_by_run"]].setdefault(row["sample_id"], row["label"])
     answered = right = 0
-    for run in machine_runs(workspace)[:RECENT_RUNS]:
+    for run in [run for run in machine_runs(workspace) if run.run_key != run_key][:RECENT_RUNS]:
         answers = said.pop(run.run_key, {})
         if not answers:
             continue

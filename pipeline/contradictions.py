@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,9 @@ def contradictions_known(scores_path: Path, workspace: Workspace) -> list[dict[s
         if row["asked_as"] == "recheck":
             settled.add(row["sample_id"])
         elif row["asked_as"] == "targeted" and row["suggestion"] is not None:
-            first[row["sample_id"]] = row
+            # Files go by run keys, not by time: what a newer model has made of the question is what people answered.
+            known = first.setdefault(row["sample_id"], row)
+            first[row["sample_id"]] = max(known, row, key=itemgetter("at"))
     rows = _read(scores_path)
     return [
         row if row["provenance"] != "review" or row["sample_id"] in settled else _at_first(row, first) for row in rows

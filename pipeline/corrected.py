@@ -17,7 +17,6 @@ memory holds a batch.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
-from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def corrected_rows(
     """The corrected labels one by one, by sample id; of one sample where `sample_id` is given."""
     runs = _runs(workspace, snapshot)
     run = deciding_run(workspace, snapshot)
-    changing = _changing(runs, run) if mode == "auto" else []
+    changing = _changing(workspace, runs, run) if mode == "auto" else []
     rows = merge(
         _decided(snapshot, sample_id),
         _undecided(snapshot, sample_id),
@@ -75,24 +74,32 @@ def corrected_rows(
     yield from rows
 
 
-def standing_relabels(workspace: Workspace, snapshot: Snapshot) -> dict[str, str]:
-    """Sample → label, of the latest promise about it: what stands in later runs where their model suggests the same."""
-    changes = _Changes(_promising(_runs(workspace, snapshot)), snapshot, None)
+def standing_relabels(
+    workspace: Workspace, snapshot: Snapshot, *, run_key: str = "", promises: bool = False
+) -> dict[str, str]:
+    """Sample → label, of the latest promise about it: what stands beside the run of that key, where its model suggests
+    the same. Where that run promises something itself (`promises`), it takes the place of the oldest promise.
+    """
+    others = [run for run in _runs(workspace, snapshot) if run.run_key != run_key]
+    changes = _Changes(_promising(workspace, others)[: MOST_PROMISES - promises], snapshot, None)
     said = ((row["sample_id"], changes.of(row)) for row in _rows(snapshot.noisy_path, None))
     return {sample_id: change[0]["suggestion"] for sample_id, change in said if change}
 
 
-def _changing(runs: Sequence[MachineRun], latest: MachineRun | None) -> list[MachineRun]:
+def _changing(workspace: Workspace, runs: Sequence[MachineRun], latest: MachineRun | None) -> list[MachineRun]:
     """The runs whose relabels are applied, the latest first."""
     if latest is None or latest.promise == "by hand":
         return [] if latest is None else [latest]
-    return _promising([run for run in runs if run.at <= latest.at])
+    return _promising(workspace, [run for run in runs if run.at <= latest.at])
 
 
-def _promising(runs: Sequence[MachineRun]) -> list[MachineRun]:
-    """Those of `runs`, the latest first, whose promises stand: made, and not older than a broken one."""
-    unbroken = takewhile(lambda run: run.promise != "broken", runs)
-    return [run for run in unbroken if run.promise == "made"][:MOST_PROMISES]
+def _promising(workspace: Workspace, runs: Sequence[MachineRun]) -> list[MachineRun]:
+    """Those of `runs`, the latest first, whose promises stand: made, and not older than a broken one.
+
+    That checks had contradicted it was noted by a run, but said by people: reverting that run does not unsay it.
+    """
+    broken = next((run.at for run in machine_runs(workspace) if run.promise == "broken"), None)
+    return [run for run in runs if run.promise == "made" and (broken is None or run.at > broken)][:MOST_PROMISES]
 
 
 def deciding_run(workspace: Workspace, snapshot: Snapshot) -> MachineRun | None:

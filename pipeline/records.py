@@ -33,6 +33,10 @@ WITHDRAWN, WITHDRAWN_BY = "withdrawn", "withdrawn_by"
 EARLIER = "earlier"
 """Key of a review task's data: what it suggested before it was changed, and until when."""
 
+NAMELESS = "user:deleted:"
+"""What the author of an answer begins with whose user was deleted, before the annotation's id: one for each answer, so
+that it stands for itself."""
+
 _ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 LONGEST_CLASS = 1_000
 """Characters of a class's name; of a longer one that an annotation names, the beginning is kept."""

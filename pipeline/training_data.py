@@ -55,7 +55,7 @@ def _asked_in(clean: LabelledImages, snapshot: Snapshot, runs: Sequence[str]) ->
     people = (pc.field("origin") != "labels") | pc.field("ground_truth")
     for row in pq.read_table(snapshot.labels_path, columns=columns, filters=people).to_pylist():
         sample, run = row["sample_id"], row["asked_by_run"]
-        if row["origin"] != "review" or row["ground_truth"]:
+        if row["origin"] != "review":
             drawn[sample] = 0
             continue
         if row["asked_as"] == "audit":

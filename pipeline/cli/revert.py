@@ -54,7 +54,7 @@ def revert(
     say(f"relabels that count no longer: {done.relabels:,}")
     say(f"unanswered questions served no longer: {done.withdrawn:,} (answered ones, which stay: {done.answered:,})")
     if not done.aliases and not done.before:
-        say("no alias of the registered model points at it, or there is no earlier version to go back to")
+        say("no alias of the registered model points at it, or this project has no earlier version to go back to")
     for alias, version in done.aliases.items():
         say(f"{alias}: version {version} again")
 

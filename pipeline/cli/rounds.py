@@ -120,12 +120,12 @@ def triage(
     for decision, count in count_decisions(scoring.decisions_of(found)).items():
         say(f"{decision:15} {count:,}")
     table = Table(box=None, pad_edge=False)
-    for column in ("SAMPLE", "GIVEN", "MODEL SAYS", "CONFIDENCE", "WRONG WITH P", "DECISION"):
+    for column in ("SAMPLE", "GIVEN", "MODEL SAYS", "WITH P", "WRONG WITH P", "DECISION"):
         table.add_column(column, overflow="fold")
     for row in found.sort_by([("priority", "descending"), ("sample_id", "ascending")]).slice(0, top).to_pylist():
         table.add_row(
             *(_plain(row[name]) for name in ("sample_id", "given_label", "model_label")),
-            f"{row['confidence']:.0%}",
+            f"{row['model_label_probability']:.0%}",
             f"{row['error_probability']:.0%}",
             row["decision"],
         )

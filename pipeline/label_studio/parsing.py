@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pipeline.records import (
     LONGEST_CLASS,
+    NAMELESS,
     NOT_SURE,
     UNUSABLE,
     VERDICT_CONTROL,
@@ -182,7 +183,7 @@ def parse_annotation(raw: Any, control: LabelControl) -> Annotation:
     return Annotation(
         annotation_id=raw["id"],
         # Deleting a user leaves what they decided, without a name. Each such answer stands for itself.
-        annotator=f"user:{author}" if author is not None else f"user:deleted:{raw['id']}",
+        annotator=f"user:{author}" if author is not None else f"{NAMELESS}{raw['id']}",
         kind=kind,
         label=label,
         ground_truth=raw.get("ground_truth") is True,

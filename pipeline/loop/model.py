@@ -204,11 +204,15 @@ def _example_image(workspace: Workspace, snapshot: Snapshot, size: int) -> bytes
     raise DataError("no audited image can be decoded: look at the images of the audited tasks")
 
 
-def promise_broken(settings: Settings, workspace: Workspace, snapshot: Snapshot) -> bool:
-    """Whether people have found so many applied relabels wrong that no more are applied; never of a ρ set by hand."""
-    if settings.mode != "auto" or settings.rho is not None:
+def promise_broken(settings: Settings, workspace: Workspace, snapshot: Snapshot, run_key: str) -> bool:
+    """Whether people have found so many applied relabels wrong that no more are applied; never of a ρ set by hand.
+
+    In mode `suggest`, too: what that run promised would be told as if it could be relied on, and a later export in mode
+    `auto` would apply it.
+    """
+    if settings.rho is not None:
         return False
-    checks = checked(workspace, snapshot)
+    checks = checked(workspace, snapshot, run_key=run_key)
     broken = checks.contradict(settings.target_precision)
     if broken:
         logger.warning(
@@ -231,7 +235,7 @@ def score_labels(settings: Settings, pulled: Pulled, trained: TrainedModel) -> P
     scored = scoring.score(
         model,
         noisy,
-        rho=NEVER if promise_broken(settings, workspace, snapshot) else None,
+        rho=NEVER if promise_broken(settings, workspace, snapshot, trained.run_key) else None,
         target_precision=settings.target_precision,
         model_version=trained.model_version,
         mode=settings.mode,

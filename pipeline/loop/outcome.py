@@ -66,14 +66,16 @@ def report_run(
     clean = pq.read_table(snapshot.clean_path, columns=["label", "given_label", "provenance"]).to_pylist()
     pairs = [row for row in clean if row["provenance"] == "audit" and row["given_label"] is not None]
     fitted = read_fitted(trained.folder)
-    broken = promise_broken(settings, Workspace.of(settings, pulled.labels.project_id), snapshot)
+    workspace = Workspace.of(settings, pulled.labels.project_id)
+    broken = promise_broken(settings, workspace, snapshot, trained.run_key)
     relabels = fitted["relabels"] | (_BROKEN if broken else {})
     people = people_of(snapshot, scores)
-    workspace = Workspace.of(settings, pulled.labels.project_id)
-    checks = checked(workspace, snapshot)
+    checks = checked(workspace, snapshot, run_key=trained.run_key)
     undecided = Counter(pq.read_table(snapshot.undecided_path, columns=["state"])["state"].to_pylist())
-    stand = settings.mode == "auto" and trail.promise_of(relabels) in ("made", "none")
-    standing = _standing(standing_relabels(workspace, snapshot), scores) if stand else 0
+    promise, promised = trail.promise_of(relabels), dict[str, str]()
+    if settings.mode == "auto" and promise in ("made", "none"):
+        promised = standing_relabels(workspace, snapshot, run_key=trained.run_key, promises=promise == "made")
+    standing = _standing(promised, scores)
     report = RoundReport(
         labels_project=pulled.labels.title,
         review_project=pushed.title,

@@ -133,10 +133,10 @@ def _decisions(snapshot: Snapshot, labels: pa.Table) -> triage.Decisions:
 def _standing(settings: Settings, pulled: Pulled, snapshot: Snapshot, folder: Path) -> dict[str, str]:
     """Relabels of earlier promises: applied although this run could promise less, if its model suggests the same."""
     workspace = Workspace.of(settings, pulled.labels.project_id)
-    by_hand = trail.promise_of(read_fitted(folder)["relabels"]) == "by hand"
-    if settings.mode != "auto" or by_hand or promise_broken(settings, workspace, snapshot):
+    promise = trail.promise_of(read_fitted(folder)["relabels"])
+    if settings.mode != "auto" or promise == "by hand" or promise_broken(settings, workspace, snapshot, folder.name):
         return {}
-    return standing_relabels(workspace, snapshot)
+    return standing_relabels(workspace, snapshot, run_key=folder.name, promises=promise == "made")
 
 
 def _room(settings: Settings, waiting: Collection[Asked], pace: triage.Pace) -> triage.Budget:

@@ -15,6 +15,7 @@ from fasten_model.beta import beta_interval
 from fasten_model.transition import dirichlet_transition, symmetric_transition
 from pipeline.errors import DataError
 from pipeline.people.records import Annotator, Confusion, Share
+from pipeline.records import NAMELESS
 from pipeline.snapshot import Snapshot
 from pipeline.votes import MOST_ANNOTATORS, count_votes, vote_table
 
@@ -45,8 +46,10 @@ def annotators_of(snapshot: Snapshot, scores: pa.Table | None) -> tuple[tuple[An
     doubted (provenance `review`): of the undecided ones the wrong labels have been taken away by those very reviews, so
     that the undecided alone would make every annotator look better than they are, and the reviewed alone, worse. What
     was asked depended on what was known of votes and images only, so that together they are not biased (Rubin, 1976).
+
+    Nobody is told of whose user was deleted: each of their votes has a name of its own.
     """
-    counts = count_votes(snapshot)
+    counts = {name: votes for name, votes in count_votes(snapshot).items() if not name.startswith(NAMELESS)}
     names = tuple(sorted(sorted(counts, key=lambda name: (-counts[name], name))[:MOST_ANNOTATORS]))
     if not names:
         return (), 0, None

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.people.records import Mixup, Reviewer, Share
+from pipeline.records import NAMELESS
 from pipeline.report import wilson_interval
 from pipeline.snapshot import Snapshot
 from pipeline.snapshot.consensus import Answer, considered, decide, latest
@@ -39,7 +40,8 @@ def reviewers_of(snapshot: Snapshot) -> tuple[Reviewer, ...]:
 
     The truth of a sample is what *other* people's answers come to (`consensus.decide`), nobody vouches for themselves;
     and only samples that were drawn at random are compared: those that were asked because the model doubted are the
-    hard ones, and would make every reviewer look worse than they are.
+    hard ones, and would make every reviewer look worse than they are. Answers whose user was deleted are other people's
+    to everybody, and have no row: each has a name of its own.
     """
     deciding = (pc.field("origin") != "labels") | pc.field("ground_truth")
     rows = pq.read_table(snapshot.labels_path, columns=list(_COLUMNS), filters=deciding)
@@ -51,7 +53,7 @@ def reviewers_of(snapshot: Snapshot) -> tuple[Reviewer, ...]:
     for row in rows.filter((pc.field("origin") == "review") & ~pc.field("was_cancelled")).to_pylist():
         if row["annotator"] in tallies and 0 < (row["lead_time_s"] or 0) <= AWAY_S:
             tallies[row["annotator"]].seconds.append(row["lead_time_s"])
-    found = [_reviewer(name, tally) for name, tally in tallies.items()]
+    found = [_reviewer(name, tally) for name, tally in tallies.items() if not name.startswith(NAMELESS)]
     return tuple(sorted(found, key=lambda each: (-each.classes - each.unusable - each.not_sure, each.name)))
 
 

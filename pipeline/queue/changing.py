@@ -75,11 +75,14 @@ def _edit(change: Change, project: Project, run_key: str) -> TaskChange:
     [prediction] = payload["predictions"]
     field = project.control.image_field
     unshown = change.task.asked_as in UNSHOWN
+    # Who drew it at random is not who has found its image elsewhere. What was taken back is drawn anew, and of a check
+    # the answer is held against what the run that drew it has changed.
+    told = (field, "asked_by_run") if change.action == "revive" else (field,)
 
     def data(old: Mapping[str, Any], time: datetime | None) -> dict[str, Any]:
-        if unshown:  # who drew it at random is not who has found its image elsewhere
+        if unshown:
             kept = {name: value for name, value in old.items() if name not in (WITHDRAWN, WITHDRAWN_BY)}
-            return {**kept, field: payload["data"][field]}
+            return {**kept, **{name: payload["data"][name] for name in told}}
         return {**payload["data"], **_earlier(old, payload["data"], time)}
 
     return TaskChange(

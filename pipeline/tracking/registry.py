@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
+_PROJECT_TAGS = ("label_studio.url", "label_studio.project")
+"""Tags of a run that tell which labels project it was trained for."""
 _LOGGED_MODEL = "fasten"
 _WAIT_S = 60
 
@@ -137,19 +139,35 @@ def step_back(
     """Point the aliases that are at `version` to the newest earlier version that nobody has reverted.
 
     → alias: the version it points at now. An alias stays, and is not in the answer, where there is no such version:
-    what serves the champion must find one.
+    what serves the champion must find one. Several labels projects may share a registered model; the version of another
+    one, which has other classes, is none to go back to.
     """
     pointing = [alias for alias in (CHAMPION, CHALLENGER) if _points_at(client, name, alias, version)]
-    numbers = [int(found.version) for found in client.search_model_versions(f"name = '{name}'")] if pointing else []
-    earlier = [number for number in numbers if number < int(version) and str(number) not in reverted]
-    if not earlier:
+    if not pointing:
         return {}
-    moved = dict.fromkeys(pointing, str(max(earlier)))
+    run_of = {int(found.version): found.run_id for found in client.search_model_versions(f"name = '{name}'")}
+    earlier = sorted((one for one in run_of if one < int(version) and str(one) not in reverted), reverse=True)
+    ours = _labels_project(client, run_of.get(int(version)))
+    target = next((number for number in earlier if _labels_project(client, run_of[number]) == ours), None)
+    if target is None:
+        return {}
+    moved = dict.fromkeys(pointing, str(target))
     if not dry_run:
-        for alias, target in moved.items():
-            client.set_registered_model_alias(name, alias, target)
-            logger.info("%s is version %s again, no longer %s", alias, target, version)
+        for alias in moved:
+            client.set_registered_model_alias(name, alias, str(target))
+            logger.info("%s is version %d again, no longer %s", alias, target, version)
     return moved
+
+
+def _labels_project(client: MlflowClient, run_id: str | None) -> tuple[str | None, ...]:
+    """Which labels project the model of this run was trained for; nothing of one that was not trained here."""
+    try:
+        tags = client.get_run(run_id).data.tags if run_id else {}
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # the run was deleted for good
+            raise
+        tags = {}
+    return tuple(tags.get(name) for name in _PROJECT_TAGS)
 
 
 def _points_at(client: MlflowClient, name: str, alias: str, version: str) -> bool:

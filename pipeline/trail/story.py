@@ -100,29 +100,38 @@ def _why(
 
 
 def _people(workspace: Workspace, sample_id: str) -> Iterator[Event]:
-    stood: set[tuple[int, int]] = set()
+    stood: dict[tuple[int, int], Mapping[str, Any]] = {}
     for row in people_rows(workspace, sample_id):
         key = (row["project_id"], row["annotation_id"])
         if row["withdrawn_at"] is not None:
-            stood.discard(key)
+            stood.pop(key, None)
             gone = f"the answer {_answer(row)} is gone: deleted, or left out by a setting"
             if row["annotation_id"] < 0:  # both happen to it, and nothing tells which
                 gone = f"the draft {_answer(row)} was sent or deleted"
             yield Event(at=row["withdrawn_at"], who=row["annotator"], what=gone)
             continue
-        verb = "changed the answer to" if key in stood else "answered"
-        if row["annotation_id"] < 0:
-            verb = "has as a draft"
-        stood.add(key)
-        took = "" if row["lead_time_s"] is None else f" in {row['lead_time_s']:.1f} s"
-        asked = f", asked as {row['asked_as'].replace('_', ' ')}" if row["asked_as"] else ""
-        star = ", as ground truth" if row["ground_truth"] else ""
-        where = f"{row['origin']} project{asked}{star}"
-        yield Event(
-            at=row["updated_at"],
-            who=row["annotator"],
-            what=f"{verb} {_answer(row)}{took} ({where}): {row['outcome']}",
-        )
+        before, stood[key] = stood.get(key), row
+        yield _said(row, before)
+
+
+def _said(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> Event:
+    """A new answer, or another state of one that stood."""
+    verb = "answered"
+    if before is not None:
+        same = (before["answer"], before["label"]) == (row["answer"], row["label"])
+        verb = "keeps the answer" if same else "changed the answer to"
+        if same and before["annotator"] != row["annotator"]:  # deleting a user takes the name off what they said
+            at = max(row["updated_at"], row["seen_at"])
+            return Event(at=at, who=row["annotator"], what=f"has the answer {_answer(row)} of {before['annotator']}")
+    if row["annotation_id"] < 0:
+        verb = "has as a draft"
+    took = "" if row["lead_time_s"] is None else f" in {row['lead_time_s']:.1f} s"
+    asked = f", asked as {row['asked_as'].replace('_', ' ')}" if row["asked_as"] else ""
+    star = ", as ground truth" if row["ground_truth"] else ""
+    where = f"{row['origin']} project{asked}{star}"
+    return Event(
+        at=row["updated_at"], who=row["annotator"], what=f"{verb} {_answer(row)}{took} ({where}): {row['outcome']}"
+    )
 
 
 def _answer(row: Mapping[str, Any]) -> str:

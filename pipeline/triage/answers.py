@@ -27,9 +27,12 @@ def review_answers(answers: Answers, columns: Sequence[str]) -> pa.Table:
 def drawn_at_random(answers: Answers) -> set[str]:
     """Samples that somebody has looked at because chance said so: what settles them will estimate.
 
-    Those of the audit project and of ground truth are among them (`pipeline.snapshot.consensus.decide`).
+    Those of the audit project and ground truth of the labels project are among them
+    (`pipeline.snapshot.consensus.decide`).
     """
-    by_chance = (pc.field("origin") == "audit") | pc.field("ground_truth") | (pc.field("asked_as") == "audit")
+    # Anybody can star an answer in the queue, too: that says nothing of why it was asked.
+    starred = (pc.field("origin") == "labels") & pc.field("ground_truth")
+    by_chance = (pc.field("origin") == "audit") | starred | (pc.field("asked_as") == "audit")
     said = by_chance & pc.field("answer").isin(OPINIONS)
     if isinstance(answers, Path):
         table = pq.read_table(answers, columns=["sample_id"], filters=said)

@@ -273,9 +273,9 @@ def test_corrected_labels_leave_as_files_and_as_a_project_once(
 
 
 @pytest.fixture
-def registry(mlflow_server: "MlflowServer") -> tuple[Tracking, MlflowClient, str]:
+def registry(mlflow_server: "MlflowServer", request: pytest.FixtureRequest) -> tuple[Tracking, MlflowClient, str]:
     """A model of three versions, the last of which is champion and challenger."""
-    name = "memory"
+    name = str(request.node.name)
     client = mlflow_server.client
     client.create_registered_model(name)
     run = client.create_run(client.create_experiment(name))
@@ -305,3 +305,19 @@ def test_the_champion_goes_back_to_the_newest_version_that_nobody_reverted(
     assert tracking.step_back("3", reverted={"2", "3"}) == {}
     assert tracking.step_back("1", reverted={"1", "2", "3"}) == {}, "there is none before it: it stays"
     assert aliases() == both
+
+
+def test_the_champion_never_goes_back_to_a_version_of_another_labels_project(
+    registry: tuple[Tracking, MlflowClient, str],
+) -> None:
+    tracking, client, name = registry
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    for project in ("7", "8", "7"):
+        tags = {"label_studio.url": "http://ls.test", "label_studio.project": project}
+        run = client.create_run(experiment.experiment_id, tags=tags)
+        client.create_model_version(name, source=f"{run.info.artifact_uri}/model", run_id=run.info.run_id)
+    client.set_registered_model_alias(name, "champion", "6")
+    assert tracking.step_back("6", reverted={"6"}, dry_run=True) == {"champion": "4"}, "5 knows other classes"
+    assert tracking.step_back("6", reverted={"4", "6"}) == {}, "those of before are nobody's that is known"
+    assert client.get_model_version_by_alias(name, "champion").version in (6, "6")

@@ -9,6 +9,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.checks import RECENT_RUNS, Checks, checked
+from pipeline.loop.model import promise_broken
+from pipeline.records import Mode
+from pipeline.settings import Settings
 from pipeline.trail import append_machine
 from pipeline.workspace import Workspace
 
@@ -81,3 +84,20 @@ def test_the_promise_is_contradicted_only_by_what_chance_does_not_explain(
     right: int, answered: int, contradicted: bool
 ) -> None:
     assert Checks(answered=answered, right=right).contradict(0.95) is contradicted
+
+
+@pytest.mark.parametrize("mode", ["auto", "suggest"])
+def test_a_promise_that_checks_contradict_is_broken_in_either_mode_and_as_long_when_a_round_is_repeated(
+    tmp_path: Path, make_snapshot: Make, make_scores: Scored, mode: Mode
+) -> None:
+    said = [answer(sample, "dark", number) for number, sample in enumerate("abc", start=1)]
+    snapshot = make_snapshot(tmp_path, noisy=dict.fromkeys("abc", "dark"), labels=said)
+    scores, workspace = make_scores(snapshot, dict.fromkeys("abc", ("grey", "relabel"))), Workspace(folder=tmp_path)
+    for number in range(RECENT_RUNS):
+        add_run(tmp_path, snapshot, scores, number)
+    settings, last = Settings(mode=mode), f"run-{RECENT_RUNS}"
+    assert promise_broken(settings, workspace, snapshot, last)
+    assert not promise_broken(settings.model_copy(update={"rho": 0.8}), workspace, snapshot, last), "set by hand"
+    add_run(tmp_path, snapshot, scores, RECENT_RUNS)
+    assert promise_broken(settings, workspace, snapshot, last), "its own record changes nothing"
+    assert not promise_broken(settings, workspace, snapshot, "the next one")

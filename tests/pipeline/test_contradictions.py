@@ -134,6 +134,19 @@ def test_a_review_that_the_model_has_learnt_since_is_contradicted_by_what_it_sai
         assert said[sample][1:] == (0.9, "m/2")
 
 
+@pytest.mark.parametrize(("earlier", "later"), [("a", "b"), ("b", "a")])
+def test_a_question_that_was_changed_counts_as_it_was_changed_whatever_the_runs_are_called(
+    tmp_path: Path, earlier: str, later: str
+) -> None:
+    workspace = Workspace(folder=tmp_path)
+    rows = [review("s", "dark", "dark", 0.9)]
+    write_contradictions(pa.Table.from_pylist(rows, schema=CONTRADICTIONS), tmp_path / "scores.parquet")
+    append_asked(workspace, earlier, [question("s", "bright", 0.97)], at=NOON)
+    append_asked(workspace, later, [question("s", "dark", 0.97)], at=NOON.replace(hour=13), event="update")
+    [found] = contradictions_known(tmp_path / "scores.parquet", workspace)
+    assert found["model_label"] == "dark", "the person took what was suggested then"
+
+
 def test_runs_of_earlier_versions_have_no_contradictions(tmp_path: Path) -> None:
     assert contradictions_known(tmp_path / "scores.parquet", Workspace(folder=tmp_path)) == []
 

@@ -207,6 +207,34 @@ def test_what_was_promised_before_checks_contradicted_it_does_not_come_back(
     assert standing_relabels(workspace, snapshot) == {}
 
 
+def test_reverting_the_run_that_noted_the_contradiction_brings_nothing_back(
+    workspace: Workspace, snapshot: "Snapshot", make_scores: Scored
+) -> None:
+    broken = {"rho": 2.0, "per_class": None, "target_precision": 0.95, "broken": True}
+    for hour, fitted in enumerate([promise(made=True), FITTED | {"relabels": broken}]):
+        scores = make_scores(snapshot, RELABELS if hour == 0 else {"a": ("grey", "low_confidence")})
+        at = NOON + timedelta(hours=hour)
+        append_machine(workspace, f"run-{hour}", snapshot, scores, fitted, mode="auto", mlflow_run_id="m", at=at)
+    mark_reverted(workspace, "run-1", by="ada", at=NOON)
+    assert labels(workspace, snapshot)["a"] == ("dark", "original"), "people's checks stay, whatever is reverted"
+    assert standing_relabels(workspace, snapshot) == {}
+
+
+def test_a_run_that_promises_anew_takes_the_place_of_the_oldest_promise(
+    workspace: Workspace, snapshot: "Snapshot", make_scores: Scored
+) -> None:
+    for hour in range(MOST_PROMISES):
+        scores = make_scores(snapshot, RELABELS if hour == 0 else {"a": ("grey", "low_confidence")})
+        at = NOON + timedelta(hours=hour)
+        append_machine(
+            workspace, f"run-{hour}", snapshot, scores, promise(made=True), mode="auto", mlflow_run_id="m", at=at
+        )
+    assert standing_relabels(workspace, snapshot, run_key="new") == {"a": "grey"}
+    assert standing_relabels(workspace, snapshot, run_key="new", promises=True) == {}, "as it will be handed out"
+    again = standing_relabels(workspace, snapshot, run_key=f"run-{MOST_PROMISES - 1}", promises=True)
+    assert again == {"a": "grey"}, "a round that is repeated does not count beside itself"
+
+
 def test_only_the_last_few_promises_stand(workspace: Workspace, snapshot: "Snapshot", make_scores: Scored) -> None:
     for hour in range(MOST_PROMISES + 1):
         said = RELABELS if hour == 0 else {"a": ("grey", "low_confidence")}

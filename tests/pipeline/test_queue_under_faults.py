@@ -248,3 +248,19 @@ def test_what_somebody_touches_after_the_look_is_neither_changed_nor_removed(sta
         assert carry_out(door, REVIEW, changes, run_key="run-2") == []
         assert door.mend_counts(REVIEW.project_id) == (3 if state == "uncounted" else 0)
     assert {number: task["data"] for number, task in memory.tasks.items()} == data
+
+
+@pytest.mark.parametrize("kind", ["audit", "check"])
+def test_what_was_drawn_at_random_and_is_asked_again_is_the_question_of_who_drew_it_last(kind: AskedAs) -> None:
+    memory = Memory()
+    taken_back = payload_of(question(0, "dog", kind, "run-1", 0.1), REVIEW)
+    taken_back["data"] |= {"withdrawn": "its run was reverted", "withdrawn_by": "run-1"}
+    memory.add(taken_back)
+    with memory.door() as door:
+        add = [question(0, "hen", kind, "run-2", 0.1)]
+        changes = changes_of(door.asked(REVIEW), REVIEW, labels_project_id=1, now=NOW, add=add)
+        assert [change.action for change in changes] == ["revive"]
+        carry_out(door, REVIEW, changes, run_key="run-2")
+        [asked] = door.asked(REVIEW)
+    assert (asked.asked_by_run, asked.waiting) == ("run-2", True), "a check is of what this run changes"
+    assert memory.tasks[1]["data"] == payload_of(add[0], REVIEW)["data"]

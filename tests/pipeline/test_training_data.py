@@ -106,7 +106,7 @@ def test_a_draw_counts_as_early_and_a_review_as_late_as_can_be(tmp_path: Path, s
     plain = {"project_id": 1, "task_id": 1, "annotation_id": 1, "annotator": "1", "answer": "class", **when}
     labels = [
         {**plain, "sample_id": name, "origin": origin, "asked_as": asked_as, "asked_by_run": run,
-         "ground_truth": False, "was_cancelled": False}
+         "ground_truth": origin == "review", "was_cancelled": False}
         for name, questions in asked.items()
         for origin, asked_as, run in questions
     ]  # fmt: skip

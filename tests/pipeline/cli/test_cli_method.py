@@ -137,11 +137,13 @@ def test_names_in_a_scores_file_cannot_steer_the_terminal() -> None:
     row: dict[str, Any] = dict.fromkeys(SCORES.names, 0.5)
     row |= {"sample_id": "[red]a\x1b[2J", "given_label": "[/]", "model_label": "x", "suggested_label": "x"}
     row |= {"decision": "keep", "model_version": "1", "posterior": [1.0]}
+    row |= {"confidence": 0.95, "model_label_probability": 0.55}  # max p may be another class's
     pq.write_table(pa.Table.from_pylist([row], schema=SCORES), "s.parquet")
     result = runner.invoke(app, ["triage", "--scores", "s.parquet"])
     assert result.exit_code == 0, result.stderr
     assert "[red]a�[2J" in result.stdout
     assert "[/]" in result.stdout
+    assert result.stdout.splitlines()[-1].split()[2:] == ["x", "55%", "50%", "keep"], "how sure it is of what it says"
 
 
 @pytest.mark.parametrize("which", ["clean", "noisy"])

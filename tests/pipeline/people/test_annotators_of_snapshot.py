@@ -100,3 +100,11 @@ def test_only_the_busiest_are_told(desk: "Desk", monkeypatch: pytest.MonkeyPatch
     found, left_out, _ = annotators_of(desk.snapshot(), scores({f"s{number}": [1.0, 0.0, 0.0] for number in range(9)}))
     assert ({each.name for each in found}, left_out) == ({"user:0", "user:1"}, 2)
     assert all(each.confusions == () for each in found), "nobody is wrong"
+
+
+def test_votes_of_deleted_users_are_nobodys(desk: "Desk") -> None:
+    for number in range(100):
+        desk.noisy(f"s{number}", {"user:1": "3", f"user:deleted:{number}": "3"})
+    beliefs = {f"s{number}": [0.96, 0.02, 0.02] for number in range(100)}
+    (only,), left_out, _ = annotators_of(desk.snapshot(), scores(beliefs))
+    assert (only.name, only.votes, left_out) == ("user:1", 100, 0)

@@ -42,6 +42,15 @@ def test_ground_truth_of_the_labels_project_is_an_audit_and_votes_are_not(desk: 
     assert (found.compared, found.right) == (1, 1)
 
 
+def test_what_deleted_users_have_said_counts_for_others_and_has_no_row(desk: "Desk") -> None:
+    for number in range(3):
+        desk.says(f"user:deleted:{number}", f"s{number}", "3", asked_as="audit")
+        desk.says("user:1", f"s{number}", "3")
+        desk.clean(f"s{number}", "3", {})
+    (found,) = reviewers_of(desk.snapshot())
+    assert (found.name, found.compared, found.overlaps, found.agreements) == ("user:1", 3, 3, 3)
+
+
 def test_nobody_vouches_for_themselves(desk: "Desk") -> None:
     desk.says("user:1", "alone", "3", asked_as="audit")
     desk.clean("alone", "3", {})

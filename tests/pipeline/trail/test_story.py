@@ -90,6 +90,22 @@ def test_a_sample_tells_its_story(workspace: Workspace, make_snapshot: Make, mak
     )
 
 
+def test_a_star_and_a_deleted_user_change_no_answer(workspace: Workspace, make_snapshot: Make) -> None:
+    plain = said("dark", 1, 0)
+    starred = plain | {"ground_truth": True, "updated_at": later(1)}
+    nameless = starred | {"annotator": "user:deleted:1"}
+    changed = nameless | {"label": "grey", "updated_at": later(5)}
+    for hours, label in enumerate((plain, starred, nameless, changed), start=1):
+        append_people(workspace, make_snapshot(workspace.folder, labels=[label]), later(hours))
+    assert [(event.at, event.who, event.what) for event in story(workspace, "a")] == [
+        (later(0), "user:1", "answered “dark” in 2.5 s (labels project): voted"),
+        (later(1), "user:1", "keeps the answer “dark” in 2.5 s (labels project, as ground truth): labelled"),
+        (later(3), "user:deleted:1", "has the answer “dark” of user:1"),
+        (later(5), "user:deleted:1", "changed the answer to “grey” in 2.5 s (labels project, as ground truth): "
+         "labelled"),
+    ]  # fmt: skip
+
+
 def test_what_people_could_not_decide_is_said(workspace: Workspace, make_snapshot: Make) -> None:
     undecided = {
         "u": ("dark", "unusable", ()),

@@ -155,6 +155,17 @@ def test_what_an_auditor_was_not_sure_of_was_drawn_at_random_and_leads_nobody() 
     assert [task.asked_as for task in asked(found[0], before=())] == ["audit"]
 
 
+def test_a_star_in_the_review_project_makes_no_random_draw_of_what_the_model_chose() -> None:
+    answers = [{"annotator": f"user:{who}", "answer": "class", "label": label} for who, label in ((1, "3"), (2, "8"))]
+    row = {"sample_id": "a", "image_url": "/s.png", "label": "3", "votes": [], "state": "disputed", "answers": answers}
+    undecided = pa.Table.from_pylist([row], UNDECIDED)
+    starred = labels(("a", "class", "targeted"), ("a", "class", "targeted"), ground_truth=True)
+    [found] = disputes_of(undecided, starred)
+    assert [task.asked_as for task in asked(found)] == ["tie_break"], "as an audit, its answer would estimate"
+    [found] = disputes_of(undecided, labels(("a", "unusable", None), origin="labels", ground_truth=True))
+    assert found.asked_as_audit
+
+
 def test_candidates_are_the_scores_in_their_order_with_the_images_of_the_snapshot() -> None:
     score = {
         "given_label": "3",
