@@ -73,6 +73,7 @@ class VirtualStep:
     def __init__(self, network: TwoHeadNetwork) -> None:
         self.path = CleanPath(network)
         self.parameters = {name: value for name, value in self.path.named_parameters() if value.requires_grad}
+        self._frozen = {name: value for name, value in self.path.named_parameters() if not value.requires_grad}
         self._scratch = {name: buffer.clone() for name, buffer in self.path.named_buffers()}
         self._device = network.clean_head.weight.device.type
         _load_forward_mode()
@@ -108,6 +109,12 @@ class VirtualStep:
             dual = {
                 name: forward_ad.make_dual(value.detach(), slope)  # type: ignore[no-untyped-call]
                 for (name, value), slope in zip(self.parameters.items(), direction, strict=True)
+            }
+            # Under autocast a BatchNorm whose scale is frozen answers with derivatives in single precision, which the
+            # next convolution refuses; not so where the scale has a derivative, be it zero.
+            dual |= {
+                name: forward_ad.make_dual(value.detach(), torch.zeros_like(value))  # type: ignore[no-untyped-call]
+                for name, value in self._frozen.items()
             }
             _, logits = functional_call(self.path, (dual, self._scratch), (images,))
             tangent: Tensor = forward_ad.unpack_dual(logits).tangent  # type: ignore[no-untyped-call]

@@ -37,8 +37,9 @@ class Process:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of the processes' tensors; in place."""
+        """The sum of the processes' tensors; in place, if that lies in memory as it is indexed."""
         if self.world > 1:
+            tensor = tensor.contiguous()  # NCCL refuses any other, which gloo does not
             dist.all_reduce(tensor)
         return tensor
 

@@ -150,3 +150,17 @@ def test_the_small_preset_and_a_resnet_have_forward_derivatives_throughout() -> 
         images = torch.randn(3, 3, 8, 8)
         _, v = virtual.clean_gradient(virtual.parameters, images, torch.arange(3))
         assert virtual.logit_derivative(images, v).isfinite().all()
+
+
+@pytest.mark.parametrize("trunk", ["small", "fast", "resnet18"])
+def test_forward_derivatives_hold_in_half_precision_as_on_a_gpu(trunk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        virtual = VirtualStep(build_network(trunk, 3))
+        images = torch.randn(4, 3, 12, 12)
+    _, v = virtual.clean_gradient(virtual.parameters, images, torch.tensor([0, 1, 2, 0]))
+    exact = virtual.logit_derivative(images, v)
+    monkeypatch.setattr(VirtualStep, "_autocast", lambda _: torch.autocast("cpu", dtype=torch.bfloat16))
+    rounded = virtual.logit_derivative(images, v)
+    assert rounded.dtype == torch.float32
+    assert functional.cosine_similarity(rounded.flatten(), exact.flatten(), dim=0) > 0.9
