@@ -12,23 +12,20 @@ made from the mirror alone: the same mirror gives the same snapshot, whatever wa
 import json
 import logging
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.answer_filter import AnswerFilter
-from pipeline.errors import ConfigError, DataError, ServiceUnavailable
+from pipeline.errors import ConfigError, DataError
 from pipeline.images import Images
-from pipeline.images.again import is_due
 from pipeline.records import (
     LONGEST_SAMPLE_ID,
     Annotation,
-    ImageRef,
     Origin,
     Project,
     ProjectState,
@@ -49,6 +46,7 @@ from pipeline.snapshot.folder import (
     write_latest,
 )
 from pipeline.snapshot.mirror import Mirror, Row, mirror_path, reading_of
+from pipeline.snapshot.pull_images import EarlyImages, fetch_images
 from pipeline.snapshot.question import Question, read_question
 from pipeline.snapshot.said import Said
 from pipeline.snapshot.settle import TABLE, settle
@@ -61,8 +59,6 @@ OnBad = Callable[[str, str], None]
 """Told a reason, fit to be counted by, and where it was."""
 
 _WRITTEN_IN_ONE_GO = timedelta(seconds=1)
-_IMAGES_A_COMMIT = 500
-_UNFINISHED = "unfinished"
 _REPORT = TypeAdapter(PullReport)
 RULES = 1
 """Raised whenever the same mirror gives another snapshot than before."""
@@ -111,7 +107,7 @@ def pull(
         mirror.keep_only([project.project_id for _, project in projects])
         # Before the answers: one that is sent in between is then both, and counts once.
         begun = list(drafts(tally.reject)) if drafts is not None else []
-        early = _Early(images, mirror, now or datetime.now(UTC))
+        early = EarlyImages(images, mirror, now or datetime.now(UTC))
         for origin, project in projects:
             source = Source(
                 project=project,
@@ -121,7 +117,7 @@ def pull(
             )
             catch_up(door, mirror, source, _Reader(project, labels, origin), mark=mark, meanwhile=early, now=now)
         mirror.put_drafts(labels.project_id, map(_Reader(labels, labels, "labels").begun, begun))
-        _resolve(images, mirror, now or datetime.now(UTC))
+        fetch_images(images, mirror, now or datetime.now(UTC))
         inputs = _inputs(mirror, projects, leave_out)
         if (unchanged := _as_before(mirror, data_dir, inputs)) is not None:
             logger.info("snapshot %s: nothing has changed", unchanged.snapshot.snapshot_id)
@@ -182,67 +178,6 @@ def _as_before(mirror: Mirror, data_dir: Path, inputs: str) -> PullResult | None
     except (ValueError, ValidationError, DataError) as error:
         logger.warning("the last snapshot is written anew: %s", str(error).partition("\n")[0])
         return None
-
-
-def _resolve(images: Images, mirror: Mirror, now: datetime, *, only_new: bool = False) -> None:
-    """Fetch the images that are not there yet; also those that could not be had (`images.again`).
-
-    All of these are asked for once a day, and at once where a setting is another: what was refused may be allowed now.
-    `only_new`: those only that were never asked for.
-    What the mirror says of images that are there holds for the files that the store had when a pull last ended its
-    fetching. Where some of these are gone, or a pull died with images in memory, the store is asked about each anew.
-    """
-    before = mirror.noted("image files")
-    if before == _UNFINISHED or set(json.loads(before or "[]")) - _files(images):
-        mirror.forget_images()
-    asked, settings = mirror.noted("failed images asked for"), mirror.noted("image settings")
-    if settings is None:
-        mirror.note("image settings", images.settings)
-    again = (is_due(asked, now) or settings not in (None, images.settings)) and not only_new
-    if not only_new:  # first: what fails below need not be asked for twice
-        _fetch(images, mirror, mirror.failing(everything=again), now, again=True)
-    _fetch(images, mirror, mirror.wanted(), now)
-    if (asked is None and not only_new) or again:
-        mirror.note("failed images asked for", now.isoformat())
-    if not only_new:
-        mirror.note("image settings", images.settings)
-    mirror.note("image files", json.dumps(sorted(_files(images))))
-
-
-def _fetch(
-    images: Images, mirror: Mirror, addresses: Iterator[tuple[str, int]], now: datetime, *, again: bool = False
-) -> None:
-    first = next(addresses, None)
-    if first is None:
-        return
-    mirror.note("image files", _UNFINISHED)
-    refs = (ImageRef(url=url, task_id=task_id) for url, task_id in chain([first], addresses))
-    found = images.resolve(refs, again=again)
-    try:
-        while group := list(islice(found, _IMAGES_A_COMMIT)):
-            mirror.set_images(group, now=now)
-    finally:
-        images.store.flush()  # while no other pull writes there
-
-
-class _Early:
-    """Fetches images while Label Studio is still being read; an outage of theirs is no reason to end that."""
-
-    def __init__(self, images: Images, mirror: Mirror, now: datetime) -> None:
-        self._images, self._mirror, self._now = images, mirror, now
-        self._out = False
-
-    def __call__(self) -> None:
-        try:
-            if not self._out:
-                _resolve(self._images, self._mirror, self._now, only_new=True)
-        except ServiceUnavailable as error:
-            logger.warning("images are fetched later: %s", error)
-            self._out = True
-
-
-def _files(images: Images) -> set[str]:
-    return {file.name for file in images.store.files()}
 
 
 def _projects(labels: Project, audit: Project | None, review: Project | None) -> list[tuple[Origin, Project]]:
