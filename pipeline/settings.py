@@ -53,6 +53,17 @@ class _DemoSettings(DotEnvSettingsSource):
         return {} if "labels_project" in self.current_state else super().__call__()
 
 
+class _StackSettings(DotEnvSettingsSource):
+    """What `fasten up` wrote. The login is that of the embedded Label Studio: it is offered to no other server."""
+
+    def __call__(self) -> dict[str, Any]:
+        written = super().__call__()
+        here = written.get("label_studio_url")
+        if str(self.current_state.get("label_studio_url", here)).rstrip("/") == here:
+            return written
+        return {name: value for name, value in written.items() if not name.startswith("label_studio_")}
+
+
 class Settings(BaseSettings):
     """The whole configuration; one line under each field says what it is."""
 
@@ -223,7 +234,7 @@ class Settings(BaseSettings):
         toml = TomlConfigSettingsSource(settings_cls)
         home = default_home()
         demo = _DemoSettings(settings_cls, env_file=home / DEMO_ENV, env_file_encoding="utf-8")
-        stack = DotEnvSettingsSource(settings_cls, env_file=home / STACK_ENV, env_file_encoding="utf-8")
+        stack = _StackSettings(settings_cls, env_file=home / STACK_ENV, env_file_encoding="utf-8")
         return init_settings, env_settings, toml, demo, stack
 
     @model_validator(mode="after")

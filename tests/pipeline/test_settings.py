@@ -139,6 +139,29 @@ def test_the_demonstrations_queue_is_no_queue_for_another_labels_project(
     assert (settings.labels_project, settings.review_project, settings.horizontal_flip) == ("7", None, None)
 
 
+@pytest.mark.parametrize("where", ["file", "environment", "argument"])
+def test_the_embedded_login_is_offered_to_no_other_label_studio(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (empty_folder / ".fasten" / STACK_ENV).write_text(
+        "FASTEN_LABEL_STUDIO_URL=http://127.0.0.1:1\nFASTEN_LABEL_STUDIO_TOKEN=embedded\n"
+        "FASTEN_LABEL_STUDIO_USERNAME=admin\nFASTEN_LABEL_STUDIO_PASSWORD=embedded\n"
+        "FASTEN_PREFECT_API_URL=http://127.0.0.1:2/api\n"
+    )
+    assert load_settings(label_studio_url="http://127.0.0.1:1/").label_studio.token.get_secret_value() == "embedded"
+    theirs = "https://labels.example.com"
+    if where == "file":
+        (empty_folder / "fasten.toml").write_text(f'label_studio_url = "{theirs}"\n')
+    elif where == "environment":
+        monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", theirs)
+    settings = load_settings(label_studio_url=theirs if where == "argument" else None)
+    assert settings.label_studio_url == theirs
+    with pytest.raises(ConfigError, match=f"no token for Label Studio at {theirs}"):
+        _ = settings.label_studio
+    assert (settings.label_studio_username, settings.label_studio_password) == (None, None)
+    assert settings.prefect_api_url == "http://127.0.0.1:2/api"
+
+
 def test_the_home_can_only_be_moved_by_the_environment(empty_folder: Path) -> None:
     (empty_folder / "fasten.toml").write_text('home = "/elsewhere"\n')
     with pytest.raises(ConfigError, match="FASTEN_HOME"):
