@@ -81,6 +81,18 @@ def test_a_wrong_setting_is_one_line_that_names_it(empty_folder: Path, toml: str
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["images.example.com", '["images.example.com"', "7"])
+def test_a_list_in_the_environment_that_is_none_says_what_one_looks_like(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("FASTEN_ALLOWED_IMAGE_HOSTS", text)
+    with pytest.raises(ConfigError, match=r"setting allowed_image_hosts \(FASTEN_ALLOWED_IMAGE_HOSTS, or"):
+        load_settings()
+    if text != "7":
+        with pytest.raises(ConfigError, match='list in JSON, such as \'\\["one", "another"\\]\''):
+            load_settings()
+
+
 def test_a_token_shows_neither_in_the_settings_nor_in_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", "http://127.0.0.1:1/")
     monkeypatch.setenv("FASTEN_LABEL_STUDIO_TOKEN", "abcdef0123456789")
@@ -137,6 +149,20 @@ def test_the_demonstrations_queue_is_no_queue_for_another_labels_project(
     monkeypatch.setenv("FASTEN_LABELS_PROJECT", "7")
     settings = load_settings()
     assert (settings.labels_project, settings.review_project, settings.horizontal_flip) == ("7", None, None)
+
+
+def test_the_demonstrations_own_rounds_train_as_later_rounds_on_its_project_do(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty_folder / ".fasten" / DEMO_ENV).write_text(
+        "FASTEN_LABELS_PROJECT=1\nFASTEN_AUDIT_PROJECT=2\nFASTEN_REVIEW_PROJECT='demo, review'\n"
+        "FASTEN_HORIZONTAL_FLIP=true\n"
+    )
+    named = load_settings(labels_project="1", audit_project="2", review_project="demo, review")
+    assert named == load_settings(), "or the next round trains the same labels again"
+    assert named.horizontal_flip
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", "https://labels.example.com")
+    assert load_settings(labels_project="1").review_project is None, "project 1 of another server is not the demo's"
 
 
 @pytest.mark.parametrize("where", ["file", "environment", "argument"])
