@@ -89,7 +89,9 @@ def connected(api_url: str) -> Iterator[SyncPrefectClient]:
     except PrefectHTTPStatusError as error:
         status = error.response.status_code
         kind = ServiceUnavailable if status >= 500 else ServiceError
-        raise kind(f"Prefect at {api_url} answered {status}: see its log") from None
+        # Prefect's own 404, of a thing that is not there, is an ObjectNotFound: this one is the address's.
+        way_out = "is FASTEN_PREFECT_API_URL right? It ends in /api" if status == 404 else "see its log"
+        raise kind(f"Prefect at {api_url} answered {status}: {way_out}") from None
     except (httpx.HTTPError, RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
             raise

@@ -17,6 +17,7 @@ from pydantic_settings import (
     DotEnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -47,10 +48,29 @@ def default_home() -> Path:
 
 
 class _DemoSettings(DotEnvSettingsSource):
-    """What `fasten demo` wrote, as a whole or not at all: its queue is no queue for anybody's own labels project."""
+    """What `fasten demo` wrote, as a whole or not at all: its queue is no queue for anybody's own labels project.
+
+    Its own rounds name its project outright, and are to train as any other round on it does.
+    """
 
     def __call__(self) -> dict[str, Any]:
-        return {} if "labels_project" in self.current_state else super().__call__()
+        written, named = super().__call__(), self.current_state.get("labels_project")
+        if named is None or (
+            str(named) == written.get("labels_project") and "label_studio_url" not in self.current_state
+        ):
+            return written
+        return {}
+
+
+class _StackSettings(DotEnvSettingsSource):
+    """What `fasten up` wrote. The login is that of the embedded Label Studio: it is offered to no other server."""
+
+    def __call__(self) -> dict[str, Any]:
+        written = super().__call__()
+        here = written.get("label_studio_url")
+        if str(self.current_state.get("label_studio_url", here)).rstrip("/") == here:
+            return written
+        return {name: value for name, value in written.items() if not name.startswith("label_studio_")}
 
 
 class Settings(BaseSettings):
@@ -223,7 +243,7 @@ class Settings(BaseSettings):
         toml = TomlConfigSettingsSource(settings_cls)
         home = default_home()
         demo = _DemoSettings(settings_cls, env_file=home / DEMO_ENV, env_file_encoding="utf-8")
-        stack = DotEnvSettingsSource(settings_cls, env_file=home / STACK_ENV, env_file_encoding="utf-8")
+        stack = _StackSettings(settings_cls, env_file=home / STACK_ENV, env_file_encoding="utf-8")
         return init_settings, env_settings, toml, demo, stack
 
     @model_validator(mode="after")
@@ -352,7 +372,13 @@ def _load(kind: type[Settings], overrides: dict[str, Any]) -> Settings:
         name, problem = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         where = f"setting {name} (FASTEN_{name.upper()}, or {name} in fasten.toml)" if name else "settings"
         raise ConfigError(f"{where}: {problem}") from None
-    except ValueError as error:  # TOML that does not parse, a list in the environment that is not JSON
+    except SettingsError as error:  # it names the field only in its sentence, and not what was expected
+        [name] = [field for field in kind.model_fields if f'"{field}"' in str(error)]
+        raise ConfigError(
+            f"setting {name} (FASTEN_{name.upper()}, or {name} in fasten.toml): must be a list in JSON, such as "
+            """'["one", "another"]'"""
+        ) from None
+    except ValueError as error:  # TOML that does not parse
         raise ConfigError(f"settings cannot be read: {error}") from None
 
 

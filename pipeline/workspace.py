@@ -146,7 +146,7 @@ class Workspace:
 def _read(path: Path, adapter: TypeAdapter[T], otherwise: str) -> T | None:
     try:
         return adapter.validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # where a file is in a folder's place, the first write says so
         return None
     except (OSError, ValidationError):
         raise DataError(f"{path} is damaged: remove it, and {otherwise}") from None

@@ -25,7 +25,6 @@ from pydantic import SecretStr
 from tenacity import (
     RetryCallState,
     Retrying,
-    before_sleep_log,
     retry_if_exception_type,
     stop_after_attempt,
     wait_random_exponential,
@@ -138,7 +137,7 @@ class Connection:
             retry=retry_if_exception_type(ServiceUnavailable),
             stop=stop_after_attempt(attempts or self.config.read_attempts),
             wait=_wait,
-            before_sleep=before_sleep_log(logger, logging.WARNING),
+            before_sleep=_tell,
             reraise=True,
         ):
             with attempt:
@@ -258,6 +257,12 @@ def _wait(state: RetryCallState) -> float:
     """A growing random pause, or the longer one that the server asks for."""
     error = state.outcome.exception() if state.outcome is not None else None
     return max(_backoff(state), error.retry_after_s if isinstance(error, ServiceUnavailable) else 0.0)
+
+
+def _tell(state: RetryCallState) -> None:
+    """Say what the pause is for."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    logger.warning("%s; trying again in %.1f s", error, state.upcoming_sleep)
 
 
 def _pause(retry_after: str) -> float:

@@ -43,6 +43,11 @@ def _of_status(status: int, what: str, uri: str, message: str) -> ServiceError:
         return ServiceError(
             f"MLflow at {uri} refused to {what} ({status}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
+    answer, unreadable, _ = message.partition(" Response body: ")
+    if unreadable and status == 404:  # MLflow's own answers are JSON, which its client does not quote
+        return ServiceError(
+            f"MLflow at {uri} would not {what}: {_one_line(answer)}; does FASTEN_MLFLOW_TRACKING_URI point at MLflow?"
+        )
     reason = _one_line(message)
     if status >= 500 or status in (408, 429):
         return ServiceUnavailable(

@@ -46,6 +46,16 @@ def test_prefects_errors_leave_as_one_line_of_ours(error: Exception, kind: type[
     assert "\n" not in str(caught.value)
 
 
+def test_an_address_that_is_not_the_apis_is_told_from_a_server_that_fails() -> None:
+    with (
+        pytest.raises(ServiceError, match=r"answered 404: is FASTEN_PREFECT_API_URL right\? It ends in /api"),
+        connected(API),
+    ):
+        raise status_error(404)
+    with pytest.raises(ServiceError, match="answered 500: see its log"), connected(API):
+        raise status_error(500)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ObjectNotFound(LookupError()), ConfigError("ours")])
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, connected(API):

@@ -81,6 +81,18 @@ def test_a_wrong_setting_is_one_line_that_names_it(empty_folder: Path, toml: str
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["images.example.com", '["images.example.com"', "7"])
+def test_a_list_in_the_environment_that_is_none_says_what_one_looks_like(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("FASTEN_ALLOWED_IMAGE_HOSTS", text)
+    with pytest.raises(ConfigError, match=r"setting allowed_image_hosts \(FASTEN_ALLOWED_IMAGE_HOSTS, or"):
+        load_settings()
+    if text != "7":
+        with pytest.raises(ConfigError, match='list in JSON, such as \'\\["one", "another"\\]\''):
+            load_settings()
+
+
 def test_a_token_shows_neither_in_the_settings_nor_in_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", "http://127.0.0.1:1/")
     monkeypatch.setenv("FASTEN_LABEL_STUDIO_TOKEN", "abcdef0123456789")
@@ -137,6 +149,43 @@ def test_the_demonstrations_queue_is_no_queue_for_another_labels_project(
     monkeypatch.setenv("FASTEN_LABELS_PROJECT", "7")
     settings = load_settings()
     assert (settings.labels_project, settings.review_project, settings.horizontal_flip) == ("7", None, None)
+
+
+def test_the_demonstrations_own_rounds_train_as_later_rounds_on_its_project_do(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty_folder / ".fasten" / DEMO_ENV).write_text(
+        "FASTEN_LABELS_PROJECT=1\nFASTEN_AUDIT_PROJECT=2\nFASTEN_REVIEW_PROJECT='demo, review'\n"
+        "FASTEN_HORIZONTAL_FLIP=true\n"
+    )
+    named = load_settings(labels_project="1", audit_project="2", review_project="demo, review")
+    assert named == load_settings(), "or the next round trains the same labels again"
+    assert named.horizontal_flip
+    monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", "https://labels.example.com")
+    assert load_settings(labels_project="1").review_project is None, "project 1 of another server is not the demo's"
+
+
+@pytest.mark.parametrize("where", ["file", "environment", "argument"])
+def test_the_embedded_login_is_offered_to_no_other_label_studio(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (empty_folder / ".fasten" / STACK_ENV).write_text(
+        "FASTEN_LABEL_STUDIO_URL=http://127.0.0.1:1\nFASTEN_LABEL_STUDIO_TOKEN=embedded\n"
+        "FASTEN_LABEL_STUDIO_USERNAME=admin\nFASTEN_LABEL_STUDIO_PASSWORD=embedded\n"
+        "FASTEN_PREFECT_API_URL=http://127.0.0.1:2/api\n"
+    )
+    assert load_settings(label_studio_url="http://127.0.0.1:1/").label_studio.token.get_secret_value() == "embedded"
+    theirs = "https://labels.example.com"
+    if where == "file":
+        (empty_folder / "fasten.toml").write_text(f'label_studio_url = "{theirs}"\n')
+    elif where == "environment":
+        monkeypatch.setenv("FASTEN_LABEL_STUDIO_URL", theirs)
+    settings = load_settings(label_studio_url=theirs if where == "argument" else None)
+    assert settings.label_studio_url == theirs
+    with pytest.raises(ConfigError, match=f"no token for Label Studio at {theirs}"):
+        _ = settings.label_studio
+    assert (settings.label_studio_username, settings.label_studio_password) == (None, None)
+    assert settings.prefect_api_url == "http://127.0.0.1:2/api"
 
 
 def test_the_home_can_only_be_moved_by_the_environment(empty_folder: Path) -> None:

@@ -71,6 +71,14 @@ def test_the_key_of_a_run_changes_with_what_is_learnt_from_and_not_with_the_queu
     assert len({run_key("abc", base), run_key("abd", base), run_key("abc", Settings(seed=1))}) == 3
 
 
+def test_a_file_in_the_place_of_the_data_folder_is_no_damaged_record(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    workspace = Workspace(folder=tmp_path / "data" / "project-7")
+    assert workspace.review_queue() is None
+    with pytest.raises(OSError, match="data"), workspace.one_writer():
+        pass
+
+
 def test_a_completed_round_is_remembered_and_a_damaged_record_is_one_line(tmp_path: Path) -> None:
     workspace = Workspace(folder=tmp_path / "project-1")
     assert workspace.completed() is None

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -71,6 +72,16 @@ def test_a_clock_that_says_nothing_of_use_says_nothing(date: str) -> None:
     assert asked.server_time is None
 
 
+def test_an_address_without_a_list_of_projects_is_asked_for_again() -> None:
+    config = LabelStudioConfig(url="http://ls.test/projects", token=SecretStr(TOKEN))
+    nothing_here = httpx.MockTransport(lambda _: httpx.Response(404, text="<html>"))
+    with (
+        LabelStudio(config, transport=nothing_here) as door,
+        pytest.raises(ServiceError, match=r"refused while listing projects \(404\); is FASTEN_LABEL_STUDIO_URL right"),
+    ):
+        door.find_project(7)
+
+
 def raising(error: Exception) -> Handler:
     def handler(_: httpx.Request) -> httpx.Response:
         raise error
@@ -93,11 +104,14 @@ class FailingTwice:
         return httpx.Response(503 if len(self.seen) < 3 else 200, json={"ok": True})
 
 
-def test_reads_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_are_tried_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     server = FailingTwice()
     assert connection(server, attempts=3).get("/api/x", what="looking") == {"ok": True}
     assert server.seen == ["GET"] * 3
+    for record in caplog.records:
+        assert re.fullmatch(r"Label Studio at .*; trying again in \d+\.\d s", record.getMessage())
+    assert len(caplog.records) == 2
 
 
 def test_writes_are_sent_once() -> None:

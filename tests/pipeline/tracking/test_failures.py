@@ -46,6 +46,13 @@ def test_errors_of_an_upload_are_judged_by_their_status(status: int | None, retr
     assert isinstance(caught.value, ServiceUnavailable) is retry
 
 
+def test_an_answer_that_is_not_mlflows_asks_for_the_address_and_is_not_quoted() -> None:
+    answer = "API request to endpoint /api/2.0/x failed with error code 404 != 200. Response body: '<!doctype html>'"
+    with pytest.raises(ServiceError, match="point at MLflow") as caught, translated("look up a run", "http://h"):
+        raise MlflowException(answer, error_code=RESOURCE_DOES_NOT_EXIST)
+    assert "html" not in str(caught.value)
+
+
 def test_passwords_are_taken_out_of_addresses() -> None:
     text = "see https://me:hunter2@host/a and s3://key:secret@bucket, mail me@host"
     assert without_credentials(text) == "see https://host/a and s3://bucket, mail me@host"
