@@ -17,9 +17,10 @@ from pipeline.records import Project, ProjectState
 from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import Settings
 from pipeline.snapshot.catch_up import reconciliation_is_due
+from pipeline.snapshot.folder import Snapshot
 from pipeline.snapshot.pull import pull
 from pipeline.snapshot_store import fetch_shared, share
-from pipeline.workspace import Workspace, config_digest, fingerprint
+from pipeline.workspace import Completed, Workspace, config_digest, fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -192,5 +193,15 @@ def pull_labels(settings: Settings, found: Found) -> Pulled:
         snapshot=snapshot.path,
         snapshot_id=snapshot.snapshot_id,
         fingerprint=seen,
-        nothing_new=f"every label of “{found.labels.title}” is as in snapshot {snapshot.snapshot_id}" if same else "",
+        nothing_new=_nothing_to_do(found.labels, snapshot, last, same=same),
     )
+
+
+def _nothing_to_do(labels: Project, snapshot: Snapshot, last: Completed | None, *, same: bool) -> str:
+    """Why there is nothing to learn or to ask; empty where there is."""
+    if same:
+        return f"every label of “{labels.title}” is as in snapshot {snapshot.snapshot_id}"
+    rows = snapshot.manifest.rows
+    if last is not None and rows["clean"] > 0 and rows["noisy"] == 0:  # before a first round it is an audit alone
+        return f"people have decided every labelled sample of “{labels.title}” (snapshot {snapshot.snapshot_id})"
+    return ""

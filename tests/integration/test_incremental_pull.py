@@ -14,8 +14,9 @@ from pipeline import loop
 from pipeline.label_studio import reading
 from pipeline.records import Chunk
 from pipeline.review_screen import review_config
-from pipeline.settings import load_settings
+from pipeline.settings import Settings, load_settings
 from pipeline.snapshot import catch_up, comparing
+from pipeline.workspace import Completed, Workspace
 from tests.integration.studio import CONFIG, PIXEL, Server, Studio, answer, said
 
 
@@ -108,6 +109,38 @@ def test_tasks_are_read_in_chunks_that_say_how_far_they_go(studio: Studio) -> No
     assert [task.task_id for chunk in later for task in chunk.tasks] == studio.ids[10:]
 
 
+def configured(
+    studio: Studio, label_studio: Server, home: Path, patch: pytest.MonkeyPatch, **settings: str
+) -> Settings:
+    """The settings of a loop over the studio's project, whatever this machine's environment says."""
+    for name in [name for name in os.environ if name.startswith("FASTEN_")]:
+        patch.delenv(name)
+    patch.setenv("FASTEN_HOME", str(home))
+    patch.chdir(home)
+    return load_settings(
+        label_studio_url=label_studio.url,
+        label_studio_token=label_studio.token,
+        labels_project=studio.project.title,
+        **settings,
+    )
+
+
+def test_where_people_have_decided_everything_a_later_round_has_nothing_to_do(
+    studio: Studio, label_studio: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.add(2)
+    settings = configured(studio, label_studio, tmp_path, monkeypatch)
+    found = loop.survey(settings)
+    pulled = loop.pull_labels(settings, found)
+    before = Completed(fingerprint="", snapshot_id=pulled.snapshot_id, config="", run_key="one")
+    Workspace.of(settings, studio.project.project_id).remember(before)
+    assert loop.pull_labels(settings, found).nothing_new == "", "other settings are something new"
+    for number in range(2):
+        studio.star(number)
+    decided = loop.pull_labels(settings, loop.survey(settings))
+    assert decided.nothing_new.startswith(f"people have decided every labelled sample of “{studio.project.title}”")
+
+
 def test_a_survey_with_nothing_new_takes_at_most_five_requests(
     studio: Studio, label_studio: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,16 +148,8 @@ def test_a_survey_with_nothing_new_takes_at_most_five_requests(
     titles = {role: f"{role} of {studio.project.project_id}" for role in ("audit", "review")}
     studio.door.create_project(titles["audit"], CONFIG)
     studio.door.create_project(titles["review"], review_config(("cat", "dog")))
-    for name in [name for name in os.environ if name.startswith("FASTEN_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("FASTEN_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    settings = load_settings(
-        label_studio_url=label_studio.url,
-        label_studio_token=label_studio.token,
-        labels_project=studio.project.title,
-        audit_project=titles["audit"],
-        review_project=titles["review"],
+    settings = configured(
+        studio, label_studio, tmp_path, monkeypatch, audit_project=titles["audit"], review_project=titles["review"]
     )
     first = loop.pull_labels(settings, loop.survey(settings))
     asked: list[httpx.Request] = []
