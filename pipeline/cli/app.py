@@ -1,8 +1,10 @@
 """The map of all commands, and how each of them ends."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -11,13 +13,37 @@ from pipeline.cli import demo, doctor, export, history, method, people, revert, 
 from pipeline.cli.console import complain, log_to_terminal, say
 from pipeline.errors import FastenError
 
+# What all wrong arguments are; Typer exports this kind of it alone.
+_WrongArguments = cast(type[Exception], typer.BadParameter.__base__)
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Wrong arguments are told as everything else that its user can mend, and not in a frame below the usage."""
+    try:
+        yield
+    except _WrongArguments as error:
+        told: Any = error
+        said = str(told.format_message()).replace("Value error, ", "").rstrip(".")
+        complain(
+            f"{said}{' ' if said.endswith('?') else '; '}see `{told.ctx.command_path if told.ctx else name} --help`"
+        )
+        raise typer.Exit(told.exit_code) from None
+
 
 class _Commands(TyperGroup):
     """Commands that end in one line, not in a traceback, on whatever their user can mend."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args:  # the map is shown, by an error of the same kind
+            return super().parse_args(ctx, args)
+        with _one_line(ctx.command_path):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _one_line(ctx.command_path):
+                return super().invoke(ctx)
         except FastenError as error:
             complain(str(error))
         except OSError as error:
