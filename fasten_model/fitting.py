@@ -62,6 +62,10 @@ def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Seque
     if len(classes) < 2:
         named = f" (“{classes[0]}”)" if classes else ""
         raise DataError(f"there is only one class{named}: nothing can be mislabelled; add classes to the label config")
+    if len(set(classes)) < len(classes) or not all(classes):
+        raise DataError(
+            f"the names of the classes must be different and not empty, got {', '.join(map(repr, classes[:10]))}"
+        )
     if len(noisy) == 0:
         raise DataError("there is no bulk label to learn from: label some tasks in the labels project first")
     if len(clean) == 0:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fasten_model.errors import DataError
 from fasten_model.images.parquet import Samples, read_samples
-from fasten_model.images.source import Images
+from fasten_model.images.source import Images, check_images
 
 _log = logging.getLogger(__name__)
 
@@ -62,15 +62,7 @@ class LabelledImages:
         ids = tuple(map(str, range(count))) if sample_ids is None else tuple(sample_ids)
         given = torch.full((count,), UNKNOWN) if given_labels is None else given_labels
         drawn = torch.ones(count, dtype=torch.bool) if estimates is None else estimates
-        if (
-            images.dtype != torch.uint8
-            or images.ndim != 4
-            or images.shape[1] != 3
-            or images.shape[2] != images.shape[3]
-        ):
-            raise DataError(
-                f"images must be uint8 [N,3,S,S], got {images.dtype} {list(images.shape)}".replace("torch.", "")
-            )
+        check_images(images)
         for name, tensor, dtype in (
             ("labels", labels, torch.int64),
             ("given_labels", given, torch.int64),

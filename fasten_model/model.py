@@ -23,7 +23,7 @@ from fasten_model.ensemble import Network, members_of, together
 from fasten_model.errors import DataError
 from fasten_model.holding_out import MOST_FOLDS
 from fasten_model.images.decode import decode_image
-from fasten_model.images.source import Images
+from fasten_model.images.source import Images, check_images
 from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset
@@ -95,7 +95,11 @@ class Model:
         )
 
     def predict_logits(self, images: Tensor | Images) -> Tensor:
-        """uint8 [N,3,S,S] → the clean head's logits, fp32 [N,K] on the CPU, before the temperature."""
+        """uint8 [N,3,S,S] → the clean head's logits, fp32 [N,K] on the CPU, before the temperature.
+
+        Raises `DataError` where the images are of another type, shape or side.
+        """
+        check_images(images, self.image_size)
         return predict_logits(self.network, images)[0]
 
     def predict_probabilities(self, images: Tensor | Images) -> Tensor:
@@ -112,7 +116,10 @@ def save_model(model: Model, folder: Path) -> None:
 
     The JSON names the hash of the weights and is moved into place last, so that a reader finds the old model, the new
     one, or a clear error, but never one half of each.
+    Raises `DataError` where `folder` is a file, or the network keeps what cannot be saved.
     """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file: a model is a folder, give another name")
     tensors = {**model.network.state_dict(), _TRANSITION_KEY: model.transition.float()}
     if model.annotator_transitions is not None:
         tensors[_ANNOTATORS_KEY] = model.annotator_transitions.float()
@@ -283,9 +290,11 @@ def _read_description(path: Path) -> _Description:
         trunk=value("trunk", isinstance(trunk, str), "a trunk's name"),
         members=value("members", some, f"a whole number from 1 to {MOST_FOLDS}"),
         image_size=value("image_size", type(size) is int and 1 <= size <= 4096, "a whole number from 1 to 4096"),
-        temperature=float(value("temperature", _is_number(raw.get("temperature"), above=0), "a number above 0")),
-        evidence=float(value("evidence", _is_number(raw.get("evidence"), above=-1), "a number from 0")),
-        rho=float(value("rho", _is_number(raw.get("rho"), above=-1), "a number from 0")),
+        temperature=float(
+            value("temperature", _is_number(raw.get("temperature")) and raw["temperature"] > 0, "a number above 0")
+        ),
+        evidence=float(value("evidence", _is_number(raw.get("evidence")), "a number from 0")),
+        rho=float(value("rho", _is_number(raw.get("rho")), "a number from 0")),
         rho_per_class=None
         if own_rho is None
         else tuple(map(float, value("rho_per_class", _are_rho(own_rho, classes), "a number from 0 for each class"))),
@@ -301,11 +310,12 @@ def _are_names(value: Any) -> bool:
 
 def _are_rho(value: Any, classes: Any) -> bool:
     of_each = isinstance(value, list) and isinstance(classes, list) and len(value) == len(classes)
-    return of_each and all(_is_number(rho, above=-1) for rho in value)
+    return of_each and all(_is_number(rho) for rho in value)
 
 
-def _is_number(value: object, *, above: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and above < value < 1e6
+def _is_number(value: object) -> bool:
+    """From 0, and of a size that makes sense."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6
 
 
 def _read_weights(path: Path, expected: dict[str, torch.Size], digest: str) -> dict[str, Tensor]:

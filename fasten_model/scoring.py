@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fasten_model.errors import DataError
 from fasten_model.features import predict_with_features
-from fasten_model.images.source import Images
+from fasten_model.images.source import Images, check_images
 from fasten_model.label_noise import Given, LabelNoise
 from fasten_model.model import Model
 from fasten_model.relabel import TARGET_PRECISION
@@ -127,6 +127,10 @@ def score(
 
     Raises `DataError` where labels, votes and images do not fit each other or the model, or ρ is no number from 0.
     """
+    check_images(images, model.image_size)
+    if given_labels.ndim != 1 or given_labels.is_floating_point():
+        found = f"{given_labels.dtype} {list(given_labels.shape)}".replace("torch.", "")
+        raise DataError(f"given_labels must be whole numbers [N], got {found}")
     if len(images) != len(given_labels):
         raise DataError(f"{len(given_labels)} labels for {len(images)} images: score one label an image")
     if ((given_labels < 0) | (given_labels >= len(model.classes))).any():

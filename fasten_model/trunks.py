@@ -44,7 +44,7 @@ def build_trunk(trunk: str | nn.Module, *, image_size: int = 32) -> Trunk:
     """The trunk of that name with fresh weights, or a copy of the module given.
 
     trunk: one of ours, a preset's name (its trunk), `torchvision:NAME`, `timm:NAME` or a module. image_size: S; some
-    architectures are built for one size, and every trunk but our own is tried on an image of zeros.
+    architectures are built for one size, or down to one: every trunk is tried on images of zeros.
     Raises `DataError` where there is no such trunk, or it does not map [B,3,S,S] to [B,D].
     """
     if isinstance(trunk, nn.Module):
@@ -54,8 +54,8 @@ def build_trunk(trunk: str | nn.Module, *, image_size: int = 32) -> Trunk:
     if trunk in PRESETS:
         trunk = PRESETS[trunk].trunk
     if trunk in _OWN:
-        module, width = _OWN[trunk]()
-        return Trunk(name=trunk, module=module, feature_dim=width)
+        module = _OWN[trunk]()
+        return Trunk(name=trunk, module=module, feature_dim=feature_dim(module, image_size, trunk))
     library, _, model = trunk.rpartition(":")
     if library == "timm":
         return _first_that_fits(trunk, _timm(model), ({}, {"img_size": image_size}), image_size)
@@ -138,14 +138,14 @@ def _timm(name: str) -> Callable[..., nn.Module]:
     return build
 
 
-def _small() -> tuple[nn.Module, int]:
+def _small() -> nn.Module:
     """Three strided convolution stages and a global average: [B,3,S,S] → [B,64]."""
     layers: list[nn.Module] = []
     channels = 3
     for width in (16, 32, 64):
         layers += [_convolution(channels, width, stride=2), _convolution(width, width, stride=1)]
         channels = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def _convolution(channels: int, width: int, *, stride: int) -> nn.Module:
@@ -156,13 +156,13 @@ def _convolution(channels: int, width: int, *, stride: int) -> nn.Module:
     )
 
 
-def _resnet(name: str) -> tuple[nn.Module, int]:
+def _resnet(name: str) -> nn.Module:
     """A torchvision ResNet as the reference has it: 3×3 stem, no max-pool, no classifier; [B,3,S,S] → [B,512]."""
     trunk: nn.Module = torchvision.models.get_model(name, weights=None)
     trunk.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
     trunk.maxpool = nn.Identity()
     trunk.fc = nn.Identity()
-    return trunk, 512
+    return trunk
 
 
 class FastTrunk(nn.Module):
@@ -244,10 +244,10 @@ def _norm(width: int) -> nn.BatchNorm2d:
     return norm
 
 
-_OWN: dict[str, Callable[[], tuple[nn.Module, int]]] = {
+_OWN: dict[str, Callable[[], nn.Module]] = {
     "small": _small,
     "resnet18": lambda: _resnet("resnet18"),
     "resnet34": lambda: _resnet("resnet34"),
-    "fast": lambda: (FastTrunk(), 256),
+    "fast": lambda: FastTrunk(),
 }
-"""Our own trunks by name, each with D. A model file names its trunk: do not change the layers of one in use."""
+"""Our own trunks by name. A model file names its trunk: do not change the layers of one in use."""

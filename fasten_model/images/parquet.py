@@ -196,7 +196,13 @@ class _Read:
 
 def _decode(images: Iterator[bytes], most: int, size: int, max_pixels: int) -> tuple[Tensor, list[Place]]:
     """All that decode, uint8 [N,3,S,S] with N ≤ `most`, and the place of each that was given."""
-    table = torch.empty(most, 3, size, size, dtype=torch.uint8)
+    try:
+        table = torch.empty(most, 3, size, size, dtype=torch.uint8)
+    except RuntimeError:  # of more than the machine has; torch has no error of its own for that on a CPU
+        raise DataError(
+            f"{most:,} images of {size}×{size} take {most * 3 * size**2 / 2**30:,.0f} GiB of memory: take a smaller "
+            "image size, or a cache on disk (`--cache`)"
+        ) from None
     places: list[Place] = []
     count = 0
     for image in decode_images(images, size, max_pixels=max_pixels):

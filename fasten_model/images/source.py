@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fasten_model.errors import DataError
+
 
 @runtime_checkable
 class Images(Protocol):
@@ -35,6 +37,18 @@ class Images(Protocol):
     def __getitem__(self, chosen: slice | Tensor) -> "Images":
         """Some of the images (a slice, an index int64 [B], a mask bool [N]) as a set of its own; none is read."""
         ...
+
+
+def check_images(images: Tensor | Images, side: int | None = None) -> None:
+    """Raise `DataError` unless these are images as everything here takes them, uint8 [N,3,S,S], S being `side`.
+
+    Floats from 0 to 1, say, would be taken for almost black.
+    """
+    shape = tuple(images.shape)
+    if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+        raise DataError(f"images must be uint8 [N,3,S,S], got {images.dtype} {list(shape)}".replace("torch.", ""))
+    if side is not None and shape[2] != side:
+        raise DataError(f"images must be {side}×{side}, as the model was trained, got {shape[2]}×{shape[3]}")
 
 
 class TableImages:

@@ -40,8 +40,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         settings = self.settings()
         for name, lowest in (("epochs", 1), ("noisy_batch", 2), ("clean_batch", 2), ("image_size", 1)):
-            if getattr(settings, name) < lowest:
-                raise DataError(f"{name} must be at least {lowest}, got {getattr(settings, name)}")
+            value = getattr(settings, name)
+            if not isinstance(value, int) or value < lowest:
+                raise DataError(f"{name} must be a whole number from {lowest}, got {value}")
         if not 0 < settings.lr < math.inf:
             raise DataError(f"lr must be above 0, got {settings.lr}")
         if not 0 <= settings.weight_decay < math.inf:

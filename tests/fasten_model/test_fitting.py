@@ -60,6 +60,8 @@ def flipped(data: LabelledImages, *, every: int) -> LabelledImages:
     ("noisy", "clean", "classes", "says"),
     [
         ([0, 1], [0, 1], ("only",), "only one class"),
+        ([0, 1], [0, 1], ("dark", "dark"), "names of the classes must be different"),
+        ([0, 1], [0, 1], ("dark", ""), "names of the classes must be different and not empty"),
         ([], [0, 1], CLASSES, "no bulk label"),
         ([0, 1], [], CLASSES, "clean set is empty"),
         ([0, 1], [0, 0], CLASSES, "no audited sample of class “bright”"),

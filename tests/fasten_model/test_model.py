@@ -17,6 +17,9 @@ from torch import nn
 from fasten_model.errors import DataError
 from fasten_model.model import JSON_FILE, WEIGHTS_FILE, Model, load_model, read_trunk_name, save_model
 from fasten_model.network import build_network
+from fasten_model.scoring import score
+
+LABELS = torch.zeros(2, dtype=torch.int64)
 
 
 def small_model(
@@ -86,6 +89,35 @@ def test_probabilities_are_the_tempered_softmax_of_the_clean_head() -> None:
 
 def test_no_images_give_no_predictions() -> None:
     assert small_model().predict_bytes([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (torch.zeros(2, 3, 16, 16), r"images must be uint8 \[N,3,S,S\], got float32 \[2, 3, 16, 16\]"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), r"must be uint8 \[N,3,S,S\], got uint8 \[3, 16, 16\]"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "must be 16×16, as the model was trained, got 32×32"),
+    ],
+)
+def test_images_that_the_model_was_not_trained_on_are_no_images_to_it(images: torch.Tensor, says: str) -> None:
+    model = small_model()
+    for judge in (model.predict_logits, model.predict_probabilities, lambda given: score(model, given, LABELS)):
+        with pytest.raises(DataError, match=says):
+            judge(images)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(2), torch.zeros(2, 1, dtype=torch.int64)])
+def test_labels_to_be_judged_are_whole_numbers_in_a_row(labels: torch.Tensor) -> None:
+    with pytest.raises(DataError, match=r"given_labels must be whole numbers \[N\], got "):
+        score(small_model(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), labels)
+
+
+def test_a_file_in_a_models_place_is_one_line(tmp_path: Path) -> None:
+    there = tmp_path / "model"
+    there.write_text("notes")
+    with pytest.raises(DataError, match=r"model is a file: a model is a folder"):
+        save_model(small_model(), there)
+    assert there.read_text() == "notes"
 
 
 def test_a_bad_image_is_named_by_its_position() -> None:
@@ -241,8 +273,8 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
         {"temperature": float("nan")},
         {"temperature": float("inf")},
         {"temperature": None},
-        {"evidence": -1.0},
-        {"rho": -1.0},
+        {"evidence": -0.1},
+        {"rho": -0.1},
         {"rho": "0.8"},
         {"metadata": {"key": 1}},
         {"metadata": []},

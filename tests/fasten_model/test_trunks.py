@@ -61,6 +61,11 @@ def test_an_architecture_for_one_size_is_built_for_the_size_asked_for() -> None:
         assert large(torch.zeros(1, 3, 48, 48)).shape == (1, 768)
 
 
+def test_images_too_small_for_one_of_ours_are_one_line() -> None:
+    with pytest.raises(DataError, match=r"trunk fast takes no images \[B,3,8,8\]: "):
+        build_trunk("fast", image_size=8)
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -189,3 +189,9 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, kind: str, message
         read_samples(path, size=4)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_more_pixels_than_there_is_memory_is_one_line_with_the_ways_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "clean.parquet", [row("1", "cat")])
+    with pytest.raises(DataError, match=r"1 images of 9999999×9999999 take 279,397 GiB.* smaller image size.*--cache"):
+        read_samples(path, size=9_999_999)

@@ -119,8 +119,8 @@ def test_the_preset_decides_the_method_unless_one_is_chosen() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"preset": "tiny"}, {"epochs": 0}, {"noisy_batch": 1}, {"clean_batch": 0}, {"image_size": 0}, {"lr": 0.0},
-        {"lr": -1.0}, {"lr": NAN}, {"lr": INFINITY}, {"weight_decay": -1.0}, {"weight_decay": NAN},
+        {"preset": "tiny"}, {"epochs": 0}, {"epochs": 1.5}, {"noisy_batch": 1}, {"clean_batch": 0}, {"image_size": 0},
+        {"lr": 0.0}, {"lr": -1.0}, {"lr": NAN}, {"lr": INFINITY}, {"weight_decay": -1.0}, {"weight_decay": NAN},
     ],
     ids=str,
 )  # fmt: skip
