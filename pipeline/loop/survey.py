@@ -18,7 +18,7 @@ from pipeline.review_screen import REVIEW_CONTROL
 from pipeline.settings import Settings
 from pipeline.snapshot.catch_up import reconciliation_is_due
 from pipeline.snapshot.folder import Snapshot
-from pipeline.snapshot.pull import pull
+from pipeline.snapshot.pull import projects_by_role, pull
 from pipeline.snapshot_store import fetch_shared, share
 from pipeline.workspace import Completed, Workspace, config_digest, fingerprint
 
@@ -154,6 +154,7 @@ def answer_filter(settings: Settings, door: LabelStudio) -> AnswerFilter:
 def pull_labels(settings: Settings, found: Found) -> Pulled:
     """Pull labels, audits, reviews and new images into a snapshot."""
     workspace = Workspace.of(settings, found.labels.project_id)
+    projects_by_role(found.labels, found.audit, found.review)  # refused before anything is written
     workspace.remember_project(found.labels, settings.label_studio.url)
     fetch_shared(settings, workspace)
     trail.keep_people(workspace, datetime.now(UTC))  # what a round saw that died right after its pull

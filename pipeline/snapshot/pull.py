@@ -97,7 +97,7 @@ def pull(
     together, and lets the errors of Label Studio through; then no snapshot is written, and what was read and fetched is
     kept for the next pull.
     """
-    projects = _projects(labels, audit, review)
+    projects = projects_by_role(labels, audit, review)
     known = {state.project_id: state for state in states}
     leave_out = _LeaveOut(frozenset(ignore), answers or AnswerFilter())
     tally = Tally()
@@ -180,7 +180,7 @@ def _as_before(mirror: Mirror, data_dir: Path, inputs: str) -> PullResult | None
         return None
 
 
-def _projects(labels: Project, audit: Project | None, review: Project | None) -> list[tuple[Origin, Project]]:
+def projects_by_role(labels: Project, audit: Project | None, review: Project | None) -> list[tuple[Origin, Project]]:
     """The projects with their roles; raises `ConfigError` where two are one, or their classes differ."""
     projects: list[tuple[Origin, Project]] = [("labels", labels)]
     if audit is not None:
