@@ -5,7 +5,6 @@ reads the environment again. Precedence, highest first: arguments (flow paramete
 `fasten.toml` in the working directory, `.fasten/stack.env` (written by `fasten up`), defaults.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,6 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
-    DotEnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -25,6 +23,7 @@ from pipeline.answer_filter import Drafts, Skipped, is_annotator
 from pipeline.errors import ConfigError
 from pipeline.label_config import ControlChoice, MultipleChoices
 from pipeline.records import Mode
+from pipeline.setting_sources import DEMO_ENV, STACK_ENV, DemoSettings, StackSettings, default_home
 
 if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten status` need not wait for torch
     from fasten_model.train import TrainConfig
@@ -34,43 +33,9 @@ if TYPE_CHECKING:  # each owner is imported where it is asked for: `fasten statu
     from pipeline.snapshot_store import StoreConfig
     from pipeline.tracking import TrackingConfig
 
-STACK_ENV = "stack.env"
-DEMO_ENV = "demo.env"
-"""Written by `fasten up` (addresses, token) and `fasten demo` (its projects): anything else overrides them."""
 PROMISING_FOLDS = 3
 """Models that are trained where a promise is to be made (`Settings.audit_folds`)."""
 Service = Literal["label-studio", "prefect", "mlflow"]
-
-
-def default_home() -> Path:
-    """The folder of the embedded stack and, by default, of all data: `FASTEN_HOME`, else `.fasten` here."""
-    return Path(os.environ.get("FASTEN_HOME", ".fasten"))
-
-
-class _DemoSettings(DotEnvSettingsSource):
-    """What `fasten demo` wrote, as a whole or not at all: its queue is no queue for anybody's own labels project.
-
-    Its own rounds name its project outright, and are to train as any other round on it does.
-    """
-
-    def __call__(self) -> dict[str, Any]:
-        written, named = super().__call__(), self.current_state.get("labels_project")
-        if named is None or (
-            str(named) == written.get("labels_project") and "label_studio_url" not in self.current_state
-        ):
-            return written
-        return {}
-
-
-class _StackSettings(DotEnvSettingsSource):
-    """What `fasten up` wrote. The login is that of the embedded Label Studio: it is offered to no other server."""
-
-    def __call__(self) -> dict[str, Any]:
-        written = super().__call__()
-        here = written.get("label_studio_url")
-        if str(self.current_state.get("label_studio_url", here)).rstrip("/") == here:
-            return written
-        return {name: value for name, value in written.items() if not name.startswith("label_studio_")}
 
 
 class Settings(BaseSettings):
@@ -242,8 +207,8 @@ class Settings(BaseSettings):
         del dotenv_settings, file_secret_settings
         toml = TomlConfigSettingsSource(settings_cls)
         home = default_home()
-        demo = _DemoSettings(settings_cls, env_file=home / DEMO_ENV, env_file_encoding="utf-8")
-        stack = _StackSettings(settings_cls, env_file=home / STACK_ENV, env_file_encoding="utf-8")
+        demo = DemoSettings(settings_cls, env_file=home / DEMO_ENV, env_file_encoding="utf-8")
+        stack = StackSettings(settings_cls, env_file=home / STACK_ENV, env_file_encoding="utf-8")
         return init_settings, env_settings, toml, demo, stack
 
     @model_validator(mode="after")
@@ -373,7 +338,7 @@ def _load(kind: type[Settings], overrides: dict[str, Any]) -> Settings:
         where = f"setting {name} (FASTEN_{name.upper()}, or {name} in fasten.toml)" if name else "settings"
         raise ConfigError(f"{where}: {problem}") from None
     except SettingsError as error:  # it names the field only in its sentence, and not what was expected
-        [name] = [field for field in kind.model_fields if f'"{field}"' in str(error)]
+        name = next((field for field in kind.model_fields if f'"{field}"' in str(error)), "")
         raise ConfigError(
             f"setting {name} (FASTEN_{name.upper()}, or {name} in fasten.toml): must be a list in JSON, such as "
             """'["one", "another"]'"""

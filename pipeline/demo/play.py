@@ -30,7 +30,8 @@ from pipeline.errors import ConfigError, ServiceError
 from pipeline.images.store import ImageStore
 from pipeline.label_studio import LabelStudio, LabelStudioConfig
 from pipeline.review_screen import REVIEW_CONTROL
-from pipeline.settings import DEMO_ENV, Settings, load_settings
+from pipeline.setting_sources import DEMO_ENV
+from pipeline.settings import Settings, load_settings
 from pipeline.snapshot import Snapshot, latest_snapshot
 from pipeline.tracking import Tracking
 from pipeline.training_data import load_clean, load_noisy

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline import embedded, orchestrator
 from pipeline.errors import ConfigError, ServiceUnavailable
-from pipeline.settings import STACK_ENV, load_settings
+from pipeline.setting_sources import STACK_ENV
+from pipeline.settings import load_settings
 from pipeline.stack import StackConfig
 
 API = "http://127.0.0.1:4200/api"

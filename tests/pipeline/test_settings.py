@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.label_config import ControlChoice
-from pipeline.settings import DEMO_ENV, STACK_ENV, load_settings, user_chosen_services
+from pipeline.setting_sources import DEMO_ENV, STACK_ENV
+from pipeline.settings import load_settings, user_chosen_services
 
 
 @pytest.fixture(autouse=True)
