@@ -43,7 +43,7 @@ COMPARED = (ACCURACY, LABELS, PRECISION, CALIBRATION, DISTANCE)
 
 def as_method(variant: Variant) -> Method:
     """The variant as a method of the harness; its switches come with the config."""
-    return fasten.run if variant.scores_with_posterior() else fasten.run_by_network
+    return {"p": fasten.run_by_network, "q": fasten.run_uncalibrated, "fitted": fasten.run}[variant.judged]
 
 
 def configure(name: str, config: TrainConfig) -> TrainConfig:

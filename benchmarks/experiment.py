@@ -1,7 +1,10 @@
 """One method on one draw of a cell, measured: the same for every method."""
 
 import copy
+import ctypes
+import gc
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +27,8 @@ from fasten_model.errors import DataError
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.predict import predict_logits
 from fasten_model.train import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,13 +207,19 @@ def _wait(device: torch.device) -> None:
 def _peak_memory(device: torch.device) -> Iterator[Callable[[], float | None]]:
     """A function that says, at the end, by how many MiB memory grew in between; None where it cannot be told.
 
-    Linux keeps the peak of the resident set, which can be set back (proc(5): clear_refs).
+    Linux keeps the peak of the resident set, which can be set back (proc(5): clear_refs). What was freed before goes
+    back to the system first, or it would be used again and no growth be seen.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         yield lambda: (torch.cuda.max_memory_allocated(device) - before) / 2**20
         return
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # glibc's; another C library keeps what it has
+    except AttributeError:
+        logger.info("freed memory cannot be given back here: peaks are too low")
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         start = _peak_resident_kib()

@@ -10,20 +10,28 @@ from typing import Any, Literal
 from fasten_model.errors import DataError
 from fasten_model.train.method import OURS, PAPER, Method
 
-BASES: Mapping[str, Method] = {"paper": PAPER, "ours": OURS}
+BASES: Mapping[str, Method] = {"paper": PAPER, "ours": OURS, "fitted": OURS}
+"""The published method; ours, its network trained on all audited samples; and ours as the product runs it
+(`fasten_model.fit`), which keeps some of them to calibrate by."""
+
+Judged = Literal["p", "q", "fitted"]
+"""How labels are judged: by the clean head's p, by q under training's T̂ (of the same network, weight for weight), or as
+`fasten_model.fit` and `score` do it."""
+
+_JUDGED: Mapping[str, Judged] = {"paper": "p", "ours": "q", "fitted": "fitted"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
     """One base with changes; without any it is the base itself."""
 
-    base: Literal["paper", "ours"]
+    base: Literal["paper", "ours", "fitted"]
     change: str = ""
     """Its name, after the base's and a + or −."""
     switches: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Method`."""
-    scored: Literal["p", "q"] | None = None
-    """What the labels are judged by: the clean head's p, or the posterior q; None: p for the paper, q for ours."""
+    judges: Judged | None = None
+    """None: as the base does."""
     clean_share: float | None = None
     """B_clean / B_noisy; None: the preset's."""
     predicted: str = ""
@@ -37,9 +45,10 @@ class Variant:
         """The base with the changed switches."""
         return replace(BASES[self.base], **self.switches)
 
-    def scores_with_posterior(self) -> bool:
-        """Whether labels are judged by q."""
-        return (self.scored or ("p" if self.base == "paper" else "q")) == "q"
+    @property
+    def judged(self) -> Judged:
+        """How its labels are judged."""
+        return self.judges or _JUDGED[self.base]
 
 
 _ORIGINAL = {"noisy_head_labels": "original"}
@@ -120,7 +129,7 @@ _OF_PAPER = (
         predicted="nothing on balanced data; +1 under a long tail",
     ),
     Variant(
-        base="paper", change="+q", scored="q",
+        base="paper", change="+q", judges="q",
         predicted="the same network: labels right +3, relabels far more precise",
     ),
     Variant(
@@ -212,7 +221,7 @@ _OF_OURS = (
         predicted="nothing on balanced data; +1 under a long tail",
     ),
     Variant(
-        base="ours", change="-q", scored="p",
+        base="ours", change="-q", judges="p",
         predicted="the same network: labels right −2, relabels less precise",
     ),
     Variant(
@@ -221,7 +230,15 @@ _OF_OURS = (
     ),
 )  # fmt: skip
 
-VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in (*_OF_PAPER, *_OF_OURS)}
+_OF_FITTED = (
+    Variant(base="fitted"),
+    Variant(
+        base="fitted", change="-calibrated", switches={"calibrated": False},
+        predicted="corrections by an over-confident p: labels right −0.5",
+    ),
+)  # fmt: skip
+
+VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in (*_OF_PAPER, *_OF_OURS, *_OF_FITTED)}
 """By name: the paper's method with each remedy put in, and ours with each taken out or exchanged."""
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.methods.base import Observer, Outcome, Problem, beliefs_of
-from benchmarks.methods.plain import FORWARD_ONLY
+from benchmarks.methods.plain import FORWARD_ONLY, passes
 from fasten_model.device import resolve_device
 from fasten_model.fitting import fit
 from fasten_model.labelled import LabelledImages
@@ -49,7 +49,9 @@ HOLDOUT = 0.2
 
 def run(problem: Problem, config: TrainConfig, observer: Observer | None = None) -> Outcome:
     """Ours as the product runs it, `fasten_model.fit` and `score`: a fifth of the clean set is held out and calibrates;
-    beliefs are its posterior q. Where annotators are told apart, but not on the clean set: `run_uncalibrated`."""
+    beliefs are its posterior q. Where annotators are told apart, but not on the clean set: `run_uncalibrated`.
+
+    Passes: 1 + D/B, a look at the held-out samples in every epoch, and one at the bulk for T of the original labels."""
     if problem.votes is not None and problem.clean_votes is None:
         return run_uncalibrated(problem, config, observer)
     method = config.method or OURS
@@ -69,7 +71,13 @@ def run(problem: Problem, config: TrainConfig, observer: Observer | None = None)
             fitted.model, noisy.images, noisy.labels, annotators=noisy.annotators, votes=noisy.votes
         ).posterior.float(),
         transition=fitted.model.transition,
-        passes=_passes(problem, config, method),
+        passes=_passes(problem, config, method)
+        + passes(
+            problem,
+            config,
+            trained=(),
+            predicted=fitted.held_out * (config.settings().epochs * method.calibrated + 1) + len(noisy),
+        ),
     )
 
 

@@ -20,13 +20,14 @@ def test_every_variant_changes_something_that_its_base_has_not() -> None:
         base = BASES[variant.base]
         for switch, value in variant.switches.items():
             assert getattr(base, switch) != value, f"{variant.name}: {switch} is {value!r} in {variant.base} already"
-        assert variant.switches or variant.scored or variant.clean_share
+        assert variant.switches or variant.judges or variant.clean_share
         assert variant.predicted
 
 
 def test_no_two_variants_are_the_same() -> None:
+    assert {name: VARIANTS[name].judged for name in BASES} == {"paper": "p", "ours": "q", "fitted": "fitted"}
     made = [
-        (str([getattr(v.method(), f.name) for f in fields(v.method())]), v.scores_with_posterior(), v.clean_share)
+        (str([getattr(v.method(), f.name) for f in fields(v.method())]), v.judged, v.clean_share)
         for v in VARIANTS.values()
     ]
     assert len(set(made)) == len(made)
@@ -53,6 +54,8 @@ def test_a_variant_is_trained_and_compared(tmp_path: Path, capsys: pytest.Captur
     of = {(row.seed, row.method): row for row in rows}
     for seed in (0, 1):  # one network, judged in two ways
         assert of[seed, "paper"].accuracy_last == of[seed, "paper +q"].accuracy_last
+        assert of[seed, "paper"].ece == of[seed, "paper +q"].ece
+        assert of[seed, "paper"].transition_absolute != of[seed, "paper +q"].transition_absolute  # of other labels
     assert '"method.estimator": "clean_batch"' in rows[0].config
 
     better = [replace(row, labels_correct=0.5 if row.method == "paper" else 0.6) for row in rows]

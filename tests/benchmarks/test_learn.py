@@ -225,6 +225,55 @@ def test_beliefs_that_do_not_sum_to_one_are_a_failure(cell: Cell) -> None:
     assert "sum to 1" in row.error
 
 
+def test_memory_is_what_a_method_grows_by_whatever_was_freed_before(cell: Cell) -> None:
+    pieces = [torch.ones(2**10) for _ in range(2**13)]  # 32 MiB of the heap, which keeps what is freed
+    last = torch.ones(2**10)  # above it
+    del pieces
+
+    def greedy(problem: Problem, config: TrainConfig, _: Observer | None) -> Outcome:
+        kept = [torch.ones(2**10) for _ in range(2**13)]
+        assert len(kept) == 2**13
+        return toy(problem, config, None)
+
+    row = measure("greedy", greedy, "digits", cell, TrainConfig(epochs=1, device="cpu"), rho=0.8)
+    assert row.peak_memory_mib is not None
+    assert row.peak_memory_mib > 30
+    assert last.sum() == 2**10
+
+
+def test_every_figure_of_a_row_is_the_methods_own(cell: Cell) -> None:
+    """Beliefs that are right everywhere, and a network that says one class of everything."""
+
+    class Stuck(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.tensor([0.0, 2.0] + [0.0] * 8))
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = self.bias.expand(len(images), -1)
+            return logits, logits
+
+    def sure(problem: Problem, *_: object) -> Outcome:
+        beliefs = torch.nn.functional.one_hot(cell.truth, problem.num_classes).float()
+        return Outcome(network=Stuck().eval(), beliefs=beliefs, transition=torch.eye(10), passes=1.5)
+
+    row = measure("sure", sure, "digits", cell, TrainConfig(epochs=3, device="cpu"), rho=0.8)
+    assert row.error is None
+    share = float((cell.test_labels == 1).double().mean())
+    said = float(torch.tensor([0.0, 2.0] + [0.0] * 8).double().softmax(dim=0)[1])
+    assert row.accuracy_last == pytest.approx(share)
+    assert row.ece == pytest.approx(abs(said - share), abs=1e-6)
+    assert (row.labels_correct, row.labels_correct_of_wrong) == (1, 1)
+    assert (row.relabel_precision, row.relabel_recall, row.passes) == (1, 1, 1.5)
+    wrong = float((cell.truth != cell.problem.noisy_labels).double().mean())
+    assert row.noise_rate == pytest.approx(wrong)
+    assert row.relabelled == pytest.approx(wrong)
+    assert row.seconds is not None
+    assert row.images_per_second == pytest.approx(len(cell.truth) * 3 / row.seconds)
+    assert row.estimated_diagonal == 1
+    assert row.accuracy_best is None  # nothing was shown
+
+
 def test_a_budget_in_seconds_becomes_the_epochs_that_fit(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of its own: 3 s once and 2 s an epoch."""
     now = [0.0]

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.methods import fasten
 from benchmarks.methods.base import Observer, Outcome, beliefs_of
+from fasten_model.holding_out import is_held_out
 from fasten_model.posterior import posterior
 from fasten_model.train import OURS, PAPER, TrainConfig, Trained, TrainingSet, train
 from fasten_model.transition import smooth_transition
@@ -124,6 +125,23 @@ def test_the_clean_batch_is_what_it_costs(toy: "Toy", features: bool, looks: flo
     method = replace(OURS, estimator="clean_decayed", evaluation_features=features)
     config = replace(toy.config, epochs=1, clean_batch=6, method=method)
     assert fasten.run_uncalibrated(toy.problem, config).passes == pytest.approx(1 + looks * 6 * 8 / 240)
+
+
+def test_what_is_held_out_is_looked_at_in_every_epoch_and_the_bulk_once_at_the_end(toy: "Toy") -> None:
+    config = replace(toy.config, epochs=2, clean_batch=6)
+    held = sum(is_held_out(f"clean {number}", fasten.HOLDOUT) for number in range(45))
+    looks = (held * (2 + 1) + 240) / 2 / 240 / 3  # a look is a third of a pass
+    assert held
+    assert fasten.run(toy.problem, config).passes == pytest.approx(1 + 6 * 8 / 240 + looks)
+
+
+def test_p_and_q_judge_the_same_network(toy: "Toy") -> None:
+    for method in (OURS, PAPER):
+        config = replace(toy.config, epochs=1, method=method)
+        by_p, by_q = fasten.run_by_network(toy.problem, config), fasten.run_uncalibrated(toy.problem, config)
+        for one, other in zip(by_p.network.parameters(), by_q.network.parameters(), strict=True):
+            assert torch.equal(one, other)
+        assert not torch.equal(by_p.beliefs, by_q.beliefs)
 
 
 def test_the_same_seed_gives_the_same_result_and_each_epoch_is_shown(toy: "Toy") -> None:
