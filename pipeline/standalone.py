@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fasten_model.whole_file import check_writable
 from pipeline import scoring
 from pipeline.errors import DataError
 from pipeline.records import Mode
+from pipeline.saved_first import saved_first
 from pipeline.settings import Settings
 from pipeline.triage import count_decisions
 
@@ -36,22 +38,25 @@ def train_files(
     """Train on the two files and leave the model and `fitted.json` in `out`.
 
     trunk: another one with the preset's settings. cache: a folder where decoded images are kept, and read from.
-    checkpoint: a folder where progress is kept until the model is written; the same training goes on from it.
+    checkpoint: a folder where progress is kept until the model is written, and saved once more on SIGTERM and Ctrl-C;
+    the same training goes on from it.
     Raises `DataError` on files that cannot be trained on, or a folder that cannot be written to; then nothing is.
     """
-    return fit_files(
-        clean=clean,
-        noisy=noisy,
-        out=out,
-        config=replace(settings.training, trunk=trunk),
-        holdout=settings.holdout,
-        folds=settings.audit_folds,
-        target_precision=settings.target_precision,
-        certainty=settings.certainty,
-        rho=settings.rho,
-        cache=cache,
-        checkpoint=None if checkpoint is None else CheckpointConfig(folder=checkpoint),
-    )
+    with saved_first() if checkpoint else nullcontext() as stop:
+        return fit_files(
+            clean=clean,
+            noisy=noisy,
+            out=out,
+            config=replace(settings.training, trunk=trunk),
+            holdout=settings.holdout,
+            folds=settings.audit_folds,
+            target_precision=settings.target_precision,
+            certainty=settings.certainty,
+            rho=settings.rho,
+            cache=cache,
+            checkpoint=CheckpointConfig(folder=checkpoint) if checkpoint else None,
+            stop=stop,
+        )
 
 
 def score_file(

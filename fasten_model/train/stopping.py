@@ -21,7 +21,8 @@ class Stopped(Exception):
 
 
 class StopOn(AbstractContextManager[Callable[[], bool]]):
-    """A `Stop` that is asked for by any of `signals`; afterwards they do what they did before.
+    """A `Stop` that is asked for by any of `signals`; afterwards they do what they did before. One that the process
+    ignores (a shell makes its background jobs ignore Ctrl-C) goes on being ignored.
 
     It may be entered again, once it has been left: by the next of several trainings. Only for the main thread: in
     another one no signal is heard.
@@ -41,7 +42,8 @@ class StopOn(AbstractContextManager[Callable[[], bool]]):
                 self._heard(signal.Signals(number))
 
         if threading.current_thread() is threading.main_thread():
-            self._before = [(number, signal.signal(number, ask)) for number in self._signals]
+            listened = [number for number in self._signals if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = [(number, signal.signal(number, ask)) for number in listened]
         return lambda: asked
 
     def __exit__(

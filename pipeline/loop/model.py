@@ -24,6 +24,7 @@ from pipeline.contradictions import contradictions, write_contradictions
 from pipeline.errors import DataError, ServiceUnavailable
 from pipeline.images import ImageStore
 from pipeline.loop.survey import Pulled
+from pipeline.saved_first import saved_first
 from pipeline.settings import Settings
 from pipeline.snapshot import Snapshot, open_snapshot
 from pipeline.snapshot_store import source_of
@@ -119,7 +120,8 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
 def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: TrainingRun) -> None:
     """Train and leave `model/` and then `fitted.json` in `folder`; the latter says that both are whole.
 
-    A training that was cut off goes on from its checkpoint, at most a minute back.
+    A training that was cut off goes on from its checkpoint: at most a minute back where it was killed, from where it
+    was where it was asked to end.
     """
     size = find_preset(settings.preset).image_size
     workspace = Workspace(folder=snapshot.path.parent.parent)
@@ -130,19 +132,21 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
     logger.info(
         "training on %d noisy and %d audited samples, %d classes", len(noisy), len(clean), len(snapshot.classes)
     )
-    fitted = fit(
-        noisy,
-        clean,
-        snapshot.classes,
-        settings.training,
-        holdout=settings.holdout,
-        folds=settings.audit_folds,
-        target_precision=settings.target_precision,
-        certainty=settings.certainty,
-        rho=settings.rho,
-        on_epoch=partial(_log_epoch, run),
-        checkpoint=CheckpointConfig(folder=folder / "checkpoint", refuse_other=False),
-    )
+    with saved_first() as stop:
+        fitted = fit(
+            noisy,
+            clean,
+            snapshot.classes,
+            settings.training,
+            holdout=settings.holdout,
+            folds=settings.audit_folds,
+            target_precision=settings.target_precision,
+            certainty=settings.certainty,
+            rho=settings.rho,
+            on_epoch=partial(_log_epoch, run),
+            checkpoint=CheckpointConfig(folder=folder / "checkpoint", refuse_other=False),
+            stop=stop,
+        )
     logger.info("the model %s", fitted.choice.sentence())
     model = replace(fitted.model, metadata={**fitted.model.metadata, "snapshot_id": snapshot.snapshot_id})
     save_model(model, folder / "model")
