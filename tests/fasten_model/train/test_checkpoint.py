@@ -40,8 +40,13 @@ METHODS = {
     "resample": replace(OURS, loss="resample", correction_start=0.0, rho=0.1),
     "priors": replace(OURS, prior_correction=True),
     "evaluation features": replace(PAPER, evaluation_features=True),
-    "annotators": replace(OURS, estimator="bulk_posterior", annotators=True),
+    "one annotator": replace(OURS, annotators=False),
+    "joint": replace(OURS, forwards="joint"),
 }
+
+
+def test_no_two_methods_are_the_same() -> None:
+    assert len(set(METHODS.values())) == len(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)
