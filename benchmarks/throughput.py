@@ -34,7 +34,7 @@ from fasten_model.presets import PRESETS
 from fasten_model.train import TrainConfig
 from fasten_model.transition import identity_transition
 
-BARE_BATCHES = (64, 256, 512, 2048)
+BARE_BATCHES = (64, 128, 256, 512, 2048)
 BARE = "bare forward pass"
 
 

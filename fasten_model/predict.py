@@ -1,5 +1,7 @@
 """Evaluation-mode logits of both heads, batch by batch, at the speed of the bare forward pass."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -37,17 +39,24 @@ def _predict(network: nn.Module, images: Tensor | Images, device: torch.device, 
     if len(images) == 0:  # one black image tells K
         clean, noisy = _logits(network, torch.zeros(1, *images.shape[1:], dtype=torch.uint8, device=device))
         return clean[:0].cpu(), noisy[:0].cpu()
-    # Each image is needed once: moving the whole set to a GPU first would only put off the start.
-    there = isinstance(images, Tensor) and images.device == device
-    feed = Feed(images, device, budget_bytes=None if there or device.type == "cpu" else 0)
     scored: list[tuple[Tensor, Tensor]] = []
     chunk: list[tuple[Tensor, Tensor]] = []
-    for uint8 in feed.batches(torch.split(torch.arange(len(images)), batch)):
+    for uint8 in _batches(images, device, batch):
         chunk.append(_logits(network, uint8))
         if len(chunk) * batch >= _CHUNK:
             scored.append(_to_cpu(chunk))
             chunk = []
     return _to_cpu([*scored, _to_cpu(chunk)] if chunk else scored)
+
+
+def _batches(images: Tensor | Images, device: torch.device, batch: int) -> Iterator[Tensor]:
+    """The images in their order, uint8 on the device."""
+    if isinstance(images, Tensor) and images.device == device:  # where they lie: nothing is copied
+        yield from torch.split(images, batch)
+        return
+    # Each image is needed once: moving the whole set to a GPU first would only put off the start.
+    feed = Feed(images, device, budget_bytes=None if device.type == "cpu" else 0)
+    yield from feed.batches(torch.split(torch.arange(len(images)), batch))
 
 
 def _logits(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
