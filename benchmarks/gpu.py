@@ -3,13 +3,17 @@
     python -m benchmarks.gpu --root DIR --out OUT --parts step_cost throughput fast compile
     python -m benchmarks.gpu --root DIR --out OUT --parts paper --limit-s 420
     python -m benchmarks.gpu --root DIR --out OUT --parts harness --limit-s 540
+    python -m benchmarks.gpu --root DIR --out OUT --parts feed ablation --variants paper/* --seeds 2
 
 DIR holds `train.parquet` and `test.parquet` of CIFAR-10N. The whole of it, one part after the other, on the CPU in
 miniature: `python -m benchmarks.gpu --device cpu --tiny --dataset digits --out OUT`. OUT gets `gpu.json` and `gpu.md`,
 written anew after every figure, so that a run that is cut off leaves what it had, and the harness' rows.
 """
 
+import os
 import signal
+import statistics
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,19 +25,24 @@ from types import FrameType
 
 from torch import nn
 
+from benchmarks.ablation import as_method, configure
+from benchmarks.ablation import report as ablation_report
 from benchmarks.command import finish, parser, positive, use_threads
 from benchmarks.data import DATASETS, NoiseSpec, parse_noise
+from benchmarks.decode import KINDS
+from benchmarks.decode import measure as measure_rates
 from benchmarks.experiment import Budget, measure
 from benchmarks.gpu_setting import Report, Setting
 from benchmarks.learn import chosen_methods, report
 from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
-from benchmarks.plan import Plan, run
+from benchmarks.plan import Configure, Plan, run, same_for_all
 from benchmarks.report import table
 from benchmarks.results import ResultsFile, Row
 from benchmarks.step_cost import as_table as step_cost_table
 from benchmarks.step_cost import measure_step_costs, step_flops
 from benchmarks.throughput import as_table as throughput_table
 from benchmarks.throughput import measure_throughput
+from benchmarks.variants import find_variants
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.train import PAPER, TrainConfig
@@ -144,15 +153,20 @@ def _followed(method: str, on_epoch: Callable[[int, float], None]) -> Method:
     return run_it
 
 
+COMPILED = {"": (False, False), ", compiled": (True, False), ", CUDA graphs": (True, True)}
+"""How it is said → (compile, cuda_graphs)."""
+
+
 def compile_or_not(setting: Setting) -> None:
-    """Seconds of an epoch with and without torch.compile; what the first epoch takes longer is the compiling."""
+    """Seconds of an epoch with and without torch.compile and CUDA graphs; the first epoch has the compiling in it."""
     lines, data = [], []
     for preset, epochs in (("fast", 6), ("paper", 3)):
-        for compiled in (False, True):
+        for how, (compiled, graphs) in COMPILED.items():
             ends: list[float] = []
-            config = setting.config(preset, compile=compiled, epochs=2 if setting.options.tiny else epochs)
+            taken = 2 if setting.options.tiny else epochs
+            config = setting.config(preset, compile=compiled, cuda_graphs=graphs, epochs=taken)
             method = "fasten-paper" if preset == "paper" else "fasten"
-            name = f"{preset}{', compiled' if compiled else ''}"
+            name = f"{preset}{how}"
             try:
                 _followed(method, lambda _, seconds, ends=ends: ends.append(seconds))(  # type: ignore[misc]
                     setting.cell(0).problem, config, None
@@ -163,7 +177,8 @@ def compile_or_not(setting: Setting) -> None:
                 laps = sorted(now - before for before, now in pairwise(ends))
                 first, later = ends[0], laps[len(laps) // 2]
                 lines.append([name, f"{first:.2f}", f"{later:.3f}", ""])
-                data.append({"preset": preset, "compiled": compiled, "first_epoch": first, "later_epoch": later})
+                times = {"first_epoch": first, "later_epoch": later}
+                data.append({"preset": preset, "compiled": compiled, "cuda_graphs": graphs, **times})
             head = ["training", "first epoch, s", "later epochs, s (median)", ""]
             setting.report.add("torch.compile", table(head, lines), data)
 
@@ -172,8 +187,49 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
 
 
+def feed(setting: Setting) -> None:
+    """Images that do not lie on the device: how fast they come, against how fast plain training takes them."""
+    lines, data = [], []
+    rounds, steps, count = (2, 1, 64) if setting.options.tiny else (5, 10, 20_000)
+    for kind, preset in zip(KINDS, ("resnet18", "fast"), strict=True):
+        config = setting.config(preset, image_size=32 if setting.options.tiny else kind.size)
+        cost = measure_step_costs(config, shares=[0.5], num_classes=10, rounds=rounds, steps=steps)[0]
+        taken = 1000 * cost.noisy_batch / cost.plain_ms
+        with tempfile.TemporaryDirectory() as folder:
+            rates = measure_rates(
+                kind, count=count, workers=[os.cpu_count() or 1], rounds=rounds, device=setting.device,
+                folder=Path(folder),
+            )  # fmt: skip
+        for rate in rates:
+            lines.append([rate.kind, rate.work, rate.spread, f"{statistics.median(rate.rates) / taken:.2f}"])
+            data.append({**asdict(rate), "trunk": preset, "trunk_images_per_second": taken})
+        head = ["images", "work", "images/s, median (range)", "÷ what plain training takes"]
+        setting.report.add("feed", table(head, lines), data)
+
+
+def ablation(setting: Setting) -> None:
+    """Each remedy on human noise, with the fast preset's trunk and schedule; `--variants` names some."""
+    chosen = find_variants(setting.options.variants)
+    methods = {variant.name: as_method(variant) for variant in chosen}
+    _in_harness(setting, "ablation", methods, ablation_report, configure)
+
+
 def harness(setting: Setting) -> None:
     """Every method on human noise, with the fast preset's trunk and schedule."""
+
+    def reported(subject: str, paths: Sequence[Path]) -> str:
+        return report(f"Methods of the harness: {subject}", paths)
+
+    _in_harness(setting, "harness", chosen_methods(setting.options.methods), reported)
+
+
+def _in_harness(
+    setting: Setting,
+    name: str,
+    methods: Mapping[str, Method],
+    reported: Callable[[str, Sequence[Path]], str],
+    configured: Configure = same_for_all,
+) -> None:
     options = setting.options
     noisy, clean, validation = setting.sizes()
     plan = Plan(
@@ -189,14 +245,14 @@ def harness(setting: Setting) -> None:
         config=setting.config("fast"),
         rho=0.8,
     )
-    results = ResultsFile(setting.out / "harness.parquet", plan.settings())
+    results = ResultsFile(setting.out / f"{name}.parquet", plan.settings())
     try:
-        run(plan, chosen_methods(options.methods), results)
+        run(plan, methods, results, configured)
     finally:
         if results.path.exists():
-            text = report(f"Methods of the harness: {options.dataset}", [results.path])
-            (setting.out / "harness.md").write_text(text, encoding="utf-8")
-            setting.report.add("harness", "In `harness.md`.", [asdict(row) for row in results.rows()])
+            text = reported(options.dataset, [results.path])
+            (setting.out / f"{name}.md").write_text(text, encoding="utf-8")
+            setting.report.add(name, f"In `{name}.md`.", [asdict(row) for row in results.rows()])
 
 
 PARTS: Mapping[str, tuple[Callable[[Setting], None], int]] = {
@@ -206,6 +262,8 @@ PARTS: Mapping[str, tuple[Callable[[Setting], None], int]] = {
     "compile": (compile_or_not, 240),
     "paper": (paper, 420),
     "harness": (harness, 540),
+    "feed": (feed, 120),
+    "ablation": (ablation, 540),
 }
 """Name → (part, seconds that it may take unless `--limit-s` says otherwise)."""
 
@@ -247,21 +305,23 @@ def run_parts(setting: Setting, names: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts."""
     made = parser("benchmarks.gpu", __doc__)
-    made.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.md and the harness' rows")
+    made.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.md and rows")
     made.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
     made.add_argument("--dataset", choices=DATASETS, default="cifar10n")
     made.add_argument("--root", type=Path, help="folder of the data's files")
     made.add_argument("--noise", type=parse_noise, default=NoiseSpec(kind="sym", rate=0.4), help="of paper and fast")
     made.add_argument("--harness-noise", type=parse_noise, default=NoiseSpec(kind="human", column="worst"))
     made.add_argument("--methods", nargs="+", metavar="NAME", help="of the harness; default all")
-    made.add_argument("--seeds", type=positive, default=1, help="of the harness")
+    made.add_argument("--variants", nargs="+", metavar="NAME", help="of the ablation; default all")
+    made.add_argument("--seeds", type=positive, default=1, help="of the harness and the ablation")
     made.add_argument("--epochs", type=positive, help="instead of the presets'")
     made.add_argument("--limit-s", type=float, help="seconds for each part, instead of its own limit")
-    made.add_argument("--peak-tflops", type=float, default=790.0, help="bf16, for the floor (H200: about 790)")
+    made.add_argument("--peak-tflops", type=float, default=989.0, help="bf16, for the floor (H200, H100: 989)")
     made.add_argument("--compile", action="store_true", help="in step_cost and fast too")
     made.add_argument("--tiny", action="store_true", help="a small trunk, few samples, one epoch: does it run at all?")
     options = made.parse_args(arguments)
     chosen_methods(options.methods)
+    find_variants(options.variants)
     if options.limit_s is not None and not options.limit_s > 0:
         raise DataError(f"--limit-s must be above 0, got {options.limit_s:g}")
     use_threads(options.threads)

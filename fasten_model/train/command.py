@@ -39,6 +39,7 @@ _CONFIG = (
     "weight_decay",
     "horizontal_flip",
     "compile",
+    "cuda_graphs",
     "seed",
     "device",
 )
@@ -144,6 +145,7 @@ def training_parser() -> argparse.ArgumentParser:
     training.add_argument("--weight-decay", type=float, metavar="W")
     training.add_argument("--horizontal-flip", action=argparse.BooleanOptionalAction, help="mirror images at random")
     training.add_argument("--compile", action="store_true", help="compile the network")
+    training.add_argument("--cuda-graphs", action="store_true", help="with --compile: replay it as CUDA graphs")
     training.add_argument("--seed", type=int, default=0, metavar="N")
     training.add_argument(
         "--device", default="auto", metavar="NAME", help="auto (a GPU where there is one), cpu, cuda …"

@@ -32,7 +32,9 @@ class TrainConfig:
     horizontal_flip: bool | None = None
     """Mirror at random. Wrong for digits, letters, and whatever else has a handedness."""
     compile: bool = False
-    """Compile the network (`torch.compile`): it takes a minute, and pays on a GPU in long trainings."""
+    """Compile the network (`torch.compile`): that takes a minute, which only a long training can win back."""
+    cuda_graphs: bool = False
+    """Replay the compiled network as CUDA graphs, one for each size of batch: saves the launch of every kernel."""
     seed: int = 0
     device: str = "auto"
     """`auto` is a GPU where there is one."""
@@ -43,6 +45,8 @@ class TrainConfig:
             value = getattr(settings, name)
             if not isinstance(value, int) or value < lowest:
                 raise DataError(f"{name} must be a whole number from {lowest}, got {value}")
+        if self.cuda_graphs and not self.compile:
+            raise DataError("cuda_graphs replays what was compiled: set compile, too")
         if not 0 < settings.lr < math.inf:
             raise DataError(f"lr must be above 0, got {settings.lr}")
         if not 0 <= settings.weight_decay < math.inf:
@@ -61,7 +65,7 @@ class TrainConfig:
 
     def described(self) -> dict[str, object]:
         """Every choice by name, flat and with nothing left to a default: what to log with a run."""
-        own = {name: getattr(self, name) for name in ("trunk_weights", "compile", "seed", "device")}
+        own = {name: getattr(self, name) for name in ("trunk_weights", "compile", "cuda_graphs", "seed", "device")}
         switches = {f"method.{name}": value for name, value in asdict(self.switches()).items()}
         settings = {f"preset.{name}": value for name, value in asdict(self.settings()).items() if name != "name"}
         return {"preset": self.preset, **own, **settings, **switches}

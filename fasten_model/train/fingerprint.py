@@ -15,7 +15,7 @@ from fasten_model.train.training_set import TrainingSet
 _IMAGES = 1024
 """Images that are hashed of each set, spread over all of it: to read a large one would take longer than an epoch."""
 
-_ANYWHERE = ("device", "compile")
+_ANYWHERE = ("device", "compile", "cuda_graphs")
 """What may change between two processes of one training."""
 
 

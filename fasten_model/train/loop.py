@@ -63,7 +63,7 @@ class Loop:
         self._average = AveragedWeights(self.network, decay) if decay > 0 else None
         self._module: Callable[[Tensor], tuple[Tensor, Tensor]] = self.network
         if config.compile and process.world == 1:
-            self._module = torch.compile(self.network)
+            self._module = self._compiled(self.network)
 
     def inputs(self, part: Part, step: int, stream: str) -> Tensor:
         """The part's images augmented and normalised, float [b,3,S,S]: the same for the same (part, step, stream)."""
@@ -91,12 +91,16 @@ class Loop:
 
     def _through(self, module: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor) -> tuple[Tensor, Tensor]:
         images = images.contiguous(memory_format=torch.channels_last)
-        if self.config.compile:
+        if self.config.compile and not self.config.cuda_graphs:
             # Noisy and clean batches, the smaller ones of an epoch and held-out samples: one graph for all sizes.
             torch._dynamo.maybe_mark_dynamic(images, 0)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._on_gpu):
             clean_logits, noisy_logits = module(images)
         return clean_logits, noisy_logits
+
+    def _compiled(self, module: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        # A CUDA graph is of one shape: then each size of batch is compiled for itself.
+        return torch.compile(module, mode="reduce-overhead" if self.config.cuda_graphs else None)
 
     @torch.no_grad()
     def forward_as_trained(self, images: Tensor, step: int) -> Tensor:
@@ -172,7 +176,7 @@ class Loop:
             initialise(some.to(self.device))
         if self.process.world > 1:
             module = replica(self.network, self.device, noisy_images.shape[-1])
-            self._module = torch.compile(module) if self.config.compile else module
+            self._module = self._compiled(module) if self.config.compile else module
 
     def _tell(self, metrics: EpochMetrics, on_epoch: OnEpoch | None, observer: Observer | None) -> None:
         if not self.process.is_first:

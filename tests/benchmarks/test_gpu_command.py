@@ -11,7 +11,19 @@ from benchmarks import gpu, gpu_setting
 from benchmarks.command import finish
 from benchmarks.results import read_rows
 
-MINIATURE = ("--device", "cpu", "--tiny", "--dataset", "digits", "--harness-noise", "asym:0.4", "--methods", "ce")
+MINIATURE = (
+    "--device",
+    "cpu",
+    "--tiny",
+    "--dataset",
+    "digits",
+    "--harness-noise",
+    "asym:0.4",
+    "--methods",
+    "ce",
+    "--variants",
+    "paper +q",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +32,7 @@ def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_part_leaves_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda module: module)  # compiling takes a minute
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)  # compiling takes a minute
     assert gpu.main([*MINIATURE, "--compile", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert {f"{part}: end" for part in gpu.PARTS} <= found.keys()
@@ -31,12 +43,15 @@ def test_every_part_leaves_its_figures(tmp_path: Path, monkeypatch: pytest.Monke
     assert [row["seed"] for row in found["fast"]["rows"]] == [0, 1, 2]
     assert found["paper"]["rows"][0]["error"] is None
     assert found["paper"]["floor_seconds"] > 0
-    assert [each["compiled"] for each in found["torch.compile"]] == [False, True, False, True]
+    assert [each["compiled"] for each in found["torch.compile"]] == [False, True, True] * 2
+    assert [each["cuda_graphs"] for each in found["torch.compile"]] == [False, False, True] * 2
     assert [row.method for row in read_rows(tmp_path / "harness.parquet")[0]] == ["ce"]
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     assert "## fast\n" in text
     assert "at the least" in text
-    assert len(list(tmp_path.iterdir())) == 4  # what comes back from the machine is counted
+    assert [row.method for row in read_rows(tmp_path / "ablation.parquet")[0]] == ["paper", "paper +q"]
+    assert {rate["trunk"] for rate in found["feed"]} == {"fast", "resnet18"}
+    assert len(list(tmp_path.iterdir())) == 6  # what comes back from the machine is counted
 
 
 def test_a_part_that_takes_too_long_or_fails_does_not_cost_the_others(
@@ -66,7 +81,10 @@ def test_a_part_that_takes_too_long_or_fails_does_not_cost_the_others(
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [("--parts", "all"), ("--limit-s", "-1"), ("--methods", "magic"), ("--noise", "x")])
+@pytest.mark.parametrize(
+    "wrong",
+    [("--parts", "all"), ("--limit-s", "-1"), ("--methods", "magic"), ("--variants", "magic"), ("--noise", "x")],
+)
 def test_bad_arguments_of_the_gpu_command(
     wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

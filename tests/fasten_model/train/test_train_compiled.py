@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
+from fasten_model.errors import DataError
 from fasten_model.train import OURS, PAPER, Method, TrainConfig, TrainingSet, train
 
 SIDE = 8
@@ -75,3 +76,24 @@ def test_batches_of_every_size_share_a_graph(counter: CompileCounter, method: Me
     plain = train(samples(), replace(config, compile=False), trunk=trunk())
     for name, value in plain.network.state_dict().items():
         torch.testing.assert_close(compiled.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_cuda_graphs_are_of_one_size_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever plays them: compiled with torch's own mode for them, and no batch marked as one of many sizes."""
+    modes: list[str | None] = []
+    marked: list[int] = []
+
+    def compiled(module: nn.Module, mode: str | None = None) -> nn.Module:
+        modes.append(mode)
+        return module
+
+    monkeypatch.setattr("fasten_model.train.loop.torch.compile", compiled)
+    monkeypatch.setattr("torch._dynamo.maybe_mark_dynamic", lambda _, dimension: marked.append(dimension))
+    train(samples(), replace(CONFIG, epochs=1), trunk=trunk())
+    assert set(marked) == {0}
+    marked.clear()
+    train(samples(), replace(CONFIG, epochs=1, cuda_graphs=True), trunk=trunk())
+    assert modes == [None, "reduce-overhead"]
+    assert not marked
+    with pytest.raises(DataError, match="set compile, too"):
+        TrainConfig(cuda_graphs=True)
