@@ -242,7 +242,7 @@ _OF_FITTED = (
     ),
     Variant(
         base="fitted", change="-posterior counts", switches={"estimator": "bulk"},
-        predicted="an unsure model blurs T̂: test −0.2; the better the smaller the bulk, where q confirms its first guess",
+        predicted="an unsure model blurs T̂: test −0.2; better on a small bulk, where q confirms its first guess",
     ),
     Variant(
         base="fitted", change="-pairs", switches={"pairs": False},
