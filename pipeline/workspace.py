@@ -197,8 +197,10 @@ def run_key(snapshot_id: str, settings: Settings) -> str:
 def _training(settings: Settings) -> dict[str, Any]:
     """Everything that training depends on besides the labels: what the preset stands for, too."""
     config = settings.training
+    choices = asdict(config)
+    del choices["cuda_graphs"]  # how kernels are launched: no other training, and older runs' keys do not have it
     return {
-        "training": asdict(config),
+        "training": choices,
         "preset": asdict(config.settings()),
         "holdout": settings.holdout,
         "folds": settings.audit_folds,

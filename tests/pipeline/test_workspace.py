@@ -61,6 +61,16 @@ def test_a_draft_is_something_new_where_drafts_are_looked_at() -> None:
     assert len({seen({"labels": state}) for state in looked}) == 3
 
 
+def test_how_kernels_are_launched_makes_no_other_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(Settings().training, compile=True)
+    keys = []
+    for made in (config, replace(config, cuda_graphs=True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Settings, "training", made)
+            keys.append(run_key("abc", Settings()))
+    assert keys[0] == keys[1]
+
+
 def test_the_key_of_a_run_changes_with_what_is_learnt_from_and_not_with_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
