@@ -253,6 +253,18 @@ _OF_FITTED = (
         predicted="labels right −0.5",
     ),
     Variant(
+        base="fitted", change="-accuracy's weights", switches={"noisy_loss_weight": 0.0, "discounted": False},
+        predicted="nothing where the images are easy, test −3 and labels right −2 where they are hard",
+    ),
+    Variant(
+        base="fitted", change="-noisy head", switches={"noisy_loss_weight": 0.0},
+        predicted="+0.2 where the images are easy, −1 where they are hard",
+    ),
+    Variant(
+        base="fitted", change="-discount", switches={"discounted": False},
+        predicted="+0.2 where the images are easy, −1 where they are hard",
+    ),
+    Variant(
         base="fitted", change="clean by count", switches={"clean_loss_weight": None},
         predicted="−0.3 on heavy noise",
     ),

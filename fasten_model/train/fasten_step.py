@@ -24,6 +24,9 @@ from fasten_model.train.training_set import TrainingSet
 _HELD_OUT_AT_ONCE = 1024
 """Held-out images that go through the network together: they bound the memory that calibrating takes."""
 
+_PRIOR_RIGHT = 10
+"""Held-out samples that count as predicted rightly beside those there are: a handful tells little."""
+
 
 class FastenStep(TrainingStep):
     """One step: T̂ from what the heads say, the losses under it, and the labels that the next visit will learn from."""
@@ -43,16 +46,20 @@ class FastenStep(TrainingStep):
             samples_per_pass=samples,
             process=loop.process,
         )
-        # Nothing is asked of it then: its gradient would be 0, and cost a pass back through it.
-        loop.network.noisy_head.requires_grad_(method.noisy_loss_weight > 0)
+        held_out = method.calibrated or method.asks_accuracy
+        self._held_out = (data.held_out_images, data.held_out_labels) if held_out else (None, None)
+        adapts = method.noisy_loss_weight is None and self._held_out[1] is not None
+        # Without a loss nothing is asked of it: its gradient would be 0, and cost a pass back through it.
+        self._noisy_head_learns = adapts or bool(method.noisy_loss_weight)
+        loop.network.noisy_head.requires_grad_(self._noisy_head_learns)
         self._count = count
         self._votes = own(data.all_votes() if told_apart else data.noisy_labels[:, None]).to(device)  # [N, R]
         self._original = own(data.noisy_labels).to(device)  # ȳ*, never written to
         self._labels = self._original.clone()  # ȳ: the correction written at the sample's previous visit
         self._sure = torch.zeros_like(self._labels, dtype=torch.bool)  # p or q was at ρ there, for whichever label
         self._clean_labels = own(data.clean_labels).to(device)
-        self._held_out = (data.held_out_images, data.held_out_labels) if method.calibrated else (None, None)
         self._temperature = torch.ones((), device=device)
+        self._accuracy = torch.ones((), device=device)  # a, over the last epochs
         self._clean_estimates = own(data.clean_estimates).to(device).float()
         order = torch.randperm(clean_count, generator=generator(config.seed, "folds"))
         self._folds = own(order % method.folds).to(device)
@@ -77,7 +84,7 @@ class FastenStep(TrainingStep):
         method, clean = self._method, batch.clean
         assert clean is not None
         if batch.step % steps_per_epoch(self._count, self._loop.settings.noisy_batch) == 0:
-            self._calibrate(batch.step)
+            self._ask_held_out(batch.step)
         index = batch.noisy.index
         clean_logits, noisy_logits, clean_logits_d, noisy_logits_d = self._forward(batch.noisy, clean, batch.step)
         log_p = log_softmax(clean_logits.detach().float() / self._temperature, dim=1)  # [B, K]
@@ -97,7 +104,7 @@ class FastenStep(TrainingStep):
         clean_loss = self._clean_loss(clean_logits_d, p, clean_labels, batch.noisy.size)
         clean_loss = clean_loss if trains is None else clean_loss * trains
         noisy = None
-        if method.noisy_loss_weight > 0:
+        if self._noisy_head_learns:
             noisy = cross_entropy(noisy_logits, self._noisy_targets(index, labels, evidence, started))
         self._correct(index, p, q, started)
         return self._total(forward, clean_loss, noisy, batch.noisy.size, clean.size)
@@ -111,8 +118,8 @@ class FastenStep(TrainingStep):
         count = len(images)
         return clean_head[:count], noisy_head[:count], clean_head[count:], noisy_head[count:]
 
-    def _calibrate(self, step: int) -> None:
-        """Fit the temperature to the held-out samples, before an epoch."""
+    def _ask_held_out(self, step: int) -> None:
+        """Fit the temperature to the held-out samples, and see how many are predicted rightly, before an epoch."""
         images, labels = self._held_out
         if images is None or labels is None or len(labels) < 2:  # BatchNorm has no statistics of one
             return
@@ -121,7 +128,12 @@ class FastenStep(TrainingStep):
             self._loop.forward_as_trained(source.take(index), step)
             for index in torch.arange(len(labels)).tensor_split(pieces)
         ]
-        self._temperature = torch.tensor(fit_temperature(torch.cat(logits), labels), device=self._loop.device)
+        predicted = torch.cat(logits)
+        if self._method.calibrated:
+            self._temperature = torch.tensor(fit_temperature(predicted, labels), device=self._loop.device)
+        if step > 0:  # before that nothing has been learnt
+            right = (predicted.argmax(dim=1) == labels.to(predicted.device)).sum()
+            self._accuracy = (self._accuracy + (right + _PRIOR_RIGHT) / (len(labels) + _PRIOR_RIGHT)) / 2
 
     def _roles(self, clean: Part, batch: Batch) -> tuple[Tensor | None, Tensor]:
         """(weights in the clean loss, weights in T̂) of the clean batch [D]: with several folds, never both above 0.
@@ -203,12 +215,14 @@ class FastenStep(TrainingStep):
     def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor | None, size: int, clean_size: int) -> StepLosses:
         """mean(forward ‖ clean) + λ·mean(noisy), or the two of the clean head by `clean_loss_weight`."""
         method = self._method
-        weight = clean_size / (size + clean_size) if method.clean_loss_weight is None else method.clean_loss_weight
+        share = clean_size / (size + clean_size) if method.clean_loss_weight is None else method.clean_loss_weight
+        weight = share * (1 + self._accuracy) / 2 if method.discounted else share
         forward_mean, clean_mean = forward.sum() / size, clean.sum() / clean_size
         total = (1 - weight) * forward_mean + weight * clean_mean
         noisy_mean = torch.zeros_like(total) if noisy is None else noisy.sum() / size
         if noisy is not None:
-            total = total + method.noisy_loss_weight * noisy_mean
+            given = method.noisy_loss_weight
+            total = total + (2 * (1 - self._accuracy) if given is None else given) * noisy_mean
         return StepLosses(
             total=total, forward=forward_mean.detach(), clean=clean_mean.detach(), noisy=noisy_mean.detach()
         )
@@ -243,6 +257,7 @@ class FastenStep(TrainingStep):
             "average": gather(self._average, self._count) if self._averages else self._average,
             "bulk_prior": self._bulk_prior,
             "temperature": self._temperature,
+            "accuracy": self._accuracy,
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -259,6 +274,7 @@ class FastenStep(TrainingStep):
         self._average = (own(state["average"]) if self._averages else state["average"]).to(device)
         self._bulk_prior = state["bulk_prior"].to(device)
         self._temperature = state["temperature"].to(device)
+        self._accuracy = state["accuracy"].to(device)
 
 
 def _posterior(p: Tensor, evidence: Tensor) -> Tensor:

@@ -17,11 +17,15 @@ class Method:
 
     forwards: Literal["separate", "joint"] = "separate"
     """Two passes through the trunk, each batch with BatchNorm statistics of its own (reference), or one over both."""
-    noisy_loss_weight: float = 0.0
-    """λ (reference: 0.5). Where T̂ comes from the bulk nothing is asked of the noisy head, and its loss on wrong labels
-    only pulls at the trunk."""
+    noisy_loss_weight: float | None = None
+    """λ (reference: 0.5); None: 2·(1 − a), where a is the share of held-out audited samples that the network gets
+    right, 1 where nothing is held out. What is hard to see takes more images than were audited: the trunk learns from
+    all labels, wrong ones too. What is easy is only blurred by them."""
     clean_loss_weight: float | None = 0.5
     """Weight of the clean batch in the clean head's loss, 0 to 1; None: its share of the samples (reference)."""
+    discounted: bool = True
+    """Multiply that weight by (1 + a)/2: what the network learns of the few clean samples and cannot tell of others
+    is learnt by heart."""
     smoothing: float = 1e-3
     """δ of `smooth_transition`."""
     clean_sampling: Literal["shuffled", "balanced"] = "shuffled"
@@ -87,8 +91,9 @@ class Method:
                     f"{name} must be one of {', '.join(get_args(hints[name]))}, got {getattr(self, name)!r}"
                 )
         for name in ("rho", "noisy_loss_weight", "pair_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise DataError(f"{name} must be 0 or above, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise DataError(f"{name} must be 0 or above, got {value}")
         for name in ("memory", "prior_strength", "pooled_strength", "annotator_strength"):
             if not 0 < getattr(self, name) < math.inf:
                 raise DataError(f"{name} must be above 0, got {getattr(self, name)}")
@@ -136,6 +141,11 @@ class Method:
         return self.noisy_head_labels == "corrected" and not self.counts_bulk
 
     @property
+    def asks_accuracy(self) -> bool:
+        """Whether weights of the losses follow the accuracy on held-out samples."""
+        return self.noisy_loss_weight is None or self.discounted
+
+    @property
     def tells_apart(self) -> bool:
         """Whether annotators whose votes are known have a T̂ each."""
         return self.annotators and self.counts_bulk and self.loss == "forward"
@@ -145,6 +155,7 @@ PAPER = Method(
     forwards="separate",
     noisy_loss_weight=0.5,
     clean_loss_weight=None,
+    discounted=False,
     smoothing=1e-6,
     clean_sampling="balanced",
     estimator="clean_batch",

@@ -94,7 +94,8 @@ def test_a_choice_that_is_refused_lists_those_there_are() -> None:
 def test_the_references_switches_are_those_of_its_paper_and_code() -> None:
     """method.md, section 2: nothing that is ours is on."""
     reference = {
-        "forwards": "separate", "noisy_loss_weight": 0.5, "clean_loss_weight": None, "clean_sampling": "balanced",
+        "forwards": "separate", "noisy_loss_weight": 0.5, "clean_loss_weight": None, "discounted": False,
+        "clean_sampling": "balanced",
         "prior_correction": False, "estimator": "clean_batch", "evaluation_features": False, "folds": 1, "pairs": False,
         "annotators": False, "loss": "forward", "noisy_head_labels": "corrected", "correction": "confidence",
         "rho": 0.8, "correction_start": 0.0, "ema": 0.0,

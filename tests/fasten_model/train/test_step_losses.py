@@ -1,6 +1,7 @@
 """FastenStep's losses: what each is a mean over, and which weights it moves."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from fasten_model.loss import cross_entropy
 from fasten_model.train import Method
 from fasten_model.train.batch import Batch
-from tests.fasten_model.train.one_step import PLAIN, Run, random_set
+from tests.fasten_model.train.one_step import PLAIN, Run, pixels, random_set
 
 
 def test_the_total_is_the_mean_over_both_batches_and_lambda_times_the_noisy_heads() -> None:
@@ -103,3 +104,38 @@ def test_a_noisy_head_of_which_nothing_is_asked_is_left_as_it_was() -> None:
     history = run.whole()
     assert torch.equal(run.loop.network.noisy_head.weight, before), "neither moved nor decayed"
     assert [metrics.noisy_loss for metrics in history] == [0.0] * len(history)
+
+
+def test_weights_follow_the_share_of_held_out_samples_that_is_predicted_rightly() -> None:
+    """30 held out, all of them of one class: before each epoch but the first, a is half what it was and half what is
+    seen, with ten samples that count as right."""
+    data = random_set(held_out_images=pixels(30, torch.Generator()), held_out_labels=torch.zeros(30).long())
+    run = Run.of(data, replace(PLAIN, noisy_loss_weight=None))
+    a = 1.0
+    for epoch, (predicted, seen) in enumerate([(1, None), (1, 10 / 40), (0, 1.0), (2, 10 / 40)]):
+        with torch.no_grad():
+            run.loop.network.clean_head.weight.zero_()
+            run.loop.network.clean_head.bias.copy_(30 * torch.eye(3)[predicted])
+        a = a if seen is None else (a + seen) / 2
+        for step in (3 * epoch, 3 * epoch + 1):  # an epoch's first, which asks, and one that does not
+            losses = run.once(list(range(6)), [1, 2, 3, 9], step=step)
+            share = 0.5 * (1 + a) / 2
+            expected = (1 - share) * losses.forward + share * losses.clean + 2 * (1 - a) * losses.noisy
+            torch.testing.assert_close(losses.total.detach(), expected)
+
+
+def test_weights_are_the_methods_own_where_it_does_not_ask_or_nothing_is_held_out() -> None:
+    held_out: dict[str, Any] = {
+        "held_out_images": pixels(30, torch.Generator()),
+        "held_out_labels": torch.zeros(30).long(),
+    }
+    fixed = replace(PLAIN, noisy_loss_weight=0.3, discounted=False)
+    for data, method, noisy_weight in (
+        (random_set(**held_out), fixed, 0.3),
+        (random_set(), replace(PLAIN, noisy_loss_weight=0.3), 0.3),
+        (random_set(), PLAIN, 0.0),
+    ):
+        losses = Run.of(data, method).once(list(range(6)), [1, 2, 3, 9], step=3)
+        expected = 0.5 * losses.forward + 0.5 * losses.clean + noisy_weight * losses.noisy
+        torch.testing.assert_close(losses.total.detach(), expected)
+    assert Run.of(random_set(**held_out), fixed).step.state()["accuracy"] == 1

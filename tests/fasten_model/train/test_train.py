@@ -61,7 +61,7 @@ def weights(network: nn.Module) -> Tensor:
 
 
 NUMBERS: dict[str, tuple[float | None, ...]] = {
-    "noisy_loss_weight": (0.0, 1.0),
+    "noisy_loss_weight": (None, 0.0, 1.0),
     "clean_loss_weight": (None, 0.0, 0.5, 1.0),
     "smoothing": (1e-6, 1.0),
     "memory": (0.1, 5.0),

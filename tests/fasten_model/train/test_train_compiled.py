@@ -61,12 +61,13 @@ def samples() -> TrainingSet:
     ("method", "graphs"),
     [
         (OURS, 2),
-        (replace(OURS, calibrated=False), 1),
+        (replace(OURS, calibrated=False), 2),
+        (replace(OURS, calibrated=False, noisy_loss_weight=0.0, discounted=False), 1),
         (replace(OURS, forwards="joint"), 2),
         (PAPER, 1),
         (replace(PAPER, evaluation_features=True), 2),
     ],
-    ids=["ours", "not calibrated", "joint", "paper", "evaluation"],
+    ids=["ours", "accuracy alone", "nothing held out", "joint", "paper", "evaluation"],
 )
 def test_batches_of_every_size_share_a_graph(counter: CompileCounter, method: Method, graphs: int) -> None:
     """One to train with; one more, without gradients, for held-out samples or for features in evaluation mode."""
