@@ -213,7 +213,8 @@ class FastenStep(TrainingStep):
             self._sure.index_copy_(0, index, sure)
 
     def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor | None, size: int, clean_size: int) -> StepLosses:
-        """mean(forward ‖ clean) + λ·mean(noisy), or the two of the clean head by `clean_loss_weight`."""
+        """mean(forward ‖ clean) + λ·mean(noisy), or the two of the clean head by `clean_loss_weight`, and all three
+        with weights that sum to 1 where λ follows the accuracy."""
         method = self._method
         share = clean_size / (size + clean_size) if method.clean_loss_weight is None else method.clean_loss_weight
         weight = share * (1 + self._accuracy) / 2 if method.discounted else share
@@ -221,8 +222,12 @@ class FastenStep(TrainingStep):
         total = (1 - weight) * forward_mean + weight * clean_mean
         noisy_mean = torch.zeros_like(total) if noisy is None else noisy.sum() / size
         if noisy is not None:
-            given = method.noisy_loss_weight
-            total = total + (2 * (1 - self._accuracy) if given is None else given) * noisy_mean
+            if method.noisy_loss_weight is None:
+                # Divided, so that a learning rate means what it does without a noisy head.
+                follows = 2 * (1 - self._accuracy)
+                total = (total + follows * noisy_mean) / (1 + follows)
+            else:
+                total = total + method.noisy_loss_weight * noisy_mean
         return StepLosses(
             total=total, forward=forward_mean.detach(), clean=clean_mean.detach(), noisy=noisy_mean.detach()
         )

@@ -20,7 +20,7 @@ class Method:
     noisy_loss_weight: float | None = None
     """λ (reference: 0.5); None: 2·(1 − a), where a is the share of held-out audited samples that the network gets
     right, 1 where nothing is held out. What is hard to see takes more images than were audited: the trunk learns from
-    all labels, wrong ones too. What is easy is only blurred by them."""
+    all labels, wrong ones too. What is easy is only blurred by them. The sum is then divided by 1 + λ."""
     clean_loss_weight: float | None = 0.5
     """Weight of the clean batch in the clean head's loss, 0 to 1; None: its share of the samples (reference)."""
     discounted: bool = True
