@@ -264,7 +264,9 @@ def test_no_model_is_told_its_worth_by_a_sample_that_it_was_trained_on(monkeypat
     monkeypatch.setattr(fitting, "train", train)
     monkeypatch.setattr(fitting, "fit_temperature", lambda *_: 1.0)
     monkeypatch.setattr(judging, "estimate_label_noise", estimate)
-    config = replace(QUICK, method=Method(calibrated=False))
+    # Of what is held out training is told two numbers, a temperature and an accuracy: here, none.
+    untold = Method(calibrated=False, discounted=False, noisy_loss_weight=0.0)
+    config = replace(QUICK, method=untold)
     fit(noisy, clean, CLASSES, config, folds=3)
     for number, labels in enumerate(taught):
         assert labels.tolist() == clean.labels[fold != number].tolist()
