@@ -127,7 +127,6 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(
     number: signal.Signals, files: list[str], undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """In this process: the handlers are put back as they were."""
-    before = signal.getsignal(number)
     checkpoint = tmp_path / "elsewhere"
     arguments = [*files, "--out", str(tmp_path / "m"), "--checkpoint", str(checkpoint)]
 
@@ -135,12 +134,17 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(
         if metrics.epoch == 2:
             os.kill(os.getpid(), number)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fasten_model.train.loop.log_epoch", ask)
-        assert main(arguments) == 128 + number
+    # A shell's background job ignores Ctrl-C, and what is ignored stays so.
+    found = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fasten_model.train.loop.log_epoch", ask)
+            assert main(arguments) == 128 + number
+        assert signal.getsignal(number) == signal.default_int_handler
+    finally:
+        signal.signal(number, found)
     line = capfd.readouterr().err.splitlines()[-1]
     assert line == f"training was stopped after 6 steps; the same command goes on from the checkpoint in {checkpoint}"
-    assert signal.getsignal(number) == before
     assert main(arguments) == 0
     assert outcome(tmp_path / "m") == outcome(undisturbed)
     assert not checkpoint.exists(), "done with"
