@@ -22,9 +22,9 @@ from fasten_model.device import resolve_device
 from fasten_model.ensemble import together
 from fasten_model.errors import DataError
 from fasten_model.holding_out import folds_of
-from fasten_model.judging import judge_labels
+from fasten_model.judging import Seen, judge_labels
 from fasten_model.label_noise import told_apart
-from fasten_model.labelled import UNKNOWN, LabelledImages
+from fasten_model.labelled import UNKNOWN, LabelledImages, with_given
 from fasten_model.model import Model
 from fasten_model.predict import predict_logits
 from fasten_model.predict_sharded import predict_sharded
@@ -35,6 +35,7 @@ from fasten_model.train.metrics import Observer
 from fasten_model.train.process import this_process
 from fasten_model.train.seeds import derived_seed
 from fasten_model.train.stopping import Stop
+from fasten_model.visited import Visited
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Fitted:
     model: Model
     history: tuple[EpochMetrics, ...]
     held_out: int
-    """Audited samples that a model was judged by which no training step had shown them to."""
+    """Audited samples that a model was judged by which had not been told what they truly are."""
     accuracy: float | None
     """Share of the held-out audited samples that the model labels as the auditor did; None where none was held out."""
     confusion: Tensor
@@ -145,8 +146,9 @@ def fit(
     if checkpoint is not None:
         this_process().first(partial(clear_other_layouts, checkpoint, folds))
     device = resolve_device(config.device)
-    held_logits = torch.zeros(len(clean), num_classes)
+    held_logits, held_visits = torch.zeros(2, len(clean), num_classes)
     bulk_logits: list[Tensor] = []
+    bulk_visits: list[Tensor] = []
     trained: list[Trained] = []
     for number in range(folds):
         held = fold == number
@@ -166,10 +168,22 @@ def fit(
                 stop=stop,
             )
         )
+        visits = trained[number].visits
+        if visits is not None:
+            bulk_visits.append(visits[: len(noisy)])
+            held_visits[held & (clean.given_labels >= 0)] = visits[len(noisy) :]
         network = trained[number].network.to(device)
         held_logits[held] = predict_logits(network, clean.at(held).images)[0]
         bulk_logits.append(predict_sharded(network, noisy.images)[0])
         network.cpu()
+    seen = None
+    if bulk_visits:  # as they are kept, to half precision
+        seen = Seen(
+            log_p=torch.log_softmax(torch.stack(bulk_logits).mean(dim=0).double(), dim=1),
+            visits=torch.stack(bulk_visits).mean(dim=0).half().double(),
+            held_log_p=torch.log_softmax(held_logits.double(), dim=1),
+            held_visits=held_visits.half().double(),
+        )
     true, logits_of_true = clean.labels[fold >= 0], held_logits[fold >= 0]
     temperature = fit_temperature(logits_of_true, true)
     judged = judge_labels(
@@ -182,6 +196,7 @@ def fit(
         target_precision=target_precision,
         certainty=certainty,
         rho=rho,
+        seen=seen,
     )
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     predicted = logits_of_true.argmax(dim=1)
@@ -199,6 +214,9 @@ def fit(
             rho_per_class=judged.choice.per_class,
             annotators=judged.noise.annotators,
             annotator_transitions=judged.noise.matrices,
+            visited=None
+            if seen is None or judged.weights is None
+            else Visited.of(noisy.sample_ids, noisy.labels, seen.visits, judged.weights),
             metadata={"relabels": judged.choice.sentence()},
         ),
         history=tuple(
@@ -225,9 +243,19 @@ def _train_without(
     checkpoint: CheckpointConfig | None,
     stop: Stop | None,
 ) -> Trained:
-    """One training, without the audited samples of `held` bool [C] but for the temperature that it corrects by."""
+    """One training, which is not told what the audited samples of `held` bool [C] truly are but by the temperature and
+    the weights that it corrects by, and the weights of its losses.
+
+    Those that had been labelled train with that label, after the bulk and like it: what is then learnt of them holds
+    for the bulk, whose wrong labels the network comes to believe in the same way.
+    """
     annotators = told_apart(noisy)
     taught, kept = clean.at(~held), clean.at(held)
+    rows = None
+    if config.switches().visits:
+        labelled = kept.given_labels >= 0
+        rows = torch.where(labelled, len(noisy) - 1 + labelled.cumsum(dim=0), UNKNOWN)
+        noisy = with_given(noisy, kept.at(labelled))
     return train(
         TrainingSet(
             noisy_images=noisy.images,
@@ -240,6 +268,7 @@ def _train_without(
             num_classes=num_classes,
             held_out_images=kept.images if len(kept) else None,
             held_out_labels=kept.labels if len(kept) else None,
+            held_out_rows=rows if len(kept) else None,
         ),
         config,
         on_epoch=on_epoch,

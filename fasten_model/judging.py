@@ -13,6 +13,7 @@ from fasten_model.calibrate import fit_evidence_of
 from fasten_model.label_noise import LabelNoise, estimate_label_noise, given_of, given_of_audited
 from fasten_model.labelled import LabelledImages
 from fasten_model.relabel import RhoChoice, choose_rho, judge_rho, suggestions
+from fasten_model.stacking import Weights, fit_weights, stacked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +26,22 @@ class Judged:
     """γ"""
     choice: RhoChoice
     """ρ, and what to expect of relabels at it."""
+    weights: Weights | None
+    """Of what is known of samples that were trained on; None where their visits are not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What is known of samples that trained with the label they came with: the bulk, and held-out pairs like it."""
+
+    log_p: Tensor
+    """[N,K]: of the bulk, log p by the trained network as it is, with no temperature."""
+    visits: Tensor
+    """[N,K]: of the bulk, the mean of log p over its visits."""
+    held_log_p: Tensor
+    """[C,K]: log p of the audited samples, each by the model that it is held out from."""
+    held_visits: Tensor
+    """[C,K]: their visits; only those of the held-out pairs are looked at."""
 
 
 def judge_labels(
@@ -38,6 +55,7 @@ def judge_labels(
     target_precision: float,
     certainty: float,
     rho: float | None,
+    seen: Seen | None = None,
 ) -> Judged:
     """From calibrated p of the bulk [N,K] and of the audited samples [C,K], each by the model that does not know it.
 
@@ -45,6 +63,8 @@ def judge_labels(
     for themselves: it has not counted them, and it is estimated with the p of the model that was not trained on them.
     bulk_of_each: that of each model, [N,K]; `bulk` is that of all together. fold int64 [C]: of each audited sample
     (`fasten_model.holding_out.folds_of`); p of those that are in none is not looked at. rho: fixes ρ.
+    seen: where it is known, labels are judged by it (`fasten_model.stacking`); γ is then for images that no training
+    saw.
     """
     every = estimate_label_noise(bulk, noisy, [clean])
     said = given_of_audited(clean)
@@ -56,15 +76,25 @@ def judge_labels(
     p, true, given = (torch.cat([values[mask] for mask in pairs]) for values in (held, clean.labels, said.labels))
     likelihood = [noise.log_likelihood(said.at(mask)) for noise, mask in zip(without, pairs, strict=True)]
     evidence = fit_evidence_of(p, torch.cat(likelihood), true)
-    q = [noise.posterior(held[mask], said.at(mask), evidence) for noise, mask in zip(without, pairs, strict=True)]
+    weights = None
+    if seen is None:
+        q = torch.cat(
+            [noise.posterior(held[mask], said.at(mask), evidence) for noise, mask in zip(without, pairs, strict=True)]
+        )
+        of_bulk = every.posterior(bulk, given_of(noisy), evidence)
+    else:
+        log_p, visits = (torch.cat([each[mask] for mask in pairs]) for each in (seen.held_log_p, seen.held_visits))
+        weights = fit_weights(log_p, visits, torch.cat(likelihood), true)
+        q = stacked(log_p, visits, torch.cat(likelihood), weights)
+        of_bulk = stacked(seen.log_p, seen.visits, every.log_likelihood(given_of(noisy)), weights)
     since = changed_since(clean, bulk.shape[1])
-    tried = suggestions(torch.cat(q), given, true, taken=torch.cat([since[mask] for mask in pairs]))
-    doubted = suggestions(every.posterior(bulk, given_of(noisy), evidence), noisy.labels)
+    tried = suggestions(q, given, true, taken=torch.cat([since[mask] for mask in pairs]))
+    doubted = suggestions(of_bulk, noisy.labels)
     if rho is not None:
         choice = judge_rho(rho, doubted, tried, certainty=certainty)
     else:
         choice = choose_rho(doubted, tried, target_precision, certainty=certainty, num_classes=bulk.shape[1])
-    return Judged(noise=every, evidence=evidence, choice=choice)
+    return Judged(noise=every, evidence=evidence, choice=choice, weights=weights)
 
 
 def changed_since(clean: LabelledImages, num_classes: int) -> Tensor:

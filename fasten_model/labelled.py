@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fasten_model.errors import DataError
 from fasten_model.images.parquet import Samples, read_samples
-from fasten_model.images.source import Images, check_images
+from fasten_model.images.source import Images, check_images, joined
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +118,19 @@ class LabelledImages:
             if self.votes is not None and name in places:
                 found[:, column] = self.votes[:, places[name]]
         return found
+
+
+def with_given(noisy: LabelledImages, audited: LabelledImages) -> LabelledImages:
+    """The noisy samples and after them audited ones, all of which had been labelled, as if nobody had audited them."""
+    return LabelledImages(
+        sample_ids=noisy.sample_ids + audited.sample_ids,
+        images=joined(noisy.images, audited.images),
+        labels=torch.cat([noisy.labels, audited.given_labels]),
+        given_labels=torch.cat([noisy.given_labels, audited.given_labels]),
+        estimates=torch.cat([noisy.estimates, audited.estimates]),
+        annotators=noisy.annotators,
+        votes=None if noisy.votes is None else torch.cat([noisy.votes, audited.votes_of(noisy.annotators)]),
+    )
 
 
 def load_files(

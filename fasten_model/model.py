@@ -1,15 +1,16 @@
-"""A trained model in a folder: `model.safetensors` (weights, T) and `model.json` (everything else). No pickle.
+"""A trained model in a folder: `model.safetensors` (weights, T), `model.json` (everything else), `visits.safetensors`
+(what training made of its own samples, where that was kept). No pickle.
 
 Format 3 says how many networks there are (`fasten_model.ensemble`). Format 2 had one; it names the trunk beside the
 preset, so that any trunk can be built again. One that is a module of the caller's must be given back at load. Format 1
-had the preset's trunk only. All still load.
+had the preset's trunk only. All still load; visits are kept by some of format 3, and older readers do without.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,13 @@ from fasten_model.images.source import Images, check_images
 from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset
+from fasten_model.stacking import Weights
 from fasten_model.trunks import MODULE_PREFIX
+from fasten_model.visited import Visited
 
 WEIGHTS_FILE = "model.safetensors"
 JSON_FILE = "model.json"
+VISITS_FILE = "visits.safetensors"
 _FORMAT = 3
 _FORMATS = (1, 2, 3)
 _TRANSITION_KEY = "transition"
@@ -64,6 +68,8 @@ class Model:
     """R names of annotators whose own T is known."""
     annotator_transitions: Tensor | None = None
     """[R,K,K] in the order of `annotators`; None where there are none. Rows sum to 1."""
+    visited: Visited | None = None
+    """What training made of the very samples that it was trained on; None: their labels are judged as any other's."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Free text that travels with the model (version, snapshot, …)."""
 
@@ -128,6 +134,9 @@ def save_model(model: Model, folder: Path) -> None:
         raise DataError(f"trunk {model.network.trunk_name} keeps state that is no tensor ({strange[0]}): not saved")
     # Copies, because safetensors refuses tensors that share memory, as tied weights do.
     weights = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
+    contents = {WEIGHTS_FILE: weights}
+    if model.visited is not None:
+        contents[VISITS_FILE] = save({"keys": model.visited.keys, "means": model.visited.means})
     description = {
         "format": _FORMAT,
         "classes": list(model.classes),
@@ -142,15 +151,23 @@ def save_model(model: Model, folder: Path) -> None:
         "annotators": list(model.annotators),
         "metadata": model.metadata,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "visits": None
+        if model.visited is None
+        else {
+            "sha256": hashlib.sha256(contents[VISITS_FILE]).hexdigest(),
+            "weights": list(astuple(model.visited.weights)),
+        },
     }
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {WEIGHTS_FILE: weights, JSON_FILE: json.dumps(description, ensure_ascii=False, indent=2).encode()}
+    contents[JSON_FILE] = json.dumps(description, ensure_ascii=False, indent=2).encode()  # the last one
     staged = {name: folder / f".{name}.{os.getpid()}" for name in contents}
     try:
         for name, content in contents.items():
             staged[name].write_bytes(content)
         for name, path in staged.items():
             path.replace(folder / name)
+        if model.visited is None:  # an older model's
+            (folder / VISITS_FILE).unlink(missing_ok=True)
     finally:
         for path in staged.values():
             path.unlink(missing_ok=True)
@@ -173,7 +190,7 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
     expected[_TRANSITION_KEY] = torch.Size([count, count])
     if annotators:
         expected[_ANNOTATORS_KEY] = torch.Size([len(annotators), count, count])
-    tensors = _read_weights(folder / WEIGHTS_FILE, expected, description.weights_sha256)
+    tensors = _read_tensors(folder / WEIGHTS_FILE, description.weights_sha256, expected)
     transition, annotator_transitions = tensors.pop(_TRANSITION_KEY), tensors.pop(_ANNOTATORS_KEY, None)
     for matrix in (transition, *(() if annotator_transitions is None else annotator_transitions)):
         if (matrix < 0).any() or not torch.allclose(matrix.sum(dim=1), torch.ones(count), atol=1e-3):
@@ -192,8 +209,28 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
         rho_per_class=description.rho_per_class,
         annotators=annotators,
         annotator_transitions=annotator_transitions,
+        visited=_read_visited(folder / VISITS_FILE, description),
         metadata=description.metadata,
     )
+
+
+def _read_visited(path: Path, description: "_Description") -> Visited | None:
+    """What training made of its samples; None where the model does not keep it."""
+    if description.visits_weights is None:
+        return None
+    tensors = _read_tensors(path, description.visits_sha256)
+    keys, means = tensors.get("keys"), tensors.get("means")
+    if (
+        keys is None
+        or means is None
+        or (keys.dtype, means.dtype) != (torch.int64, torch.float16)
+        or means.shape != (len(keys), len(description.classes))
+        or not bool((keys[1:] >= keys[:-1]).all())
+    ):
+        raise DataError(
+            f"{path} does not hold the visits of a model of {len(description.classes)} classes; train again"
+        )
+    return Visited(keys=keys, means=means, weights=description.visits_weights)
 
 
 def _trunk_and_head_shapes(description: "_Description", trunk: nn.Module | None, path: Path) -> dict[str, torch.Size]:
@@ -249,6 +286,9 @@ class _Description:
     annotators: tuple[str, ...]
     metadata: dict[str, str]
     weights_sha256: str
+    visits_sha256: str
+    visits_weights: Weights | None
+    """None: it keeps no visits."""
 
 
 def _read_description(path: Path) -> _Description:
@@ -272,6 +312,7 @@ def _read_description(path: Path) -> _Description:
     raw.setdefault("members", 1)
     raw.setdefault("evidence", 1.0)  # not yet in the first models of format 2
     own_rho = raw.get("rho_per_class")  # nor this
+    visits = raw.get("visits")  # nor in the first of format 3
 
     def value(key: str, fits: bool, wanted: str) -> Any:
         if not fits:
@@ -301,6 +342,10 @@ def _read_description(path: Path) -> _Description:
         annotators=tuple(value("annotators", _are_names(annotators), "different names")),
         metadata=value("metadata", texts, "texts by name"),
         weights_sha256=value("weights_sha256", isinstance(digest, str), "a hash"),
+        visits_sha256=""
+        if visits is None
+        else value("visits", _are_visits(visits), "a hash and three weights")["sha256"],
+        visits_weights=None if visits is None else Weights.of(torch.tensor(visits["weights"], dtype=torch.float64)),
     )
 
 
@@ -313,13 +358,20 @@ def _are_rho(value: Any, classes: Any) -> bool:
     return of_each and all(_is_number(rho) for rho in value)
 
 
+def _are_visits(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("sha256"), str):
+        return False
+    weights = value.get("weights")
+    return isinstance(weights, list) and len(weights) == 3 and all(_is_number(weight) for weight in weights)
+
+
 def _is_number(value: object) -> bool:
     """From 0, and of a size that makes sense."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6
 
 
-def _read_weights(path: Path, expected: dict[str, torch.Size], digest: str) -> dict[str, Tensor]:
-    """Tensors by name, once hash, names, shapes and finiteness have been checked."""
+def _read_tensors(path: Path, digest: str, expected: dict[str, torch.Size] | None = None) -> dict[str, Tensor]:
+    """Tensors by name, once hash and finiteness have been checked, and names and shapes before any is read."""
     try:
         with path.open("rb") as file:
             found_digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -327,7 +379,7 @@ def _read_weights(path: Path, expected: dict[str, torch.Size], digest: str) -> d
             raise DataError(f"{path} is not the file that {JSON_FILE} describes; save the model again")
         with safe_open(path, framework="pt") as file:
             found = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            if found != expected:
+            if expected is not None and found != expected:
                 odd = sorted({name for name, _ in found.items() ^ expected.items()})
                 raise DataError(f"{path}: tensors do not fit trunk and classes ({', '.join(odd[:3])}); train again")
             tensors = {name: file.get_tensor(name) for name in found}

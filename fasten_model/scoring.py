@@ -1,6 +1,7 @@
 """What a model says of given labels: keep, relabel, or ask a person.
 
-Decisions go by the posterior q_i ∝ T[i, given]^γ·p_i, which knows the image and the given label. The paper's rule
+Decisions go by the posterior q_i ∝ T[i, given]^γ·p_i, which knows the image and the given label; of samples that the
+model was trained on, by what training made of them too (`fasten_model.stacking`). The paper's rule
 (section 3.3, eq. 6) goes by max p alone; on people's labels that is wrong more often than right (`docs/concepts.md`).
 
     relabel          argmax q is another class and max q ≥ ρ
@@ -27,6 +28,7 @@ from fasten_model.images.source import Images, check_images
 from fasten_model.label_noise import Given, LabelNoise
 from fasten_model.model import Model
 from fasten_model.relabel import TARGET_PRECISION
+from fasten_model.stacking import stacked
 
 Decision = Literal["keep", "relabel", "low_confidence"]
 DECISIONS: tuple[Decision, ...] = ("keep", "relabel", "low_confidence")
@@ -115,6 +117,7 @@ def score(
     target_precision: float = TARGET_PRECISION,
     annotators: Sequence[str] = (),
     votes: Tensor | None = None,
+    sample_ids: Sequence[str] | None = None,
     with_features: bool = False,
 ) -> Scores:
     """Judge given labels by their images.
@@ -123,6 +126,8 @@ def score(
     given. target_precision: how sure q must be of a given label for nobody to be asked.
     annotators, votes: R names and what each said, int64 [N,R], −1 where nothing: they count instead of the given label
     where the model tells annotators apart; someone it does not know is taken for an average one.
+    sample_ids: N ids. Those that the model was trained on with these labels are judged by what training made of them,
+    too (`Model.visited`); without ids all are judged as images that it has never seen.
     with_features: keep what the trunk sees of each image, too; it is computed anyway.
 
     Raises `DataError` where labels, votes and images do not fit each other or the model, or ρ is no number from 0.
@@ -137,6 +142,8 @@ def score(
         raise DataError(f"a given label lies outside the model's {len(model.classes)} classes")
     if votes is not None and votes.shape != (len(images), len(annotators)):
         raise DataError(f"votes must be [{len(images)}, {len(annotators)}], got {list(votes.shape)}")
+    if sample_ids is not None and len(sample_ids) != len(images):
+        raise DataError(f"sample_ids must be {len(images)} texts, got {len(sample_ids)}")
     if rho is not None and not 0 <= rho < math.inf:
         raise DataError(f"rho must be 0 or above, got {rho}")
     features = None
@@ -146,7 +153,13 @@ def score(
         logits = model.predict_logits(images)
     p = torch.softmax(logits / model.temperature, dim=1).double()
     noise = LabelNoise(transition=model.transition, annotators=model.annotators, matrices=model.annotator_transitions)
-    q = noise.posterior(p, Given(labels=given_labels.cpu(), annotators=tuple(annotators), votes=votes), model.evidence)
+    given = Given(labels=given_labels.cpu(), annotators=tuple(annotators), votes=votes)
+    q = noise.posterior(p, given, model.evidence)
+    if model.visited is not None and sample_ids is not None:
+        trained_on, visits = model.visited.find(sample_ids, given_labels.cpu())
+        said = noise.log_likelihood(given).clamp(min=math.log(torch.finfo(torch.float32).tiny))
+        log_p = torch.log_softmax(logits.double(), dim=1)
+        q = torch.where(trained_on[:, None], stacked(log_p, visits, said, model.visited.weights), q)
     thresholds = torch.tensor(model.thresholds if rho is None else rho, dtype=torch.float64)
     return replace(decide(p, q, given_labels, rho=thresholds, target_precision=target_precision), features=features)
 

@@ -56,6 +56,7 @@ def score(
         target_precision=target_precision,
         annotators=noisy.annotators,
         votes=noisy.votes,
+        sample_ids=noisy.sample_ids,
         with_features=True,
     )
     assert found.features is not None

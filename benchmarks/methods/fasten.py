@@ -68,7 +68,12 @@ def run(problem: Problem, config: TrainConfig, observer: Observer | None = None)
     return Outcome(
         network=fitted.model.network.to(resolve_device(config.device)),
         beliefs=score(
-            fitted.model, noisy.images, noisy.labels, annotators=noisy.annotators, votes=noisy.votes
+            fitted.model,
+            noisy.images,
+            noisy.labels,
+            annotators=noisy.annotators,
+            votes=noisy.votes,
+            sample_ids=noisy.sample_ids,
         ).posterior.float(),
         transition=fitted.model.transition,
         passes=_passes(problem, config, method)

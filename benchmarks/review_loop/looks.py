@@ -136,6 +136,7 @@ def look_fasten(pool: Pool, ledger: Ledger, setup: Setup) -> Look:
         with_features=True,
         annotators=noisy.annotators,
         votes=noisy.votes,
+        sample_ids=noisy.sample_ids,
     )
     labels = torch.where(ledger.open, pool.given, ledger.decided)
     guess = labels.clone()

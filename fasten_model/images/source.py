@@ -81,6 +81,48 @@ class TableImages:
         return TableImages(self._table, self._rows[chosen])
 
 
+class JoinedImages:
+    """The images of one set and then those of another of the same side, or some of both."""
+
+    def __init__(self, first: Images, second: Images, rows: Tensor | None = None) -> None:
+        """`rows`: int64 [N], numbers among both (None: all of them, in order)."""
+        self._first, self._second = first, second
+        self._rows = torch.arange(len(first) + len(second)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._first.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self._rows), *self._first.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape)
+
+    def take(self, index: Tensor) -> Tensor:
+        rows = self._rows[index]
+        of_first = rows < len(self._first)
+        taken = torch.empty(len(rows), *self.shape[1:], dtype=self.dtype)
+        taken[of_first] = self._first.take(rows[of_first])
+        taken[~of_first] = self._second.take(rows[~of_first] - len(self._first))
+        return taken
+
+    def __getitem__(self, chosen: slice | Tensor) -> "JoinedImages":
+        return JoinedImages(self._first, self._second, self._rows[chosen])
+
+
+def joined(first: "Tensor | Images", second: "Tensor | Images") -> "Tensor | Images":
+    """Both sets, uint8 [N+M,3,S,S]: a tensor where both are, else none is read."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.cat([first, second.to(first.device)])
+    return JoinedImages(as_images(first), as_images(second))
+
+
 def as_images(images: "Tensor | Images") -> Images:
     """A tensor, uint8 [N,3,S,S], as `Images`; what is that already, as it is."""
     return TableImages(images.cpu()) if isinstance(images, Tensor) else images

@@ -5,13 +5,14 @@ Shapes: N noisy samples, B of them in a batch, K classes, R annotators, S image 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.predict import predict_logits
+from fasten_model.stacking import Weights
 from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.fasten_step import FastenStep
@@ -40,6 +41,11 @@ class Trained:
     corrected_labels: Tensor
     """int64 [N]: what the last visit's correction left of each label."""
     history: tuple[EpochMetrics, ...]
+    visits: Tensor | None = None
+    """[N,K]: the mean of log p over each noisy sample's visits (`fasten_model.train.visits`), where the method keeps
+    them."""
+    weights: Weights = field(default_factory=Weights)
+    """Of q, as training last had them."""
 
 
 def train(
@@ -94,6 +100,8 @@ def train(
         transitions=step.estimate.each().cpu(),
         corrected_labels=step.corrected_labels(),
         history=history,
+        visits=step.visits(),
+        weights=step.weights,
     )
 
 

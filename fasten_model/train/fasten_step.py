@@ -4,6 +4,7 @@ Shapes: N noisy samples and C clean ones, B and D their batches, K classes, R an
 """
 
 import math
+from dataclasses import astuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from fasten_model.calibrate import fit_temperature
 from fasten_model.correction import corrections
 from fasten_model.images.source import as_images
 from fasten_model.loss import cross_entropy, evidence_loss, resampling_weights, soft_cross_entropy
+from fasten_model.stacking import Weights, fit_weights, stacked
 from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.estimate import TransitionEstimate
@@ -20,6 +22,7 @@ from fasten_model.train.loop import Loop
 from fasten_model.train.plan import class_weights, clean_frequencies, clean_groups, steps_per_epoch
 from fasten_model.train.seeds import generator
 from fasten_model.train.training_set import TrainingSet
+from fasten_model.train.visits import Visits
 
 _HELD_OUT_AT_ONCE = 1024
 """Held-out images that go through the network together: they bound the memory that calibrating takes."""
@@ -46,14 +49,15 @@ class FastenStep(TrainingStep):
             samples_per_pass=samples,
             process=loop.process,
         )
-        held_out = method.calibrated or method.asks_accuracy
+        held_out = method.calibrated or method.asks_accuracy or method.visits
         self._held_out = (data.held_out_images, data.held_out_labels) if held_out else (None, None)
         adapts = method.noisy_loss_weight is None and self._held_out[1] is not None
         # Without a loss nothing is asked of it: its gradient would be 0, and cost a pass back through it.
         self._noisy_head_learns = adapts or bool(method.noisy_loss_weight)
         loop.network.noisy_head.requires_grad_(self._noisy_head_learns)
         self._count = count
-        self._votes = own(data.all_votes() if told_apart else data.noisy_labels[:, None]).to(device)  # [N, R]
+        votes = data.all_votes() if told_apart else data.noisy_labels[:, None]  # [N, R]
+        self._votes = own(votes).to(device)
         self._original = own(data.noisy_labels).to(device)  # ȳ*, never written to
         self._labels = self._original.clone()  # ȳ: the correction written at the sample's previous visit
         self._sure = torch.zeros_like(self._labels, dtype=torch.bool)  # p or q was at ρ there, for whichever label
@@ -63,6 +67,11 @@ class FastenStep(TrainingStep):
         self._clean_estimates = own(data.clean_estimates).to(device).float()
         order = torch.randperm(clean_count, generator=generator(config.seed, "folds"))
         self._folds = own(order % method.folds).to(device)
+        self._visits = Visits(count, data.num_classes, loop.process, device) if method.visits else None
+        self._weights = Weights()
+        self._held_out_rows = data.held_out_rows
+        if data.held_out_rows is not None:
+            self._held_out_votes = votes[data.held_out_rows.clamp(min=0)].to(device)  # [H, R]
         self._averages = method.correction in ("average", "ensemble")
         size = len(self._original) if self._averages else 0
         self._average = torch.zeros(size, data.num_classes, device=device)  # running mean of q or p; 0: not visited
@@ -97,7 +106,7 @@ class FastenStep(TrainingStep):
         votes, labels = self._votes[index], self._labels[index]  # [B, R], [B]: as the visit before left them
         # T̂ of corrected labels tells what those say, T̂ of the original ones what the annotators said.
         evidence = self.estimate.log_evidence(labels[:, None] if method.of_corrected else votes)  # [B, K]
-        q = torch.softmax(log_p + evidence, dim=1)
+        q = self._posterior_of_visit(index, clean_logits, log_p, evidence)
         self.estimate.add_bulk(q if method.estimator == "bulk_posterior" else p, votes)
         started = batch.step >= method.correction_start * batch.steps
         forward = self._noisy_loss(clean_logits, evidence, labels, batch, started)
@@ -109,6 +118,13 @@ class FastenStep(TrainingStep):
         self._correct(index, p, q, started)
         return self._total(forward, clean_loss, noisy, batch.noisy.size, clean.size)
 
+    def _posterior_of_visit(self, index: Tensor, clean_logits: Tensor, log_p: Tensor, evidence: Tensor) -> Tensor:
+        """q [B,K]: from what the network says now, log p at the temperature, and where they are kept at all visits."""
+        if self._visits is None:
+            return torch.softmax(log_p + evidence, dim=1)
+        now = log_softmax(clean_logits.detach().float(), dim=1)
+        return stacked(now, self._visits.add(index, log_p), evidence, self._weights)
+
     def _forward(self, noisy: Part, clean: Part, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """θ(φ(x̄)), θ̄(φ(x̄)) [B,K], θ(φ(x)), θ̄(φ(x)) [D,K]."""
         images, clean_images = self._loop.inputs(noisy, step, "noisy"), self._loop.inputs(clean, step, "clean")
@@ -119,7 +135,8 @@ class FastenStep(TrainingStep):
         return clean_head[:count], noisy_head[:count], clean_head[count:], noisy_head[count:]
 
     def _ask_held_out(self, step: int) -> None:
-        """Fit the temperature to the held-out samples, and see how many are predicted rightly, before an epoch."""
+        """Fit temperature and weights to the held-out samples, and see how many are predicted rightly, before an
+        epoch."""
         images, labels = self._held_out
         if images is None or labels is None or len(labels) < 2:  # BatchNorm has no statistics of one
             return
@@ -132,8 +149,22 @@ class FastenStep(TrainingStep):
         if self._method.calibrated:
             self._temperature = torch.tensor(fit_temperature(predicted, labels), device=self._loop.device)
         if step > 0:  # before that nothing has been learnt
+            self._weigh(predicted, labels)
             right = (predicted.argmax(dim=1) == labels.to(predicted.device)).sum()
             self._accuracy = (self._accuracy + (right + _PRIOR_RIGHT) / (len(labels) + _PRIOR_RIGHT)) / 2
+
+    def _weigh(self, predicted: Tensor, labels: Tensor) -> None:
+        """Fit the weights of q to the held-out samples that train with the label they came with; logits [H,K]."""
+        rows = self._held_out_rows
+        if self._visits is None or rows is None or not (rows >= 0).any():
+            return
+        trains = (rows >= 0).to(predicted.device)
+        self._weights = fit_weights(
+            log_softmax(predicted.float(), dim=1)[trains],
+            self._visits.at(rows[rows >= 0]),
+            self.estimate.log_evidence(self._held_out_votes)[trains],
+            labels.to(predicted.device)[trains],
+        )
 
     def _roles(self, clean: Part, batch: Batch) -> tuple[Tensor | None, Tensor]:
         """(weights in the clean loss, weights in T̂) of the clean batch [D]: with several folds, never both above 0.
@@ -240,6 +271,15 @@ class FastenStep(TrainingStep):
         """int64 [N] on the CPU, in every process."""
         return self._loop.process.gather(self._believed(), self._count).cpu()
 
+    def visits(self) -> Tensor | None:
+        """[N,K] on the CPU, in every process: the mean of log p over each noisy sample's visits, where it is kept."""
+        return None if self._visits is None else self._visits.means().cpu()
+
+    @property
+    def weights(self) -> Weights:
+        """Of q, as they were fitted last."""
+        return self._weights
+
     def _believed(self) -> Tensor:
         """What each noisy label has been corrected to, int64 [N]."""
         if not self._averages:
@@ -263,6 +303,8 @@ class FastenStep(TrainingStep):
             "bulk_prior": self._bulk_prior,
             "temperature": self._temperature,
             "accuracy": self._accuracy,
+            "weights": torch.tensor(astuple(self._weights), dtype=torch.float64),
+            **({} if self._visits is None else self._visits.state()),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -280,6 +322,9 @@ class FastenStep(TrainingStep):
         self._bulk_prior = state["bulk_prior"].to(device)
         self._temperature = state["temperature"].to(device)
         self._accuracy = state["accuracy"].to(device)
+        self._weights = Weights.of(state["weights"])
+        if self._visits is not None:
+            self._visits.load_state(state)
 
 
 def _posterior(p: Tensor, evidence: Tensor) -> Tensor:

@@ -73,6 +73,10 @@ class Method:
     calibrated: bool = True
     """Divide the logits by a temperature that is fitted to held-out audited samples before every epoch, wherever p is
     counted or corrects; not in the losses. Without such samples: 1."""
+    visits: bool = True
+    """Weigh what the network made of a sample at all its visits into q, by the held-out samples
+    (`fasten_model.stacking`), wherever q counts, corrects or judges; these then train with the label they came with.
+    Else q ∝ p·T̂[:,given] of one visit, and held-out samples train not at all."""
     rho: float = 0.6
     """ρ: correct where the probability is at least this. Above 1: never. `average` and `ensemble` know no ρ."""
     correction_start: float = 0.05
@@ -117,6 +121,12 @@ class Method:
                         f"{name} {getattr(self, name)} is about clean batches that estimate T̂, and estimator "
                         f"{self.estimator} counts the bulk: leave {name} at {off}, or set estimator to clean_decayed"
                     )
+        if self.visits and self.of_corrected:
+            raise DataError(
+                f"visits are weighed with what T̂ says of the original labels, and estimator {self.estimator} with "
+                "noisy_head_labels corrected is of the corrected ones: set visits to False, or noisy_head_labels to "
+                "original"
+            )
         soft = self.correction in ("average", "ensemble")
         if soft and self.loss == "resample":
             raise DataError(
@@ -164,6 +174,7 @@ PAPER = Method(
     noisy_head_labels="corrected",
     correction="confidence",
     calibrated=False,
+    visits=False,
     rho=0.8,
     correction_start=0.0,
     ema=0.0,

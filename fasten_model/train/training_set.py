@@ -40,6 +40,9 @@ class TrainingSet:
     """uint8 [H,3,S,S]: audited at random and not trained on, so that confidence can be calibrated while training."""
     held_out_labels: Tensor | None = None
     """int64 [H]: y of those."""
+    held_out_rows: Tensor | None = None
+    """int64 [H]: which noisy sample each of them is, −1 where it is none. One that is trains with the label that it
+    came with, as the bulk does; what it truly is no step is told."""
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -55,6 +58,8 @@ class TrainingSet:
         if self.held_out_images is not None and self.held_out_labels is not None:
             check_images("held-out images", self.held_out_images)
             check_labels("held-out labels", self.held_out_labels, len(self.held_out_images), self.num_classes)
+        if self.held_out_rows is not None:
+            self._check_held_out_rows(self.held_out_rows)
         for kind, others in (("clean", self.clean_images), ("held-out", self.held_out_images)):
             if others is not None and others.shape[1:] != self.noisy_images.shape[1:]:
                 raise DataError(f"{kind} images are {_shape(others)}, noisy ones {_shape(self.noisy_images)}")
@@ -74,6 +79,13 @@ class TrainingSet:
         ):
             if votes is not None:
                 _check_votes(name, votes, (count, annotators), self.num_classes)
+
+    def _check_held_out_rows(self, rows: Tensor) -> None:
+        wanted = None if self.held_out_labels is None else self.held_out_labels.shape
+        if rows.dtype != torch.int64 or rows.shape != wanted:
+            raise DataError(f"held_out_rows must be int64 {list(wanted or [0])}, got {_shape(rows)}")
+        if len(rows) and not -1 <= int(rows.min()) <= int(rows.max()) < len(self.noisy_labels):
+            raise DataError(f"held_out_rows must be from −1 to {len(self.noisy_labels) - 1}")
 
     def all_votes(self) -> Tensor:
         """int64 [N,R]: the votes, or the one label of each sample."""

@@ -146,7 +146,7 @@ def test_rho_is_chosen_for_the_target_and_its_promise_holds_on_the_bulk() -> Non
     assert fitted.choice.pairs == fitted.choice.pairs_right >= 7, "0.7^7 < 10 %"
     assert fitted.choice.promised_precision is not None
     assert fitted.choice.promised_precision >= 0.7
-    found = score(fitted.model, noisy.images, noisy.labels)
+    found = score(fitted.model, noisy.images, noisy.labels, sample_ids=noisy.sample_ids)
     relabeled = found.decisions == RELABEL
     # ρ is one of the confidences, which another number of threads computes another way in the last digit.
     assert int(relabeled.sum()) == pytest.approx(160 * fitted.choice.coverage, abs=1)
@@ -264,8 +264,8 @@ def test_no_model_is_told_its_worth_by_a_sample_that_it_was_trained_on(monkeypat
     monkeypatch.setattr(fitting, "train", train)
     monkeypatch.setattr(fitting, "fit_temperature", lambda *_: 1.0)
     monkeypatch.setattr(judging, "estimate_label_noise", estimate)
-    # Of what is held out training is told two numbers, a temperature and an accuracy: here, none.
-    untold = Method(calibrated=False, discounted=False, noisy_loss_weight=0.0)
+    # Of what is held out training is told a few numbers, a temperature, an accuracy, weights: here, none.
+    untold = Method(calibrated=False, discounted=False, noisy_loss_weight=0.0, visits=False)
     config = replace(QUICK, method=untold)
     fit(noisy, clean, CLASSES, config, folds=3)
     for number, labels in enumerate(taught):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fasten_model.images.source import Images, TableImages, as_images, in_memory
+from fasten_model.images.source import Images, TableImages, as_images, in_memory, joined
 
 TABLE = torch.arange(5 * 3 * 2 * 2, dtype=torch.uint8).view(5, 3, 2, 2)
 ROWS = torch.tensor([4, 0, 0, 2])
@@ -24,6 +24,20 @@ def test_a_choice_of_images_is_a_set_of_its_own(chosen: slice | Tensor) -> None:
     assert isinstance(images, Images)
     assert torch.equal(images.take(torch.arange(2)), TABLE[ROWS][chosen])
     assert torch.equal(images[torch.tensor([1])].take(torch.tensor([0])), TABLE[ROWS][chosen][1:])
+
+
+@pytest.mark.parametrize("chosen", [torch.tensor([6, 0]), torch.arange(9) % 4 == 1, slice(2, 9, 3)])
+def test_two_sets_joined_are_one(chosen: slice | Tensor) -> None:
+    images = joined(TABLE, TableImages(TABLE, ROWS))
+    whole = torch.cat([TABLE, TABLE[ROWS]])
+    assert isinstance(images, Images)
+    assert not isinstance(images, Tensor)
+    assert (len(images), images.shape, images.dtype, images.nbytes) == (9, (9, 3, 2, 2), torch.uint8, whole.nbytes)
+    index = torch.tensor([8, 4, 5, 5, 0])
+    assert torch.equal(images.take(index), whole[index])
+    assert torch.equal(in_memory(images[chosen]), whole[chosen])
+    assert images.take(index[:0]).shape == (0, 3, 2, 2)
+    assert torch.equal(in_memory(joined(TABLE, TABLE[:2])), torch.cat([TABLE, TABLE[:2]]))
 
 
 def test_a_tensor_is_the_table_of_all_its_rows_and_copied_by_nobody() -> None:

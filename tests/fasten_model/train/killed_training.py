@@ -32,6 +32,7 @@ def samples(*, seed: int = 0, **changes: Any) -> TrainingSet:
         "votes": torch.randint(-1, CLASSES, (NOISY, 2), generator=generator),
         "held_out_images": torch.randint(256, (6, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator),
         "held_out_labels": torch.arange(6) % CLASSES,
+        "held_out_rows": torch.tensor([3, 5, -1, 11, 13, 17]),
     }
     return TrainingSet(**{**fields, **changes})
 
@@ -61,6 +62,8 @@ def outcome(trained: Trained) -> dict[str, Any]:
         "transition": trained.transition.tolist(),
         "transitions": trained.transitions.tolist(),
         "labels": trained.corrected_labels.tolist(),
+        "visits": None if trained.visits is None else trained.visits.tolist(),
+        "weights of q": trained.weights,
         "history": [replace(metrics, seconds=0.0) for metrics in trained.history],
     }
 

@@ -19,7 +19,7 @@ from fasten_model.train.loop import Loop
 EPOCHS = 4
 PLAIN = Method(
     forwards="separate", estimator="clean_batch", pairs=False, annotators=False, correction="none",
-    clean_loss_weight=0.5,
+    clean_loss_weight=0.5, visits=False,
 )  # fmt: skip
 """Switches of which tests turn one or two."""
 

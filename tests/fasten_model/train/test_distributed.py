@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,7 @@ def samples(noisy: int = 21, clean: int = 9) -> TrainingSet:
         votes=torch.randint(-1, CLASSES, (noisy, 2), generator=generator),
         held_out_images=torch.randint(256, (6, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator),
         held_out_labels=torch.arange(6) % CLASSES,
+        held_out_rows=torch.tensor([3, 4, -1, 11, 8, 17]).clamp(max=noisy - 1),
     )
 
 
@@ -86,6 +87,8 @@ def outcome(trained: Trained) -> dict[str, Any]:
         "transition": trained.transition,
         "transitions": trained.transitions,
         "labels": trained.corrected_labels,
+        "visits": torch.zeros(0) if trained.visits is None else trained.visits,
+        "weights of q": torch.tensor(astuple(trained.weights)),
         "history": [replace(metrics, seconds=0.0) for metrics in trained.history],
     }
 
@@ -262,7 +265,7 @@ def assert_alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
         torch.testing.assert_close(
             found["weights"][name], value, atol=2e-5, rtol=1e-4, msg=partial("{}: {}".format, name)
         )
-    for name in ("transition", "transitions"):
+    for name in ("transition", "transitions", "visits", "weights of q"):
         torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-4)
     assert torch.equal(found["labels"], expected["labels"])
     for one, other in zip(found["history"], expected["history"], strict=True):

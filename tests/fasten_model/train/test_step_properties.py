@@ -20,6 +20,7 @@ def methods(draw: st.DrawFn) -> Method:
     from_bulk = estimator in ("bulk", "bulk_posterior")
     noisy_head_labels: Literal["original", "corrected"] = draw(st.sampled_from(["original", "corrected"]))
     knows_originals = from_bulk or noisy_head_labels == "original"
+    visits = knows_originals and draw(st.booleans())
     return Method(
         forwards=draw(st.sampled_from(["separate", "joint"])),
         noisy_loss_weight=draw(st.sampled_from([0.0, 0.5])),
@@ -33,6 +34,7 @@ def methods(draw: st.DrawFn) -> Method:
         annotators=draw(st.booleans()),
         noisy_head_labels=noisy_head_labels,
         correction=draw(st.sampled_from(get_args(Correction) if knows_originals else ["confidence", "none"])),
+        visits=visits,
         rho=draw(st.sampled_from([0.0, 0.5, 2.0])),
         correction_start=draw(st.sampled_from([0.0, 0.5])),
     )

@@ -83,6 +83,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "folds": {"estimator": "clean_decayed"},
     "evaluation_features": {"estimator": "clean_decayed"},
     "correction": {"noisy_head_labels": "original"},
+    "visits": {"noisy_head_labels": "original"},
 }
 """What another switch has to be for all values of one to mean something."""
 

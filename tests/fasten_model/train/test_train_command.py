@@ -210,7 +210,8 @@ def test_the_model_is_the_one_of_fasten_train(files: list[str], undisturbed: Pat
     assert sorted(model.classes) == sorted(CLASSES)
     known = json.loads((undisturbed / "fitted.json").read_text())
     assert [epoch["epoch"] for epoch in known["history"]] == [1, 2, 3]
-    assert sorted(path.name for path in undisturbed.iterdir()) == ["fitted.json", "model.json", "model.safetensors"]
+    names = ["fitted.json", "model.json", "model.safetensors", "visits.safetensors"]
+    assert sorted(path.name for path in undisturbed.iterdir()) == names
     with_cache = [*files, "--out", str(tmp_path / "m"), "--cache", str(tmp_path / "cache")]
     assert main(with_cache) == 0
     assert outcome(tmp_path / "m") == outcome(undisturbed)
