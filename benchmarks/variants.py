@@ -165,6 +165,10 @@ _OF_OURS = (
         predicted="nothing with one label a sample; −1 with several annotators",
     ),
     Variant(
+        base="ours", change="-visits", switches={"visits": False},
+        predicted="(after a trial) labels right −0.3: nobody is held out to weigh them by",
+    ),
+    Variant(
         base="ours", change="-correction", switches={"correction": "none"},
         predicted="labels right −0.5",
     ),
@@ -247,6 +251,10 @@ _OF_FITTED = (
     Variant(
         base="fitted", change="-pairs", switches={"pairs": False},
         predicted="T̂ in training from the bulk alone: ±0.2, −1 with a small bulk",
+    ),
+    Variant(
+        base="fitted", change="-visits", switches={"visits": False},
+        predicted="(after a trial) labels right −0.5 where p learns wrong labels by heart, −4 in long trainings",
     ),
     Variant(
         base="fitted", change="-correction", switches={"correction": "none"},

@@ -1,10 +1,10 @@
 """From labelled images to a calibrated model: split, train, calibrate, estimate T, choose ρ.
 
-The audited samples that were drawn at random serve several purposes, and no model is told its worth by a sample that it
-was trained on: most train (and estimate T̂ inside training); those held out fit the temperature, choose ρ and tell the
-accuracy. Either one model leaves a share of them out, the same in every run, or each of several models another part
-(`fasten_model.holding_out`): then every audited sample trains and tells. Reviews (`clean_estimates` false) only ever
-train.
+The audited samples that were drawn at random serve several purposes, and no model is told its worth by a sample whose
+truth it was told: most teach (and estimate T̂ inside training); those held out fit the temperature and the weights of q,
+choose ρ and tell the accuracy, and train as the bulk does, with the label that they came with. Either a share of them
+is held out from one model, the same in every run, or another part from each of several (`fasten_model.holding_out`):
+then every audited sample teaches and tells. Reviews (`clean_estimates` false) only ever teach.
 """
 
 import logging
@@ -113,11 +113,12 @@ def fit(
 ) -> Fitted:
     """Train FasTEN, calibrate it on the held-out audited samples, estimate T of the original labels, and choose ρ.
 
-    holdout: share of the randomly audited samples kept from training; a quarter unless given. folds: above 1, so many
+    holdout: share of the randomly audited samples that is held out; a quarter unless given. folds: above 1, so many
     models are trained instead, each without another of so many parts, and the result is their ensemble. That is so many
-    times the work; all audits train, and all are held out once, as a promise needs where they are few. A held-out
-    sample is judged by the one model that does not know it, the bulk by all together, which are less sure and more
-    often right than one.
+    times the work; all audits teach, and all are held out once, as a promise needs where they are few. A held-out
+    sample is judged by the one model that does not know its truth, the bulk by all together, which are less sure and
+    more often right than one.
+    The model keeps what training made of the noisy samples (`Model.visited`), so that `score` judges them as here.
     target_precision: share of the relabels that must be right, certainty: probability that they are (`choose_rho`).
     rho: fixes ρ instead; `Fitted.choice` then says what to expect of it.
     Where several annotators are told apart (`LabelledImages.votes`), each has a T of its own, and every vote counts: in

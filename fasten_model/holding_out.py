@@ -1,9 +1,10 @@
-"""Which audited samples are kept from training, so that they can tell what the model is worth.
+"""Of which audited samples a model is not told what they truly are, so that they can tell what it is worth.
 
-    one model   a fixed share is held out, and no model is trained on it
-    M folds     M models, each trained without another M-th: every sample is held out once, and none is lost to training
+    one model   a fixed share is held out
+    M folds     M models, each told all but another M-th: every sample is held out once, and none is lost to training
                 (cross-fitting; Stone, 1974)
 
+A held-out sample that had been labelled trains with that label, as the bulk does (`fasten_model.fitting`).
 Only samples drawn at random are held out: a targeted review would bias whatever is estimated.
 
 Shapes: C audited samples, M models, K classes.
@@ -26,7 +27,7 @@ NOWHERE = -1
 
 
 def folds_of(clean: LabelledImages, num_classes: int, *, holdout: float | None = None, folds: int = 1) -> Tensor:
-    """int64 [C]: the number, below `folds`, of the model that is not trained on each audited sample, or NOWHERE.
+    """int64 [C]: the number, below `folds`, of the model that each audited sample is held out from, or NOWHERE.
 
     holdout: the share that the one model leaves out where `folds` is 1; HOLDOUT unless given. Raises `DataError` where
     both are given, or one is out of range.
@@ -44,12 +45,12 @@ def folds_of(clean: LabelledImages, num_classes: int, *, holdout: float | None =
 
 
 def is_held_out(sample_id: str, share: float) -> bool:
-    """Whether an audited sample is kept from training: decided by its id alone, the same in every run."""
+    """Whether an audited sample is held out: decided by its id alone, the same in every run."""
     return _place(sample_id) < share * 2**64
 
 
 def holdout_mask(clean: LabelledImages, share: float, num_classes: int) -> Tensor:
-    """bool [C]: the audited samples that one model is not trained on.
+    """bool [C]: the audited samples that are held out from one model.
 
     Never the last one of its class: without it, that row of T̂ would be estimated from nothing.
     """

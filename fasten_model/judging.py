@@ -1,4 +1,4 @@
-"""What a trained model makes of labels, learnt from the audited samples that it was not trained on: T, γ and ρ.
+"""What a trained model makes of labels, learnt from the audited samples that are held out from it: T, γ and ρ.
 
 Shapes: N bulk samples, C audited ones, P pairs among them (held out, and with their bulk label), K classes.
 """

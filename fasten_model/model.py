@@ -178,10 +178,11 @@ def read_trunk_name(folder: Path) -> str:
     return _read_description(folder / JSON_FILE).trunk
 
 
-def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = None) -> Model:
+def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = None, visits: bool = True) -> Model:
     """The model in `folder`, in evaluation mode on `device` (`auto`: a GPU where there is one).
 
-    trunk: the module that was trained, where it was one of the caller's; a copy of it takes the weights.
+    trunk: the module that was trained, where it was one of the caller's; a copy of it takes the weights. visits: read
+    what training made of its samples, which only judging their labels takes.
     Raises DataError if a file is missing, malformed, of another format, or does not fit the other one.
     """
     description = _read_description(folder / JSON_FILE)
@@ -209,7 +210,7 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
         rho_per_class=description.rho_per_class,
         annotators=annotators,
         annotator_transitions=annotator_transitions,
-        visited=_read_visited(folder / VISITS_FILE, description),
+        visited=_read_visited(folder / VISITS_FILE, description) if visits else None,
         metadata=description.metadata,
     )
 
@@ -223,7 +224,7 @@ def _read_visited(path: Path, description: "_Description") -> Visited | None:
     if (
         keys is None
         or means is None
-        or (keys.dtype, means.dtype) != (torch.int64, torch.float16)
+        or (keys.dtype, means.dtype, keys.ndim) != (torch.int64, torch.float16, 1)
         or means.shape != (len(keys), len(description.classes))
         or not bool((keys[1:] >= keys[:-1]).all())
     ):

@@ -188,19 +188,19 @@ def choose_rho(
     on counts of pairs alone. A class without its own sequence whose pairs contradict the promise (upper bound of its
     precision below the target, at a level of (1 − certainty) / K) is never relabelled: the others only gain by that.
 
-    bulk: the labels that ρ is for. pairs: held-out samples, audited at random, none of which trained the model that
-    judged it or entered the T of its q. What people have changed since a pair was drawn, where a model had doubted it
+    bulk: the labels that ρ is for. pairs: held-out samples, audited at random; neither the model that judged one nor
+    the T of its q was told its truth. What people have changed since a pair was drawn, where a model had doubted it
     (`Suggestions.taken`), was part of what the pair stands for, and what is left is harder. How much harder is not
     known, but not by more than this: each was right to be changed, and every suggestion that is wrong is still there.
     So pairs that d labels were changed after must be right more often, 1 − (1 − t)·r/(r + d) where r suggestions are
     left (`learn_then_test.stricter`), and a share t of those r is right whichever questions people answered. Labels
     changed in the labels project itself, and questions that wait for an answer, are not known here.
 
-    The promise is as good as pairs are like the bulk, and some things are not quite: the bulk has been trained on;
-    temperature and γ, and the temperatures that training corrected by, were fitted to the pairs; of several models each
-    pair is judged by one, the bulk by the mean of all, which have learnt from each other's pairs. How well the promise
-    is kept in spite of that is measured, with one model (`benchmarks/relabel_precision.py`) and with several
-    (`benchmarks/review.py`); and a few of the changed labels are still asked about (questions asked as `check`).
+    The promise is as good as pairs are like the bulk, and some things are not quite: the weights of q, and those that
+    training corrected by, were fitted to the pairs; of several models each pair is judged by one, the bulk by the mean
+    of all, which were told the truth of each other's pairs. How well the promise is kept in spite of that is measured,
+    with one model (`benchmarks/relabel_precision.py`) and with several (`benchmarks/review.py`); and a few of the
+    changed labels are still asked about (questions asked as `check`).
     """
     level = 1 - certainty
     sequence_of = torch.zeros(num_classes or 1, dtype=torch.int64)

@@ -18,6 +18,7 @@ from fasten_model.labelled import LabelledImages
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.posterior import soft_count_transition
 from fasten_model.scoring import score
+from fasten_model.stacking import stacked
 from fasten_model.train import OURS, PAPER, Method, TrainConfig, Trained, TrainingSet, train
 from fasten_model.train.plan import steps_per_epoch
 from fasten_model.transition import log_evidence
@@ -100,7 +101,7 @@ def _labelled(name: str, images: Tensor, labels: Tensor, given: Tensor, votes: T
 
 def run_uncalibrated(problem: Problem, config: TrainConfig, observer: Observer | None = None) -> Outcome:
     """Ours, or the variant that `config.method` says, trained on the whole clean set, with the network's own p and
-    training's T̂: beliefs q_i ∝ p_i·Π_r T_r[i, vote_r].
+    training's T̂: beliefs q_i ∝ p_i·Π_r T_r[i, vote_r], or with the visits where the method keeps them.
 
     Audited samples are joined with the label that they had (`Problem.clean_given`), where there is one label a sample.
     """
@@ -143,8 +144,10 @@ def _posterior(problem: Problem, trained: Trained, network: TwoHeadNetwork, meth
         transitions = transition[None]
     votes = given if len(transitions) == 1 or problem.votes is None else problem.votes
     tiny = torch.finfo(p.dtype).tiny
-    q = torch.softmax(p.clamp(min=tiny).log() + log_evidence(transitions.clamp(min=tiny), votes), dim=1)
-    return q, transition
+    said = log_evidence(transitions.clamp(min=tiny), votes)
+    if trained.visits is not None:
+        return stacked(p.clamp(min=tiny).log(), trained.visits, said, trained.weights), transition
+    return torch.softmax(p.clamp(min=tiny).log() + said, dim=1), transition
 
 
 def _of_corrected(method: Method) -> bool:

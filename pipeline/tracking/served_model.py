@@ -20,7 +20,7 @@ class ImageClassifier(PythonModel):
     """Image bytes in, label and calibrated probabilities out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        self._model = load_model(Path(context.artifacts["weights"]).parent)
+        self._model = load_model(Path(context.artifacts["weights"]).parent, visits=False)
 
     def predict(  # the arguments that MLflow passes
         self,

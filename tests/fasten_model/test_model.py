@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fasten_model.errors import DataError
-from fasten_model.model import JSON_FILE, WEIGHTS_FILE, Model, load_model, read_trunk_name, save_model
+from fasten_model.model import JSON_FILE, VISITS_FILE, WEIGHTS_FILE, Model, load_model, read_trunk_name, save_model
 from fasten_model.network import build_network
 from fasten_model.scoring import score
+from fasten_model.stacking import Weights, stacked
+from fasten_model.visited import Visited
 
 LABELS = torch.zeros(2, dtype=torch.int64)
 
@@ -230,6 +232,71 @@ def test_one_half_of_another_model_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "a")
 
 
+def with_visits() -> Model:
+    means = -torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) * 5
+    ids = [f"s-{number}" for number in range(40)]
+    weights = Weights(network=0.2, visits=1.1, evidence=0.6)
+    return replace(small_model(), visited=Visited.of(ids, torch.arange(40) % 3, means, weights))
+
+
+def test_what_training_made_of_its_samples_travels_along_and_goes_with_the_next_model(tmp_path: Path) -> None:
+    model = with_visits()
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path).visited
+    assert model.visited is not None
+    assert loaded is not None
+    assert loaded.weights == model.visited.weights
+    assert torch.equal(loaded.keys, model.visited.keys)
+    assert torch.equal(loaded.means, model.visited.means)
+    assert load_model(tmp_path, visits=False).visited is None
+    save_model(small_model(), tmp_path)
+    assert load_model(tmp_path).visited is None
+    assert not (tmp_path / VISITS_FILE).exists()
+
+
+def test_a_sample_that_was_trained_on_is_judged_by_its_visits_and_no_other() -> None:
+    """Also one whose label is another by now, and all of them where nobody says which they are."""
+    model = with_visits()
+    visited = model.visited
+    assert visited is not None
+    images = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    given = torch.tensor([1, 2, 2])
+    ids = ["s-1", "s-2", "s-4"]  # the last one had label 1
+    unknown = score(model, images, given)
+    known = score(model, images, given, sample_ids=ids)
+    assert torch.equal(known.posterior[2], unknown.posterior[2])
+    means = visited.find(ids, given)[1]
+    log_p = torch.log_softmax(model.predict_logits(images).double(), dim=1)
+    said = model.transition.double().log().t()[given]
+    torch.testing.assert_close(known.posterior[:2], stacked(log_p, means, said, visited.weights)[:2])
+    assert torch.equal(known.probabilities, unknown.probabilities), "p stays what the network says"
+    with pytest.raises(DataError, match="sample_ids must be 3 texts, got 2"):
+        score(model, images, given, sample_ids=ids[:2])
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"keys": torch.arange(40, 0, -1), "means": torch.zeros(40, 3).half()},
+        {"keys": torch.arange(40), "means": torch.zeros(40, 3)},
+        {"keys": torch.arange(40), "means": torch.zeros(39, 3).half()},
+        {"keys": torch.arange(40), "means": torch.zeros(40, 4).half()},
+        {"keys": torch.tensor(3), "means": torch.zeros(40, 3).half()},
+        {"means": torch.zeros(40, 3).half()},
+    ],
+    ids=["order", "precision", "fewer", "classes", "scalar", "no keys"],
+)
+def test_visits_that_do_not_fit_are_a_data_error(tmp_path: Path, damaged: dict[str, torch.Tensor]) -> None:
+    save_model(with_visits(), tmp_path)
+    save_file(damaged, tmp_path / VISITS_FILE)
+    with pytest.raises(DataError, match="not the file that"):
+        load_model(tmp_path)
+    digest = hashlib.sha256((tmp_path / VISITS_FILE).read_bytes()).hexdigest()
+    edit(tmp_path, visits={"sha256": digest, "weights": [0.5, 0.5, 0.75]})
+    with pytest.raises(DataError, match="does not hold the visits of a model of 3 classes"):
+        load_model(tmp_path)
+
+
 def edit(folder: Path, **changes: Any) -> None:
     description = json.loads((folder / JSON_FILE).read_text())
     (folder / JSON_FILE).write_text(json.dumps({**description, **changes}))
@@ -280,6 +347,11 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
         {"metadata": []},
         {"weights_sha256": None},
         {"weights_sha256": "0" * 64},
+        {"visits": {"sha256": "0" * 64, "weights": [1.0, 1.0]}},
+        {"visits": {"sha256": "0" * 64, "weights": [1.0, -1.0, 1.0]}},
+        {"visits": {"weights": [1.0, 1.0, 1.0]}},
+        {"visits": {"sha256": "0" * 64, "weights": [1.0, 1.0, 1.0]}},
+        {"visits": []},
     ],
     ids=lambda changes: repr(changes)[:40],
 )
