@@ -10,6 +10,7 @@ from benchmarks.methods import fasten
 from benchmarks.methods.base import Observer, Outcome, beliefs_of
 from fasten_model.holding_out import is_held_out
 from fasten_model.posterior import posterior
+from fasten_model.stacking import Weights
 from fasten_model.train import OURS, PAPER, TrainConfig, Trained, TrainingSet, train
 from fasten_model.transition import smooth_transition
 
@@ -44,12 +45,17 @@ def test_the_paper_believes_its_clean_head_and_its_transition_is_of_corrected_la
     assert ours.transition_of is None
 
 
-def test_ours_joins_what_the_head_says_with_the_given_label(toy: "Toy", ours: Outcome) -> None:
-    assert ours.transition is not None
-    assert toy.transition_error(ours.transition) < 0.08
-    p = beliefs_of(ours.network, toy.problem.noisy_images)
-    smooth = smooth_transition(ours.transition, OURS.smoothing)
-    assert torch.allclose(ours.beliefs, posterior(p, smooth, toy.problem.noisy_labels), atol=1e-5)
+def test_ours_joins_what_the_head_says_with_the_given_label_and_with_the_visits_where_they_are_kept(
+    toy: "Toy", ours: Outcome
+) -> None:
+    plain = fasten.run_uncalibrated(toy.problem, replace(toy.config, method=replace(OURS, visits=False)))
+    for outcome in (ours, plain):
+        assert outcome.transition is not None
+        assert toy.transition_error(outcome.transition) < 0.08
+        p = beliefs_of(outcome.network, toy.problem.noisy_images)
+        smooth = smooth_transition(outcome.transition, OURS.smoothing)
+        known = torch.allclose(outcome.beliefs, posterior(p, smooth, toy.problem.noisy_labels), atol=1e-5)
+        assert known == (outcome is plain)
 
 
 def test_the_callers_switches_are_those_of_ours_and_not_of_the_paper(toy: "Toy") -> None:
@@ -112,11 +118,13 @@ def test_the_annotator_who_is_right_is_believed(toy: "Toy", monkeypatch: pytest.
     monkeypatch.setattr(fasten, "train", remembered)
     outcome = fasten.run(replace(toy.problem, votes=votes), config)
     assert torch.equal(outcome.beliefs.argmax(dim=1)[1::2], toy.truth[1::2])
-    # q ∝ p·Π_r T_r[:, vote_r], one annotator after the other
-    expected = beliefs_of(outcome.network, toy.problem.noisy_images)
+    # q ∝ p^w₁·v^w₂·Π_r T_r[:, vote_r]^w₃, one annotator after the other
+    p, weights = beliefs_of(outcome.network, toy.problem.noisy_images), Weights()
+    assert trained[0].visits is not None
+    expected = torch.softmax(weights.network * p.log() + weights.visits * trained[0].visits, dim=1)
     assert len(trained[0].transitions) == 3
     for annotator, transition in enumerate(trained[0].transitions):
-        expected = posterior(expected, transition, votes[:, annotator])
+        expected = posterior(expected, transition, votes[:, annotator], weights.evidence)
     assert torch.allclose(outcome.beliefs, expected, atol=1e-4)
 
 
