@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.methods.base import Observer, Outcome, Problem, beliefs_of
 from benchmarks.methods.plain import FORWARD_ONLY, passes
 from fasten_model.device import resolve_device
-from fasten_model.fitting import fit
+from fasten_model.fitting import Fitted, fit
 from fasten_model.labelled import LabelledImages
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.posterior import soft_count_transition
@@ -52,7 +52,8 @@ def run(problem: Problem, config: TrainConfig, observer: Observer | None = None)
     """Ours as the product runs it, `fasten_model.fit` and `score`: a fifth of the clean set is held out and calibrates;
     beliefs are its posterior q. Where annotators are told apart, but not on the clean set: `run_uncalibrated`.
 
-    Passes: 1 + D/B, a look at the held-out samples in every epoch, and one at the bulk for T of the original labels."""
+    Passes: 1 + D/B, of the held-out samples that train beside the bulk, too; a look at those in every epoch, and one at
+    the bulk for T of the original labels."""
     if problem.votes is not None and problem.clean_votes is None:
         return run_uncalibrated(problem, config, observer)
     method = config.method or OURS
@@ -77,7 +78,7 @@ def run(problem: Problem, config: TrainConfig, observer: Observer | None = None)
             sample_ids=noisy.sample_ids,
         ).posterior.float(),
         transition=fitted.model.transition,
-        passes=_passes(problem, config, method)
+        passes=_passes(problem, config, method) * (1 + _pairs_held_out(fitted, method) / len(noisy))
         + passes(
             problem,
             config,
@@ -85,6 +86,11 @@ def run(problem: Problem, config: TrainConfig, observer: Observer | None = None)
             predicted=fitted.held_out * (config.settings().epochs * method.calibrated + 1) + len(noisy),
         ),
     )
+
+
+def _pairs_held_out(fitted: Fitted, method: Method) -> int:
+    """Held-out samples that train beside the bulk, with the label that they came with."""
+    return fitted.choice.pairs_held_out if method.visits else 0
 
 
 def _labelled(name: str, images: Tensor, labels: Tensor, given: Tensor, votes: Tensor | None) -> LabelledImages:
