@@ -153,7 +153,7 @@ def load_files(
 
 
 def _apart(noisy: LabelledImages, clean: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """No sample in both: training would otherwise see those held out, and labels that are known to be wrong."""
+    """No sample in both: labels that are known to be wrong would be learnt, and who is held out would not be known."""
     audited = set(clean.sample_ids)
     both = torch.tensor([sample_id in audited for sample_id in noisy.sample_ids], dtype=torch.bool)
     if not both.any():

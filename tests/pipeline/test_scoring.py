@@ -1,5 +1,6 @@
 """Scores as files, and as what triage sees."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
 from fasten_model.network import build_network
 from fasten_model.relabel import NEVER
+from fasten_model.stacking import Weights
+from fasten_model.visited import Visited
 from pipeline.errors import DataError
 from pipeline.schema import SCORES
 from pipeline.scoring import (
@@ -107,6 +110,21 @@ def test_the_priority_is_what_a_review_sets_right_in_the_mode_at_hand(model: Mod
         left = 1 - other["model_label_probability"] if changed else other["error_probability"]
         assert other["priority"] == pytest.approx(left)
         assert one | {"priority": 0} == other | {"priority": 0}, "nothing else depends on the mode"
+
+
+def test_samples_that_trained_the_model_are_judged_by_their_visits(model: Model, noisy: LabelledImages) -> None:
+    means = torch.log_softmax(5.0 * torch.nn.functional.one_hot((noisy.labels + 1) % 3, 3), dim=1)
+    weights = Weights(network=0.0, visits=1.0, evidence=0.0)
+    visited = Visited.of(noisy.sample_ids[:10], noisy.labels[:10], means[:10], weights)
+    rows = score(replace(model, visited=visited), noisy, target_precision=0.95, model_version="m").table.to_pylist()
+    others = score(model, noisy, target_precision=0.95, model_version="m").table.to_pylist()
+    for number, (row, other) in enumerate(zip(rows, others, strict=True)):
+        if number < 10:
+            assert row["model_label"] == model.classes[(number + 1) % 3]
+            assert row["error_probability"] == pytest.approx(1 - means[number].exp()[number % 3].item(), abs=1e-3)
+            assert row["confidence"] == other["confidence"]
+        else:
+            assert row == other
 
 
 def test_features_lie_beside_the_scores_a_row_for_each(model: Model, noisy: LabelledImages, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_training(
         train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick())
 
 
-def test_audited_samples_that_are_in_the_noisy_file_too_are_never_trained_on_as_noisy(
+def test_audited_samples_that_are_in_the_noisy_file_too_are_no_bulk(
     clean: Path,
     noisy: Path,
     write_samples: WriteSamples,
