@@ -19,7 +19,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     E_softmax(βz)[z] − E_target[z]. The targets are Platt's (1999): (N+1)/(N+2) on the label and the rest shared by the
     other classes, so that a few samples that are all right do not make a model infinitely sure. No samples: 1.0.
 
-    logits [N,K]: clean head on samples it was not trained on. labels int64 [N]: their true classes.
+    logits [N,K]: clean head on samples whose truth it was not told. labels int64 [N]: their true classes.
     Raises DataError if a logit is not finite.
     """
     count, num_classes = logits.shape

@@ -22,7 +22,7 @@ from fasten_model.device import resolve_device
 from fasten_model.ensemble import together
 from fasten_model.errors import DataError
 from fasten_model.holding_out import folds_of
-from fasten_model.judging import Seen, judge_labels
+from fasten_model.judging import Seen, judge_labels, trains_along
 from fasten_model.label_noise import told_apart
 from fasten_model.labelled import UNKNOWN, LabelledImages, with_given
 from fasten_model.model import Model
@@ -49,7 +49,9 @@ class Fitted:
     held_out: int
     """Audited samples that a model was judged by which had not been told what they truly are."""
     accuracy: float | None
-    """Share of the held-out audited samples that the model labels as the auditor did; None where none was held out."""
+    """Share of the held-out audited samples that the model labels as the auditor did; None where none was held out. As
+    they train with the label that they came with (`Method.visits`), it is that on images like the bulk's; on new images
+    a model that has learnt labels by heart does worse."""
     confusion: Tensor
     """int64 [K, K]: held-out audited samples by (audited label, predicted label)."""
     choice: RhoChoice
@@ -147,6 +149,7 @@ def fit(
     if checkpoint is not None:
         this_process().first(partial(clear_other_layouts, checkpoint, folds))
     device = resolve_device(config.device)
+    alongside = trains_along(clean, noisy)
     held_logits, held_visits = torch.zeros(2, len(clean), num_classes)
     bulk_logits: list[Tensor] = []
     bulk_visits: list[Tensor] = []
@@ -172,7 +175,7 @@ def fit(
         visits = trained[number].visits
         if visits is not None:
             bulk_visits.append(visits[: len(noisy)])
-            held_visits[held & (clean.given_labels >= 0)] = visits[len(noisy) :]
+            held_visits[held & alongside] = visits[len(noisy) :]
         network = trained[number].network.to(device)
         held_logits[held] = predict_logits(network, clean.at(held).images)[0]
         bulk_logits.append(predict_sharded(network, noisy.images)[0])
@@ -184,6 +187,7 @@ def fit(
             visits=torch.stack(bulk_visits).mean(dim=0).half().double(),
             held_log_p=torch.log_softmax(held_logits.double(), dim=1),
             held_visits=held_visits.half().double(),
+            trained=alongside,
         )
     true, logits_of_true = clean.labels[fold >= 0], held_logits[fold >= 0]
     temperature = fit_temperature(logits_of_true, true)
@@ -254,7 +258,7 @@ def _train_without(
     taught, kept = clean.at(~held), clean.at(held)
     rows = None
     if config.switches().visits:
-        labelled = kept.given_labels >= 0
+        labelled = trains_along(kept, noisy)
         rows = torch.where(labelled, len(noisy) - 1 + labelled.cumsum(dim=0), UNKNOWN)
         noisy = with_given(noisy, kept.at(labelled))
     return train(

@@ -23,7 +23,7 @@ HOLDOUT = 0.25
 MOST_FOLDS = 20
 """So many models at most."""
 NOWHERE = -1
-"""The fold of a sample that every model is trained on."""
+"""The fold of a sample whose truth every model is told."""
 
 
 def folds_of(clean: LabelledImages, num_classes: int, *, holdout: float | None = None, folds: int = 1) -> Tensor:

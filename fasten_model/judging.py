@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fasten_model.calibrate import fit_evidence_of
-from fasten_model.label_noise import LabelNoise, estimate_label_noise, given_of, given_of_audited
+from fasten_model.label_noise import LabelNoise, estimate_label_noise, given_of, given_of_audited, told_apart
 from fasten_model.labelled import LabelledImages
 from fasten_model.relabel import RhoChoice, choose_rho, judge_rho, suggestions
 from fasten_model.stacking import Weights, fit_weights, stacked
@@ -42,6 +42,8 @@ class Seen:
     """[C,K]: log p of the audited samples, each by the model that it is held out from."""
     held_visits: Tensor
     """[C,K]: their visits; only those of the held-out pairs are looked at."""
+    trained: Tensor
+    """bool [C]: which audited samples train with what annotators said, where they are held out (`trains_along`)."""
 
 
 def judge_labels(
@@ -60,15 +62,16 @@ def judge_labels(
     """From calibrated p of the bulk [N,K] and of the audited samples [C,K], each by the model that does not know it.
 
     T knows every pair. The held-out pairs of a fold are judged under a T that does not know them, or they would vouch
-    for themselves: it has not counted them, and it is estimated with the p of the model that was not trained on them.
+    for themselves: it has not counted them, and it is estimated with the p of the model that was not told their truth.
     bulk_of_each: that of each model, [N,K]; `bulk` is that of all together. fold int64 [C]: of each audited sample
     (`fasten_model.holding_out.folds_of`); p of those that are in none is not looked at. rho: fixes ρ.
-    seen: where it is known, labels are judged by it (`fasten_model.stacking`); γ is then for images that no training
-    saw.
+    seen: where it is known, labels are judged by it (`fasten_model.stacking`), and pairs that did not train are none;
+    γ is then for labels that were not trained on, as near as pairs that were can tell.
     """
     every = estimate_label_noise(bulk, noisy, [clean])
     said = given_of_audited(clean)
-    pairs = [(fold == number) & (said.labels >= 0) for number in range(max(1, int(fold.max()) + 1))]
+    known = said.labels >= 0 if seen is None else (said.labels >= 0) & seen.trained
+    pairs = [(fold == number) & known for number in range(max(1, int(fold.max()) + 1))]
     without = [
         estimate_label_noise(p, noisy, [clean.at(fold != number)])
         for number, p in zip(range(len(pairs)), bulk_of_each, strict=False)  # the last folds may be empty
@@ -95,6 +98,14 @@ def judge_labels(
     else:
         choice = choose_rho(doubted, tried, target_precision, certainty=certainty, num_classes=bulk.shape[1])
     return Judged(noise=every, evidence=evidence, choice=choice, weights=weights)
+
+
+def trains_along(clean: LabelledImages, noisy: LabelledImages) -> Tensor:
+    """bool [C]: the audited samples that can train as the bulk does: they had been labelled, and where annotators are
+    told apart by one of those of the bulk."""
+    names = told_apart(noisy)
+    labelled = clean.given_labels >= 0
+    return labelled & (clean.votes_of(names) >= 0).any(dim=1) if names else labelled
 
 
 def changed_since(clean: LabelledImages, num_classes: int) -> Tensor:

@@ -8,6 +8,7 @@ had the preset's trunk only. All still load; visits are kept by some of format 3
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
@@ -31,6 +32,8 @@ from fasten_model.presets import find_preset
 from fasten_model.stacking import Weights
 from fasten_model.trunks import MODULE_PREFIX
 from fasten_model.visited import Visited
+
+_log = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 JSON_FILE = "model.json"
@@ -182,7 +185,7 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
     """The model in `folder`, in evaluation mode on `device` (`auto`: a GPU where there is one).
 
     trunk: the module that was trained, where it was one of the caller's; a copy of it takes the weights. visits: read
-    what training made of its samples, which only judging their labels takes.
+    what training made of its samples, where that is there, which only judging their labels takes.
     Raises DataError if a file is missing, malformed, of another format, or does not fit the other one.
     """
     description = _read_description(folder / JSON_FILE)
@@ -216,8 +219,11 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
 
 
 def _read_visited(path: Path, description: "_Description") -> Visited | None:
-    """What training made of its samples; None where the model does not keep it."""
+    """What training made of its samples; None where the model does not keep it, or came without, as from a registry."""
     if description.visits_weights is None:
+        return None
+    if not path.exists():
+        _log.info("%s is not there: the labels that the model was trained on are judged as any other's", path)
         return None
     tensors = _read_tensors(path, description.visits_sha256)
     keys, means = tensors.get("keys"), tensors.get("means")
@@ -227,6 +233,7 @@ def _read_visited(path: Path, description: "_Description") -> Visited | None:
         or (keys.dtype, means.dtype, keys.ndim) != (torch.int64, torch.float16, 1)
         or means.shape != (len(keys), len(description.classes))
         or not bool((keys[1:] >= keys[:-1]).all())
+        or bool((means > 0).any())
     ):
         raise DataError(
             f"{path} does not hold the visits of a model of {len(description.classes)} classes; train again"
@@ -388,6 +395,10 @@ def _read_tensors(path: Path, digest: str, expected: dict[str, torch.Size] | Non
         raise DataError(f"{path} cannot be read ({error.strerror}); save the model again") from error
     except SafetensorError as error:
         raise DataError(f"{path} is not a safetensors file ({error}); save the model again") from error
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+    try:
+        finite = all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    except NotImplementedError as error:  # a type that no model is saved in
+        raise DataError(f"{path} holds numbers of a strange type ({error}); save the model again") from error
+    if not finite:
         raise DataError(f"{path} holds numbers that are not finite; train again with a lower learning rate")
     return tensors

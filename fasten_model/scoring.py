@@ -14,6 +14,7 @@ otherwise the label handed out is the given one, always.
 Shapes: N samples, K classes, S image side.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from fasten_model.label_noise import Given, LabelNoise
 from fasten_model.model import Model
 from fasten_model.relabel import TARGET_PRECISION
 from fasten_model.stacking import stacked
+
+_log = logging.getLogger(__name__)
 
 Decision = Literal["keep", "relabel", "low_confidence"]
 DECISIONS: tuple[Decision, ...] = ("keep", "relabel", "low_confidence")
@@ -126,8 +129,9 @@ def score(
     given. target_precision: how sure q must be of a given label for nobody to be asked.
     annotators, votes: R names and what each said, int64 [N,R], −1 where nothing: they count instead of the given label
     where the model tells annotators apart; someone it does not know is taken for an average one.
-    sample_ids: N ids. Those that the model was trained on with these labels are judged by what training made of them,
-    too (`Model.visited`); without ids all are judged as images that it has never seen.
+    sample_ids: N ids, of the same images as in training. Those that the model was trained on with these labels are
+    judged by what training made of them, too (`Model.visited`); without ids all are judged as images that it has never
+    seen. What was promised of ρ (`fasten_model.fit`) was tested for labels that it was trained on.
     with_features: keep what the trunk sees of each image, too; it is computed anyway.
 
     Raises `DataError` where labels, votes and images do not fit each other or the model, or ρ is no number from 0.
@@ -157,9 +161,11 @@ def score(
     q = noise.posterior(p, given, model.evidence)
     if model.visited is not None and sample_ids is not None:
         trained_on, visits = model.visited.find(sample_ids, given_labels.cpu())
-        said = noise.log_likelihood(given).clamp(min=math.log(torch.finfo(torch.float32).tiny))
-        log_p = torch.log_softmax(logits.double(), dim=1)
-        q = torch.where(trained_on[:, None], stacked(log_p, visits, said, model.visited.weights), q)
+        _log.info("%d of %d labels are of those that the model was trained on", int(trained_on.sum()), len(images))
+        if trained_on.any():
+            said = noise.log_likelihood(given).clamp(min=math.log(torch.finfo(torch.float32).tiny))
+            log_p = torch.log_softmax(logits.double(), dim=1)
+            q = torch.where(trained_on[:, None], stacked(log_p, visits, said, model.visited.weights), q)
     thresholds = torch.tensor(model.thresholds if rho is None else rho, dtype=torch.float64)
     return replace(decide(p, q, given_labels, rho=thresholds, target_precision=target_precision), features=features)
 

@@ -2,6 +2,7 @@
 
 A network that has seen a wrong label often enough believes it. What it made of the sample at all its visits does not
 (`fasten_model.stacking`), so that is kept with the model, by sample and label: with another label it would not hold.
+An id must mean the same image as it did in training.
 
 Shapes: n samples that were trained on, N that are asked about, K classes.
 """
@@ -46,7 +47,10 @@ class Visited:
 def _keys(sample_ids: Sequence[str], labels: Tensor) -> Tensor:
     """int64 [N]: 64 bits of a hash of each id with its label."""
     keys = [
-        int.from_bytes(hashlib.blake2b(f"{label} {sample_id}".encode(), digest_size=8).digest(), signed=True)
+        int.from_bytes(
+            hashlib.blake2b(f"{label} {sample_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest(),
+            signed=True,
+        )
         for sample_id, label in zip(sample_ids, labels.tolist(), strict=True)
     ]
     return torch.tensor(keys, dtype=torch.int64)

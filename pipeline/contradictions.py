@@ -49,7 +49,8 @@ def contradictions(
     probability a = `person_right` and otherwise any other class: it is wrong with probability
     1 − a·q[label] / (a·q[label] + (1−a)/(K−1)·(1 − q[label])). The model has mostly been trained on these very
     decisions and so contradicts fewer of them than it should: what comes first is worth a look, what comes last is not
-    confirmed.
+    confirmed. Audits that were held out trained with the label they had before: one that set a wrong label right comes
+    a little too early.
 
     rows: the snapshot's clean samples (`pipeline.schema.CLEAN`), for what `clean` does not know of them.
     """

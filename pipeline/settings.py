@@ -126,10 +126,10 @@ class Settings(BaseSettings):
     horizontal_flip: bool | None = None
     """Flip images at random in training (wrong for digits and text); the preset's unless given."""
     holdout: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the randomly audited samples kept from training, for calibration, ρ and the confusion matrix; a quarter
+    """Share of the randomly audited samples held out, for calibration, ρ and the confusion matrix; a quarter
     unless given, where there is one model."""
     folds: int | None = Field(default=None, ge=1, le=20)
-    """Models that are trained, each without another part of the randomly audited samples, so that all of these train
+    """Models that are trained, each without another part of the randomly audited samples, so that all of these teach
     and all are held out once; 1 unless given, and in mode `auto`, which has a promise to make, 3."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of training."""

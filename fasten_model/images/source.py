@@ -117,7 +117,12 @@ class JoinedImages:
 
 
 def joined(first: "Tensor | Images", second: "Tensor | Images") -> "Tensor | Images":
-    """Both sets, uint8 [N+M,3,S,S]: a tensor where both are, else none is read."""
+    """Both sets, uint8 [N+M,3,S,S]: a tensor where both are, else none is read. `DataError` where they do not fit."""
+    if len(second) == 0:
+        return first
+    if first.dtype != second.dtype or first.shape[1:] != second.shape[1:]:
+        found = " and ".join(f"{each.dtype} {list(each.shape)}" for each in (first, second))
+        raise DataError(f"all images must be uint8 of one side, got {found}".replace("torch.", ""))
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return torch.cat([first, second.to(first.device)])
     return JoinedImages(as_images(first), as_images(second))

@@ -152,7 +152,7 @@ def training_parser() -> argparse.ArgumentParser:
     )
     judging = parser.add_argument_group("judging labels")
     out = judging.add_mutually_exclusive_group()
-    out.add_argument("--holdout", type=_share, metavar="SHARE", help="audited samples kept from training, else 0.25")
+    out.add_argument("--holdout", type=_share, metavar="SHARE", help="audited samples held out, else 0.25")
     out.add_argument(
         "--folds", type=_folds, default=1, metavar="N", help="train N models, each without another Nth of them, instead"
     )

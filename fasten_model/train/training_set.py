@@ -37,7 +37,8 @@ class TrainingSet:
     clean_votes: Tensor | None = None
     """int64 [C,R]: what they had said of the audited samples, −1 where nothing; without `votes` R = 1."""
     held_out_images: Tensor | Images | None = None
-    """uint8 [H,3,S,S]: audited at random and not learnt from, so that confidence can be calibrated while training."""
+    """uint8 [H,3,S,S]: audited at random, and no loss is told what they are, so that confidence can be calibrated while
+    training."""
     held_out_labels: Tensor | None = None
     """int64 [H]: y of those."""
     held_out_rows: Tensor | None = None

@@ -195,7 +195,7 @@ def _judge(
         asked = door.asked(review) if review is not None else ()
         waiting = sum(one.waiting and not one.answers for one in asked)
     finished = Tracking(settings.tracking).find_finished(completed.run_key)
-    fasten = load_model(run / "model")
+    fasten = load_model(run / "model", visits=False)
     row = RoundRow(
         round_number=number,
         labels=wrong_before.total,

@@ -10,6 +10,7 @@ from torch import Tensor
 from fasten_model import label_noise
 from fasten_model.errors import DataError
 from fasten_model.fitting import Fitted, fit, summary
+from fasten_model.judging import trains_along
 from fasten_model.label_noise import OTHERS
 from fasten_model.labelled import LabelledImages
 from fasten_model.model import load_model, save_model
@@ -147,6 +148,21 @@ def test_held_out_votes_do_not_vouch_for_themselves(monkeypatch: pytest.MonkeyPa
     assert labels == [40 - fitted.held_out, 40]
     assert votes[1] == every
     assert every - 2 * fitted.held_out <= votes[0] <= every - fitted.held_out
+
+
+def test_an_audit_of_what_strangers_had_labelled_neither_trains_along_nor_is_a_pair() -> None:
+    """The bulk tells nobody's T of them, so nothing that the network learns of the sample is as with the bulk."""
+    noisy, _ = team(120, "n", seed=0)
+    clean, _ = team(60, "c", seed=1, audited=True)
+    assert clean.votes is not None
+    strangers = torch.arange(60) % 2 == 0
+    votes = torch.cat([clean.votes, torch.where(strangers, clean.given_labels, -1)[:, None]], dim=1)
+    votes[strangers, :2] = -1
+    clean = replace(clean, annotators=("ann", "bob", "zoe"), votes=votes)
+    assert torch.equal(trains_along(clean, noisy), ~strangers)
+    assert trains_along(clean, alone(noisy)).all(), "not told apart: a label is a label"
+    found = fit(noisy, clean, CLASSES, QUICK, holdout=0.5)
+    assert 0 < found.choice.pairs_held_out < found.held_out
 
 
 def test_votes_of_other_samples_are_refused(fitted: Fitted) -> None:

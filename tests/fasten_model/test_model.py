@@ -249,6 +249,8 @@ def test_what_training_made_of_its_samples_travels_along_and_goes_with_the_next_
     assert torch.equal(loaded.keys, model.visited.keys)
     assert torch.equal(loaded.means, model.visited.means)
     assert load_model(tmp_path, visits=False).visited is None
+    (tmp_path / VISITS_FILE).unlink()  # as a registry's copy comes
+    assert load_model(tmp_path).visited is None
     save_model(small_model(), tmp_path)
     assert load_model(tmp_path).visited is None
     assert not (tmp_path / VISITS_FILE).exists()
@@ -283,8 +285,9 @@ def test_a_sample_that_was_trained_on_is_judged_by_its_visits_and_no_other() -> 
         {"keys": torch.arange(40), "means": torch.zeros(40, 4).half()},
         {"keys": torch.tensor(3), "means": torch.zeros(40, 3).half()},
         {"means": torch.zeros(40, 3).half()},
+        {"keys": torch.arange(40), "means": torch.ones(40, 3).half()},
     ],
-    ids=["order", "precision", "fewer", "classes", "scalar", "no keys"],
+    ids=["order", "precision", "fewer", "classes", "scalar", "no keys", "no logarithms"],
 )
 def test_visits_that_do_not_fit_are_a_data_error(tmp_path: Path, damaged: dict[str, torch.Tensor]) -> None:
     save_model(with_visits(), tmp_path)
@@ -294,6 +297,15 @@ def test_visits_that_do_not_fit_are_a_data_error(tmp_path: Path, damaged: dict[s
     digest = hashlib.sha256((tmp_path / VISITS_FILE).read_bytes()).hexdigest()
     edit(tmp_path, visits={"sha256": digest, "weights": [0.5, 0.5, 0.75]})
     with pytest.raises(DataError, match="does not hold the visits of a model of 3 classes"):
+        load_model(tmp_path)
+
+
+def test_visits_of_a_type_that_nobody_computes_with_are_a_data_error(tmp_path: Path) -> None:
+    save_model(with_visits(), tmp_path)
+    save_file({"keys": torch.arange(40), "means": torch.zeros(40, 3).to(torch.float8_e4m3fn)}, tmp_path / VISITS_FILE)
+    digest = hashlib.sha256((tmp_path / VISITS_FILE).read_bytes()).hexdigest()
+    edit(tmp_path, visits={"sha256": digest, "weights": [0.5, 0.5, 0.75]})
+    with pytest.raises(DataError, match=VISITS_FILE):
         load_model(tmp_path)
 
 
@@ -350,7 +362,6 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
         {"visits": {"sha256": "0" * 64, "weights": [1.0, 1.0]}},
         {"visits": {"sha256": "0" * 64, "weights": [1.0, -1.0, 1.0]}},
         {"visits": {"weights": [1.0, 1.0, 1.0]}},
-        {"visits": {"sha256": "0" * 64, "weights": [1.0, 1.0, 1.0]}},
         {"visits": []},
     ],
     ids=lambda changes: repr(changes)[:40],

@@ -24,6 +24,12 @@ def test_another_label_or_another_sample_is_not_known() -> None:
     assert (means[1:] == 0).all()
 
 
+def test_any_text_is_an_id() -> None:
+    odd = ("a\udcff", "", "ü", "0 s-0")  # the first as a file name that is no UTF-8 comes out of os.listdir
+    kept = Visited.of(odd, LABELS[:4], MEANS[:4], Weights())
+    assert kept.find(odd, LABELS[:4])[0].all()
+
+
 def test_of_no_samples_none_is_known() -> None:
     none = Visited.of((), LABELS[:0], MEANS[:0], Weights())
     found, means = none.find(IDS, LABELS)

@@ -140,7 +140,10 @@ def test_what_is_held_out_is_looked_at_in_every_epoch_and_the_bulk_once_at_the_e
     held = sum(is_held_out(f"clean {number}", fasten.HOLDOUT) for number in range(45))
     looks = (held * (2 + 1) + 240) / 2 / 240 / 3  # a look is a third of a pass
     assert held
-    assert fasten.run(toy.problem, config).passes == pytest.approx(1 + 6 * 8 / 240 + looks)
+    alone = 1 + 6 * 8 / 240
+    assert fasten.run(toy.problem, config).passes == pytest.approx(alone * (1 + held / 240) + looks), "they train, too"
+    unseen = replace(config, method=replace(OURS, visits=False))
+    assert fasten.run(toy.problem, unseen).passes == pytest.approx(alone + looks)
 
 
 def test_p_and_q_judge_the_same_network(toy: "Toy") -> None:

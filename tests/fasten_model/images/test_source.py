@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fasten_model.errors import DataError
 from fasten_model.images.source import Images, TableImages, as_images, in_memory, joined
 
 TABLE = torch.arange(5 * 3 * 2 * 2, dtype=torch.uint8).view(5, 3, 2, 2)
@@ -38,6 +39,11 @@ def test_two_sets_joined_are_one(chosen: slice | Tensor) -> None:
     assert torch.equal(in_memory(images[chosen]), whole[chosen])
     assert images.take(index[:0]).shape == (0, 3, 2, 2)
     assert torch.equal(in_memory(joined(TABLE, TABLE[:2])), torch.cat([TABLE, TABLE[:2]]))
+    assert joined(TABLE, TABLE[:0]) is TABLE
+    with pytest.raises(
+        DataError, match=r"must be uint8 of one side, got uint8 \[5, 3, 2, 2\] and uint8 \[1, 3, 4, 4\]"
+    ):
+        joined(TABLE, torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
 
 
 def test_a_tensor_is_the_table_of_all_its_rows_and_copied_by_nobody() -> None:
