@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fasten_model import fitting
+from fasten_model.model import JSON_FILE, VISITS_FILE, WEIGHTS_FILE
 from fasten_model.train import Trained, TrainingSet, train
 from pipeline import queue
 from pipeline.demo.enter import Entered
@@ -145,7 +146,8 @@ def test_a_round_that_dies_anywhere_is_finished_by_the_next(
         assert expected in str(state.message), f"died {moment}, but of {state.message}"
         if moment == "before the model is registered":
             models = model_files(loop)
-    assert len(models) == 2
+    assert {path.name for path in models} == {JSON_FILE, VISITS_FILE, WEIGHTS_FILE}
+    assert len(models) == 3
     state = loop.run()
     assert state.name == "Completed", state.message
     assert f"0 added to the queue, {QUEUE_SIZE} waiting" in str(state.message)
@@ -185,7 +187,8 @@ def test_a_process_that_was_killed_after_training_is_taken_up_and_trains_no_seco
     [left] = loop.runs()
     assert left.info.status == "RUNNING", "nobody was there to end it"
     models = model_files(loop)
-    assert len(models) == 2
+    assert {path.name for path in models} == {JSON_FILE, VISITS_FILE, WEIGHTS_FILE}
+    assert len(models) == 3
     state = loop.run()
     assert state.name == "Completed", state.message
     assert trained == []

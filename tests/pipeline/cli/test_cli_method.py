@@ -63,7 +63,7 @@ def test_train_and_score_from_the_shell(clean: Path, noisy: Path, own_folder: Pa
         r"accuracy on \d+ held-out audited samples: [\d.]+%\nthe model relabels nothing: .+\nmodel: model\n",
         trained.stdout,
     )
-    assert names_in("model") == ["fitted.json", "model.json", "model.safetensors"]
+    assert names_in("model") == ["fitted.json", "model.json", "model.safetensors", "visits.safetensors"]
     assert load_model(own_folder / "model").classes == ("bright", "dark", "grey")
 
     scored = runner.invoke(app, ["score", "--model", "model", "--noisy", str(noisy), "--out", "made/scores.parquet"])

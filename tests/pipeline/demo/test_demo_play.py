@@ -213,7 +213,7 @@ def test_the_row_counts_wrong_labels_over_corrected_reviewed_and_audited_ones_al
     models = {"fasten": 0.9, "plain": 0.6}
 
     monkeypatch.setattr(play, "latest_snapshot", lambda folder: snapshot if folder == workspace.folder else None)
-    monkeypatch.setattr(play, "load_model", lambda path: "fasten" if path == run / "model" else None)
+    monkeypatch.setattr(play, "load_model", lambda path, **_: "fasten" if path == run / "model" else None)
     monkeypatch.setattr(play, "_plain", lambda *_: "plain")
     monkeypatch.setattr(play, "_accuracy", lambda model, _: models[model])
     queue = [
