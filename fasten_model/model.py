@@ -8,7 +8,6 @@ had the preset's trunk only. All still load; visits are kept by some of format 3
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -30,10 +28,9 @@ from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.predict import predict_logits
 from fasten_model.presets import find_preset
 from fasten_model.stacking import Weights
+from fasten_model.tensors_file import read_tensors
 from fasten_model.trunks import MODULE_PREFIX
-from fasten_model.visited import Visited
-
-_log = logging.getLogger(__name__)
+from fasten_model.visited import Visited, read_visited
 
 WEIGHTS_FILE = "model.safetensors"
 JSON_FILE = "model.json"
@@ -194,7 +191,7 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
     expected[_TRANSITION_KEY] = torch.Size([count, count])
     if annotators:
         expected[_ANNOTATORS_KEY] = torch.Size([len(annotators), count, count])
-    tensors = _read_tensors(folder / WEIGHTS_FILE, description.weights_sha256, expected)
+    tensors = read_tensors(folder / WEIGHTS_FILE, description.weights_sha256, JSON_FILE, expected)
     transition, annotator_transitions = tensors.pop(_TRANSITION_KEY), tensors.pop(_ANNOTATORS_KEY, None)
     for matrix in (transition, *(() if annotator_transitions is None else annotator_transitions)):
         if (matrix < 0).any() or not torch.allclose(matrix.sum(dim=1), torch.ones(count), atol=1e-3):
@@ -213,32 +210,13 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
         rho_per_class=description.rho_per_class,
         annotators=annotators,
         annotator_transitions=annotator_transitions,
-        visited=_read_visited(folder / VISITS_FILE, description) if visits else None,
+        visited=read_visited(
+            folder / VISITS_FILE, description.visits_sha256, JSON_FILE, description.visits_weights, count
+        )
+        if visits and description.visits_weights is not None
+        else None,
         metadata=description.metadata,
     )
-
-
-def _read_visited(path: Path, description: "_Description") -> Visited | None:
-    """What training made of its samples; None where the model does not keep it, or came without, as from a registry."""
-    if description.visits_weights is None:
-        return None
-    if not path.exists():
-        _log.info("%s is not there: the labels that the model was trained on are judged as any other's", path)
-        return None
-    tensors = _read_tensors(path, description.visits_sha256)
-    keys, means = tensors.get("keys"), tensors.get("means")
-    if (
-        keys is None
-        or means is None
-        or (keys.dtype, means.dtype, keys.ndim) != (torch.int64, torch.float16, 1)
-        or means.shape != (len(keys), len(description.classes))
-        or not bool((keys[1:] >= keys[:-1]).all())
-        or bool((means > 0).any())
-    ):
-        raise DataError(
-            f"{path} does not hold the visits of a model of {len(description.classes)} classes; train again"
-        )
-    return Visited(keys=keys, means=means, weights=description.visits_weights)
 
 
 def _trunk_and_head_shapes(description: "_Description", trunk: nn.Module | None, path: Path) -> dict[str, torch.Size]:
@@ -376,29 +354,3 @@ def _are_visits(value: Any) -> bool:
 def _is_number(value: object) -> bool:
     """From 0, and of a size that makes sense."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6
-
-
-def _read_tensors(path: Path, digest: str, expected: dict[str, torch.Size] | None = None) -> dict[str, Tensor]:
-    """Tensors by name, once hash and finiteness have been checked, and names and shapes before any is read."""
-    try:
-        with path.open("rb") as file:
-            found_digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if found_digest != digest:
-            raise DataError(f"{path} is not the file that {JSON_FILE} describes; save the model again")
-        with safe_open(path, framework="pt") as file:
-            found = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            if expected is not None and found != expected:
-                odd = sorted({name for name, _ in found.items() ^ expected.items()})
-                raise DataError(f"{path}: tensors do not fit trunk and classes ({', '.join(odd[:3])}); train again")
-            tensors = {name: file.get_tensor(name) for name in found}
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); save the model again") from error
-    except SafetensorError as error:
-        raise DataError(f"{path} is not a safetensors file ({error}); save the model again") from error
-    try:
-        finite = all(torch.isfinite(tensor).all() for tensor in tensors.values())
-    except NotImplementedError as error:  # a type that no model is saved in
-        raise DataError(f"{path} holds numbers of a strange type ({error}); save the model again") from error
-    if not finite:
-        raise DataError(f"{path} holds numbers that are not finite; train again with a lower learning rate")
-    return tensors

@@ -59,8 +59,8 @@ def fit_weights(log_p: Tensor, visits: Tensor, evidence: Tensor, true_labels: Te
     That is concave, so its maximum under the bounds is the free maximum of the weights that are not 0 in it: Newton's
     method, for each choice of those where the maximum of all three has one below 0. With no sample: the defaults.
 
-    log_p, visits, evidence [P,K]: of samples whose truth no training has seen; evidence by a T that has not counted
-    them. true_labels int64 [P]. Raises `DataError` where a value is not finite.
+    log_p, visits, evidence [P,K]: of samples whose truth no training has seen; evidence by a T that was not told
+    it. true_labels int64 [P]. Raises `DataError` where a value is not finite.
     """
     told = torch.stack([log_p, visits, evidence], dim=2).double().cpu()  # [P, K, 3]
     if not torch.isfinite(told).all():

@@ -8,13 +8,19 @@ Shapes: n samples that were trained on, N that are asked about, K classes.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fasten_model.errors import DataError
 from fasten_model.stacking import Weights
+from fasten_model.tensors_file import read_tensors
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +48,28 @@ class Visited:
         place = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
         found = self.keys[place] == keys
         return found, torch.where(found[:, None], self.means[place].double(), 0)
+
+
+def read_visited(path: Path, digest: str, described_in: str, weights: Weights, num_classes: int) -> Visited | None:
+    """What a model keeps in `path`; None where it came without, as from a registry.
+
+    digest, described_in: as for `read_tensors`. Raises `DataError` where the file is not of such a model.
+    """
+    if not path.exists():
+        _log.info("%s is not there: the labels that the model was trained on are judged as any other's", path)
+        return None
+    tensors = read_tensors(path, digest, described_in)
+    keys, means = tensors.get("keys"), tensors.get("means")
+    if (
+        keys is None
+        or means is None
+        or (keys.dtype, means.dtype, keys.ndim) != (torch.int64, torch.float16, 1)
+        or means.shape != (len(keys), num_classes)
+        or not bool((keys[1:] >= keys[:-1]).all())
+        or bool((means > 0).any())
+    ):
+        raise DataError(f"{path} does not hold the visits of a model of {num_classes} classes; train again")
+    return Visited(keys=keys, means=means, weights=weights)
 
 
 def _keys(sample_ids: Sequence[str], labels: Tensor) -> Tensor:
