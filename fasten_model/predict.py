@@ -25,7 +25,7 @@ def predict_logits(network: nn.Module, images: Tensor | Images, *, batch: int | 
     `network` maps normalised images to that pair, as `TwoHeadNetwork` does; it is left in the mode (train or eval) it
     was found in. Images may lie anywhere: each batch (96 on a CPU, 512 on a GPU, unless told) goes to the network's
     device as bytes, read ahead of the one being scored, and only there turns into floats. On a GPU the network runs
-    under bfloat16 autocast, channels last.
+    under bfloat16 autocast.
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     was_training = network.training
@@ -63,11 +63,8 @@ def _batches(images: Tensor | Images, device: torch.device, batch: int) -> Itera
 def _logits(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """uint8 [B,3,S,S] on the device → logits of both heads, fp32 [B,K], there."""
     on_gpu = images.device.type == "cuda"
-    normal = normalize(images)
-    if on_gpu:
-        normal = normal.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=on_gpu):
-        clean, noisy = network(normal)
+        clean, noisy = network(normalize(images))
     return clean.float(), noisy.float()
 
 

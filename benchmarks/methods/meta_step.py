@@ -15,7 +15,7 @@ from benchmarks.methods.plain import without_remedies
 from benchmarks.methods.virtual_step import VirtualStep, virtual_rate
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.train import TrainConfig
-from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
+from fasten_model.train.batch import Batch, StepLosses, TrainingStep
 from fasten_model.train.loop import Loop
 from fasten_model.train.plan import steps_per_epoch
 from fasten_model.train.seeds import derived_seed
@@ -81,7 +81,7 @@ class MetaStep(TrainingStep):
 
     def noisy(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(images float [B,3,S,S], labels int64 [B]) of the noisy batch."""
-        return self._inputs(batch.noisy, batch.step, "noisy"), self.noisy_labels[batch.noisy.index]
+        return self.loop.inputs(batch.noisy, batch.step, "noisy"), self.noisy_labels[batch.noisy.index]
 
     def draw(self, batch: Batch) -> Drawn:
         """Both batches."""
@@ -91,14 +91,11 @@ class MetaStep(TrainingStep):
             index=batch.noisy.index,
             images=images,
             labels=labels,
-            clean_images=self._inputs(batch.clean, batch.step, "clean"),
+            clean_images=self.loop.inputs(batch.clean, batch.step, "clean"),
             clean_labels=self.clean_labels[batch.clean.index],
             rate=virtual_rate(self.loop.settings, batch.lr),
         )
 
-    def _inputs(self, part: Part, step: int, stream: str) -> Tensor:
-        images = self.loop.inputs(part, step, stream)
-        return images.contiguous(memory_format=torch.channels_last) if images.is_cuda else images
 
 
 def step_losses(total: Tensor, clean: Tensor) -> StepLosses:

@@ -51,9 +51,14 @@ def flip(images: Tensor, flips: Tensor) -> Tensor:
 
 
 def normalize(images: Tensor) -> Tensor:
-    """uint8 [B,3,S,S] in 0…255 → float in about ±2, with the same constants for every data set and every model."""
+    """uint8 [B,3,S,S] in 0…255 → float in about ±2, with the same constants for every data set and every model.
+
+    Channels last in memory: convolutions are fastest so, on a GPU and on a CPU, where separable ones take a third of
+    the time.
+    """
     # In place on the copy: without, a CPU spends twenty times as long on the memory of what lies between.
-    return images.to(torch.float32, copy=True).sub_(127.5).mul_(1 / 64)
+    floats = images.to(torch.float32, copy=True, memory_format=torch.channels_last)
+    return floats.sub_(127.5).mul_(1 / 64)
 
 
 def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -90,7 +90,6 @@ class Loop:
             self.network.train()
 
     def _through(self, module: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor) -> tuple[Tensor, Tensor]:
-        images = images.contiguous(memory_format=torch.channels_last)
         if self.config.compile and not self.config.cuda_graphs:
             # Noisy and clean batches, the smaller ones of an epoch and held-out samples: one graph for all sizes.
             torch._dynamo.maybe_mark_dynamic(images, 0)

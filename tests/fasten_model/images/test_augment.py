@@ -61,12 +61,16 @@ def test_the_same_seed_gives_the_same_draws() -> None:
 
 
 def test_normalized_images_are_centred_floats_and_the_originals_stay() -> None:
-    extremes = torch.tensor([0, 255], dtype=torch.uint8)
-    assert normalize(extremes).tolist() == [-127.5 / 64, 127.5 / 64]
-    assert extremes.tolist() == [0, 255]
-    floats = torch.tensor([127.5])
+    extremes = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
+    assert normalize(extremes).flatten().tolist() == [-127.5 / 64, 127.5 / 64]
+    assert extremes.flatten().tolist() == [0, 255]
+    floats = torch.full((1, 1, 1, 1), 127.5)
     normalize(floats)
-    assert floats.tolist() == [127.5]
+    assert floats.item() == 127.5
+
+
+def test_normalized_images_are_channels_last() -> None:
+    assert normalize(images()).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("fill", ["edge", "zero"])
