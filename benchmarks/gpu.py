@@ -1,8 +1,8 @@
 """Everything that only a GPU can tell, in one command: what a session that has one runs first.
 
     python -m benchmarks.gpu --root DIR --out OUT --parts step_cost throughput fast compile
-    python -m benchmarks.gpu --root DIR --out OUT --parts paper --limit-s 420
-    python -m benchmarks.gpu --root DIR --out OUT --parts harness --limit-s 540
+    python -m benchmarks.gpu --root DIR --out OUT --parts paper --noise sym:0.4 sym:0.8 --limit-s 540
+    python -m benchmarks.gpu --root DIR --out OUT --parts harness --harness-noise human:worst human:rater_1
     python -m benchmarks.gpu --root DIR --out OUT --parts feed ablation --variants paper/* --seeds 2
 
 DIR holds `train.parquet` and `test.parquet` of CIFAR-10N. The whole of it, one part after the other, on the CPU in
@@ -22,6 +22,7 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from torch import nn
 
@@ -79,8 +80,7 @@ def throughput(setting: Setting) -> None:
 
 def paper(setting: Setting) -> None:
     """The paper's preset to its last epoch, with the time that its arithmetic takes at the least."""
-    config = setting.config("paper", seed=0)
-    _trained(setting, "paper", "fasten-paper", replace(config, method=PAPER), seeds=1)
+    _trained(setting, "paper", "fasten-paper", setting.config("paper", method=PAPER), seeds=1)
 
 
 def fast(setting: Setting) -> None:
@@ -89,17 +89,25 @@ def fast(setting: Setting) -> None:
 
 
 def _trained(setting: Setting, title: str, method: str, config: TrainConfig, *, seeds: int) -> None:
-    """Train and judge as the harness does; what is known is written after every epoch."""
+    """Train and judge as the harness does, `seeds` times a noise unless `--seeds` says otherwise."""
+    for noise in setting.options.noise:
+        _trained_on(setting, f"{title}, {noise}", noise, method, config, seeds=setting.options.seeds or seeds)
+
+
+def _trained_on(
+    setting: Setting, title: str, noise: NoiseSpec, method: str, config: TrainConfig, *, seeds: int
+) -> None:
+    """What is known is written after every epoch."""
     epochs = setting.options.epochs or config.settings().epochs
     config = replace(config, epochs=epochs)
     flops = step_flops(config, num_classes=setting.source().num_classes)
     steps = epochs * steps_per_epoch(setting.sizes()[0], config.settings().noisy_batch)
     floor = flops * steps / (setting.options.peak_tflops * 1e12)
     head = (
-        f"{method}, {setting.options.noise}, {epochs} epochs, {steps} steps of {flops / 1e9:.1f} GFLOP: at "
+        f"{method}, {noise}, {epochs} epochs, {steps} steps of {flops / 1e9:.1f} GFLOP: at "
         f"{setting.options.peak_tflops:g} TFLOP/s they take {floor:.3g} s at the least."
     )
-    stated = PAPERS_ACCURACY.get(str(setting.options.noise))
+    stated = PAPERS_ACCURACY.get(str(noise))
     if stated is not None and setting.options.dataset.startswith("cifar10"):
         head += f" The paper's accuracy: {stated:.2f} % (original images)."
     rows: list[Row] = []
@@ -117,7 +125,7 @@ def _trained(setting: Setting, title: str, method: str, config: TrainConfig, *, 
 
         row = measure(
             method, _followed(method, on_epoch), setting.options.dataset,
-            setting.cell(seed), replace(config, seed=seed), rho=config.switches().rho,
+            setting.cell(noise, seed), replace(config, seed=seed), rho=config.switches().rho,
         )  # fmt: skip
         rows.append(row)
         written()
@@ -169,7 +177,7 @@ def compile_or_not(setting: Setting) -> None:
             name = f"{preset}{how}"
             try:
                 _followed(method, lambda _, seconds, ends=ends: ends.append(seconds))(  # type: ignore[misc]
-                    setting.cell(0).problem, config, None
+                    setting.cell(setting.options.noise[0], 0).problem, config, None
                 )
             except Exception as error:  # no compiler on the machine: the others still count
                 lines.append([name, "–", "–", _one_line(error)])
@@ -235,8 +243,8 @@ def _in_harness(
     plan = Plan(
         dataset=options.dataset,
         source=setting.source(),
-        noises=(options.harness_noise,),
-        seeds=tuple(range(options.seeds)),
+        noises=tuple(options.harness_noise),
+        seeds=tuple(range(options.seeds or 1)),
         noisy=noisy,
         clean=clean,
         validation=validation,
@@ -309,11 +317,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
     made.add_argument("--dataset", choices=DATASETS, default="cifar10n")
     made.add_argument("--root", type=Path, help="folder of the data's files")
-    made.add_argument("--noise", type=parse_noise, default=NoiseSpec(kind="sym", rate=0.4), help="of paper and fast")
-    made.add_argument("--harness-noise", type=parse_noise, default=NoiseSpec(kind="human", column="worst"))
+    noise: Mapping[str, Any] = {"type": parse_noise, "nargs": "+", "metavar": "NOISE"}
+    made.add_argument("--noise", **noise, default=[NoiseSpec(kind="sym", rate=0.4)], help="of paper and fast")
+    made.add_argument(
+        "--harness-noise", **noise, default=[NoiseSpec(kind="human", column="worst")], help="of harness and ablation"
+    )
     made.add_argument("--methods", nargs="+", metavar="NAME", help="of the harness; default all")
     made.add_argument("--variants", nargs="+", metavar="NAME", help="of the ablation; default all")
-    made.add_argument("--seeds", type=positive, default=1, help="of the harness and the ablation")
+    made.add_argument("--seeds", type=positive, help="of each noise; else 3 in fast, 1 in paper, harness and ablation")
     made.add_argument("--epochs", type=positive, help="instead of the presets'")
     made.add_argument("--limit-s", type=float, help="seconds for each part, instead of its own limit")
     made.add_argument("--peak-tflops", type=float, default=989.0, help="bf16, for the floor (H200, H100: 989)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.data import Cell, Source, draw_cell, load_source
+from benchmarks.data import Cell, NoiseSpec, Source, draw_cell, load_source
 from benchmarks.machine import machine, machine_line
 from benchmarks.plan import HANDED, SIZES
 from fasten_model.train import TrainConfig
@@ -68,10 +68,10 @@ class Setting:
         """(noisy, clean, validation) samples."""
         return TINY if self.options.tiny else SIZES[self.options.dataset]
 
-    def cell(self, seed: int) -> Cell:
-        """One draw under `--noise`."""
+    def cell(self, noise: NoiseSpec, seed: int) -> Cell:
+        """One draw."""
         noisy, clean, validation = self.sizes()
-        return draw_cell(self.source(), self.options.noise, noisy=noisy, clean=clean, validation=validation, seed=seed)
+        return draw_cell(self.source(), noise, noisy=noisy, clean=clean, validation=validation, seed=seed)
 
 
 LOADED: list[Source] = []

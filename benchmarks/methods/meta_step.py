@@ -97,7 +97,6 @@ class MetaStep(TrainingStep):
         )
 
 
-
 def step_losses(total: Tensor, clean: Tensor) -> StepLosses:
     """total: over the noisy batch, descended. clean: over the clean batch, reported."""
     return StepLosses(total=total, forward=torch.zeros_like(clean), clean=clean, noisy=total.detach())

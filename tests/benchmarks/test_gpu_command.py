@@ -40,18 +40,27 @@ def test_every_part_leaves_its_figures(tmp_path: Path, monkeypatch: pytest.Monke
     assert found["machine"]["torch"] == torch.__version__
     assert {cost["method"] for cost in found["step cost, fast, compiled"]} == {"paper", "ours"}
     assert len(found["throughput, paper"]) == 5
-    assert [row["seed"] for row in found["fast"]["rows"]] == [0, 1, 2]
-    assert found["paper"]["rows"][0]["error"] is None
-    assert found["paper"]["floor_seconds"] > 0
+    assert [row["seed"] for row in found["fast, sym:0.4"]["rows"]] == [0, 1, 2]
+    assert found["paper, sym:0.4"]["rows"][0]["error"] is None
+    assert found["paper, sym:0.4"]["floor_seconds"] > 0
     assert [each["compiled"] for each in found["torch.compile"]] == [False, True, True] * 2
     assert [each["cuda_graphs"] for each in found["torch.compile"]] == [False, False, True] * 2
     assert [row.method for row in read_rows(tmp_path / "harness.parquet")[0]] == ["ce"]
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
-    assert "## fast\n" in text
+    assert "## fast, sym:0.4\n" in text
     assert "at the least" in text
     assert [row.method for row in read_rows(tmp_path / "ablation.parquet")[0]] == ["paper", "paper +q"]
     assert {rate["trunk"] for rate in found["feed"]} == {"fast", "resnet18"}
     assert len(list(tmp_path.iterdir())) == 6  # what comes back from the machine is counted
+
+
+def test_seeds_and_noises_reach_the_trainings(tmp_path: Path) -> None:
+    parts, noises = ("--parts", "paper", "harness"), ("--noise", "sym:0.2", "asym:0.4", "--harness-noise", "sym:0.6")
+    assert gpu.main([*MINIATURE, "--out", str(tmp_path), *parts, *noises, "--seeds", "2"]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    for noise in ("sym:0.2", "asym:0.4"):
+        assert [(row["noise"], row["seed"]) for row in found[f"paper, {noise}"]["rows"]] == [(noise, 0), (noise, 1)]
+    assert [(row["noise"], row["seed"]) for row in found["harness"]] == [("sym:0.6", 0), ("sym:0.6", 1)]
 
 
 def test_a_part_that_takes_too_long_or_fails_does_not_cost_the_others(
