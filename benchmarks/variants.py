@@ -273,6 +273,10 @@ _OF_FITTED = (
         predicted="+0.2 where the images are easy, −1 where they are hard",
     ),
     Variant(
+        base="fitted", change="-fresh passes", switches={"fresh_passes": None},
+        predicted="(after trials) nothing below 60 passes; test −1 in long trainings where the images are hard",
+    ),
+    Variant(
         base="fitted", change="clean by count", switches={"clean_loss_weight": None},
         predicted="−0.3 on heavy noise",
     ),

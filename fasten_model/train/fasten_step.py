@@ -64,6 +64,7 @@ class FastenStep(TrainingStep):
         self._clean_labels = own(data.clean_labels).to(device)
         self._temperature = torch.ones((), device=device)
         self._accuracy = torch.ones((), device=device)  # a, over the last epochs
+        self._passes_a_step = loop.settings.clean_batch / clean_count
         self._clean_estimates = own(data.clean_estimates).to(device).float()
         order = torch.randperm(clean_count, generator=generator(config.seed, "folds"))
         self._folds = own(order % method.folds).to(device)
@@ -116,7 +117,7 @@ class FastenStep(TrainingStep):
         if self._noisy_head_learns:
             noisy = cross_entropy(noisy_logits, self._noisy_targets(index, labels, evidence, started))
         self._correct(index, p, q, started)
-        return self._total(forward, clean_loss, noisy, batch.noisy.size, clean.size)
+        return self._total(forward, clean_loss, noisy, batch)
 
     def _posterior_of_visit(self, index: Tensor, clean_logits: Tensor, log_p: Tensor, evidence: Tensor) -> Tensor:
         """q [B,K]: from what the network says now, log p at the temperature, and where they are kept at all visits."""
@@ -243,12 +244,13 @@ class FastenStep(TrainingStep):
             self._labels.index_copy_(0, index, labels)
             self._sure.index_copy_(0, index, sure)
 
-    def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor | None, size: int, clean_size: int) -> StepLosses:
+    def _total(self, forward: Tensor, clean: Tensor, noisy: Tensor | None, batch: Batch) -> StepLosses:
         """mean(forward ‖ clean) + λ·mean(noisy), or the two of the clean head by `clean_loss_weight`, and all three
         with weights that sum to 1 where λ follows the accuracy."""
-        method = self._method
+        assert batch.clean is not None
+        method, size, clean_size = self._method, batch.noisy.size, batch.clean.size
         share = clean_size / (size + clean_size) if method.clean_loss_weight is None else method.clean_loss_weight
-        weight = share * (1 + self._accuracy) / 2 if method.discounted else share
+        weight = share * self._discount(batch.steps) if method.discounted else share
         forward_mean, clean_mean = forward.sum() / size, clean.sum() / clean_size
         total = (1 - weight) * forward_mean + weight * clean_mean
         noisy_mean = torch.zeros_like(total) if noisy is None else noisy.sum() / size
@@ -262,6 +264,12 @@ class FastenStep(TrainingStep):
         return StepLosses(
             total=total, forward=forward_mean.detach(), clean=clean_mean.detach(), noisy=noisy_mean.detach()
         )
+
+    def _discount(self, steps: int) -> Tensor:
+        """What the clean set's weight is multiplied by, in a training of that many steps: scalar."""
+        fresh, passes = self._method.fresh_passes, steps * self._passes_a_step
+        discount = (1 + self._accuracy) / 2
+        return discount if fresh is None else discount * min(1.0, fresh / passes) ** (1 - self._accuracy)
 
     def metrics(self) -> tuple[Tensor, Tensor]:
         changed = self._loop.process.sum((self._believed() != self._original).float().sum())

@@ -26,6 +26,10 @@ class Method:
     discounted: bool = True
     """Multiply that weight by (1 + a)/2: what the network learns of the few clean samples and cannot tell of others
     is learnt by heart."""
+    fresh_passes: float | None = 60.0
+    """Passes over the clean set for which it keeps that weight. Where the whole training makes more, V, the discount
+    has another factor (fresh_passes / V)^(1 − a): the oftener they are seen, the more is learnt by heart. None: no
+    number is too many."""
     smoothing: float = 1e-3
     """δ of `smooth_transition`."""
     clean_sampling: Literal["shuffled", "balanced"] = "shuffled"
@@ -98,9 +102,10 @@ class Method:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise DataError(f"{name} must be 0 or above, got {value}")
-        for name in ("memory", "prior_strength", "pooled_strength", "annotator_strength"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise DataError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("memory", "prior_strength", "pooled_strength", "annotator_strength", "fresh_passes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise DataError(f"{name} must be above 0, got {value}")
         for name in ("correction_start", "average_momentum", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
@@ -166,6 +171,7 @@ PAPER = Method(
     noisy_loss_weight=0.5,
     clean_loss_weight=None,
     discounted=False,
+    fresh_passes=None,
     smoothing=1e-6,
     clean_sampling="balanced",
     estimator="clean_batch",

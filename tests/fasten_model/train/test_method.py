@@ -95,6 +95,7 @@ def test_the_references_switches_are_those_of_its_paper_and_code() -> None:
     """method.md, section 2: nothing that is ours is on."""
     reference = {
         "forwards": "separate", "noisy_loss_weight": 0.5, "clean_loss_weight": None, "discounted": False,
+        "fresh_passes": None,
         "clean_sampling": "balanced",
         "prior_correction": False, "estimator": "clean_batch", "evaluation_features": False, "folds": 1, "pairs": False,
         "annotators": False, "loss": "forward", "noisy_head_labels": "corrected", "correction": "confidence",
