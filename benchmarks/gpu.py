@@ -80,12 +80,18 @@ def throughput(setting: Setting) -> None:
 
 def paper(setting: Setting) -> None:
     """The paper's preset to its last epoch, with the time that its arithmetic takes at the least."""
-    _trained(setting, "paper", "fasten-paper", setting.config("paper", method=PAPER), seeds=1)
+    _trained(setting, "paper", "fasten-paper", setting.config("paper", method=PAPER, **_how(setting)), seeds=1)
 
 
 def fast(setting: Setting) -> None:
     """The fast preset with ours: seconds and accuracy. The first seed also pays for what CUDA sets up once."""
-    _trained(setting, "fast", "fasten", setting.config("fast", compile=setting.options.compile), seeds=3)
+    _trained(setting, "fast", "fasten", setting.config("fast", **_how(setting)), seeds=3)
+
+
+def _how(setting: Setting) -> Mapping[str, bool]:
+    """What the command line says about compiling, for a config."""
+    graphs = setting.options.cuda_graphs
+    return {"compile": setting.options.compile or graphs, "cuda_graphs": graphs}
 
 
 def _trained(setting: Setting, title: str, method: str, config: TrainConfig, *, seeds: int) -> None:
@@ -328,7 +334,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--epochs", type=positive, help="instead of the presets'")
     made.add_argument("--limit-s", type=float, help="seconds for each part, instead of its own limit")
     made.add_argument("--peak-tflops", type=float, default=989.0, help="bf16, for the floor (H200, H100: 989)")
-    made.add_argument("--compile", action="store_true", help="in step_cost and fast too")
+    made.add_argument("--compile", action="store_true", help="in step_cost, fast and paper too")
+    made.add_argument("--cuda-graphs", action="store_true", help="in fast and paper: compiled, and replayed as graphs")
     made.add_argument("--tiny", action="store_true", help="a small trunk, few samples, one epoch: does it run at all?")
     options = made.parse_args(arguments)
     chosen_methods(options.methods)

@@ -198,6 +198,7 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
             raise DataError(f"{folder / WEIGHTS_FILE}: the rows of the transition matrix do not sum to 1; train again")
     network = _build(description, trunk)
     network.load_state_dict(tensors)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as images are
     return Model(
         network=network.to(resolve_device(device)).eval(),
         classes=description.classes,

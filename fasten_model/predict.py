@@ -42,11 +42,13 @@ def _predict(network: nn.Module, images: Tensor | Images, device: torch.device, 
         return clean[:0].cpu(), noisy[:0].cpu()
     scored: list[tuple[Tensor, Tensor]] = []
     chunk: list[tuple[Tensor, Tensor]] = []
-    for uint8 in _batches(images, device, batch):
-        chunk.append(_logits(network, uint8))
-        if len(chunk) * batch >= _CHUNK:
-            scored.append(_to_cpu(chunk))
-            chunk = []
+    # Entered once: it keeps the weights that it has cast for as long as it lasts.
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        for uint8 in _batches(images, device, batch):
+            chunk.append(_logits(network, uint8))
+            if len(chunk) * batch >= _CHUNK:
+                scored.append(_to_cpu(chunk))
+                chunk = []
     return _to_cpu([*scored, _to_cpu(chunk)] if chunk else scored)
 
 
@@ -62,9 +64,7 @@ def _batches(images: Tensor | Images, device: torch.device, batch: int) -> Itera
 
 def _logits(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """uint8 [B,3,S,S] on the device → logits of both heads, fp32 [B,K], there."""
-    on_gpu = images.device.type == "cuda"
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=on_gpu):
-        clean, noisy = network(normalize(images))
+    clean, noisy = network(normalize(images))
     return clean.float(), noisy.float()
 
 

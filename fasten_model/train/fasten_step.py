@@ -19,7 +19,7 @@ from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.estimate import TransitionEstimate
 from fasten_model.train.loop import Loop
-from fasten_model.train.plan import class_weights, clean_frequencies, clean_groups, steps_per_epoch
+from fasten_model.train.plan import class_weights, clean_frequencies, clean_groups, steps_per_epoch, times_shown
 from fasten_model.train.seeds import generator
 from fasten_model.train.training_set import TrainingSet
 from fasten_model.train.visits import Visits
@@ -64,7 +64,6 @@ class FastenStep(TrainingStep):
         self._clean_labels = own(data.clean_labels).to(device)
         self._temperature = torch.ones((), device=device)
         self._accuracy = torch.ones((), device=device)  # a, over the last epochs
-        self._passes_a_step = loop.settings.clean_batch / clean_count
         self._clean_estimates = own(data.clean_estimates).to(device).float()
         order = torch.randperm(clean_count, generator=generator(config.seed, "folds"))
         self._folds = own(order % method.folds).to(device)
@@ -82,6 +81,7 @@ class FastenStep(TrainingStep):
             loop.settings.clean_batch,
             balanced=method.clean_sampling == "balanced",
         )
+        self._times_shown = times_shown(self.clean_groups)
         self._clean_prior = clean_frequencies(self.clean_groups, data.clean_labels, data.num_classes).to(device)
         self._class_weights = torch.ones_like(self._clean_prior)
         if method.clean_sampling == "shuffled" and not method.prior_correction:  # else their frequencies are seen to
@@ -250,7 +250,7 @@ class FastenStep(TrainingStep):
         assert batch.clean is not None
         method, size, clean_size = self._method, batch.noisy.size, batch.clean.size
         share = clean_size / (size + clean_size) if method.clean_loss_weight is None else method.clean_loss_weight
-        weight = share * self._discount(batch.steps) if method.discounted else share
+        weight = share * self._discount(batch.step) if method.discounted else share
         forward_mean, clean_mean = forward.sum() / size, clean.sum() / clean_size
         total = (1 - weight) * forward_mean + weight * clean_mean
         noisy_mean = torch.zeros_like(total) if noisy is None else noisy.sum() / size
@@ -265,11 +265,11 @@ class FastenStep(TrainingStep):
             total=total, forward=forward_mean.detach(), clean=clean_mean.detach(), noisy=noisy_mean.detach()
         )
 
-    def _discount(self, steps: int) -> Tensor:
-        """What the clean set's weight is multiplied by, in a training of that many steps: scalar."""
-        fresh, passes = self._method.fresh_passes, steps * self._passes_a_step
+    def _discount(self, step: int) -> Tensor:
+        """What the clean set's weight is multiplied by in that step: scalar."""
+        fresh, passes = self._method.fresh_passes, (step + 1) * self._times_shown
         discount = (1 + self._accuracy) / 2
-        return discount if fresh is None else discount * min(1.0, fresh / passes) ** (1 - self._accuracy)
+        return discount if fresh is None else discount * min(1.0, fresh / passes) ** (2 * (1 - self._accuracy))
 
     def metrics(self) -> tuple[Tensor, Tensor]:
         changed = self._loop.process.sum((self._believed() != self._original).float().sum())

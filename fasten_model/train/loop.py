@@ -109,7 +109,7 @@ class Loop:
         logits, _ = self.forward(self.inputs(part, step, "held out"))
         for name, buffer in self.network.named_buffers():
             buffer.copy_(kept[name])
-        return logits
+        return logits.clone()  # a CUDA graph's own memory is written over by its next replay
 
     def epochs(self, count: int) -> int:
         """Epochs over `count` samples: the preset's, or as many as its least number of steps takes."""

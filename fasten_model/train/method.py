@@ -27,9 +27,9 @@ class Method:
     """Multiply that weight by (1 + a)/2: what the network learns of the few clean samples and cannot tell of others
     is learnt by heart."""
     fresh_passes: float | None = 60.0
-    """Passes over the clean set for which it keeps that weight. Where the whole training makes more, V, the discount
-    has another factor (fresh_passes / V)^(1 − a): the oftener they are seen, the more is learnt by heart. None: no
-    number is too many."""
+    """Passes over the clean set for which it keeps that weight. After V of them, when there are more, the discount has
+    another factor (fresh_passes / V)^(2 − 2a): the oftener they are seen, the more is learnt by heart. None: no number
+    is too many."""
     smoothing: float = 1e-3
     """δ of `smooth_transition`."""
     clean_sampling: Literal["shuffled", "balanced"] = "shuffled"

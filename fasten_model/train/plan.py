@@ -103,6 +103,12 @@ def _by_class(samples: Tensor, labels: Tensor, size: int) -> list[CleanGroup]:
     return [CleanGroup(samples[of == label], size, len(classes), place) for place, label in enumerate(classes)]
 
 
+def times_shown(groups: Sequence[CleanGroup]) -> float:
+    """How often a step shows the clean sample that it shows: the mean over the batch of its group's passes a step."""
+    sizes = [group.size / group.groups for group in groups]
+    return sum(size**2 / len(group.samples) for size, group in zip(sizes, groups, strict=True)) / sum(sizes)
+
+
 def clean_frequencies(groups: Sequence[CleanGroup], labels: Tensor, num_classes: int) -> Tensor:
     """Share of each class among the samples that the plan of `groups` draws, sums to 1: [K].
 

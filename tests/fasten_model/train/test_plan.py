@@ -1,5 +1,6 @@
 """Which samples make up which step: whatever the step that a process begins with."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from fasten_model.train.plan import (
     clean_groups,
     noisy_epoch,
     steps_per_epoch,
+    times_shown,
 )
 
 sizes = st.integers(1, 60)
@@ -109,6 +111,16 @@ def test_balanced_clean_batches_are_full_and_no_class_is_more_than_one_ahead(
         if len(parts[0]):
             visits = torch.bincount(labels[torch.cat(parts[: len(classes)])], minlength=num_classes)[classes]
             assert int(visits.max() - visits.min()) == 0, "as many turns have all had the sample more"
+
+
+def test_reviews_are_seen_less_often_than_the_few_that_were_audited() -> None:
+    """100 audited at random and 1,000 reviewed, 16 of each in a batch: seen every 6.25th and 62.5th step."""
+    estimates = torch.arange(1100) < 100
+    groups = clean_groups(torch.zeros(1100).long(), estimates, 32, balanced=False)
+    assert times_shown(groups) == pytest.approx((1 / 6.25 + 1 / 62.5) / 2)
+    assert times_shown(groups[:1]) == pytest.approx(1 / 6.25)
+    by_class = clean_groups(torch.arange(12) % 3, torch.ones(12).bool(), 6, balanced=True)
+    assert times_shown(by_class) == pytest.approx(1 / 2)
 
 
 def test_clean_frequencies_are_those_of_what_is_drawn() -> None:

@@ -124,11 +124,12 @@ def test_weights_follow_the_share_of_held_out_samples_that_is_predicted_rightly(
             torch.testing.assert_close(losses.total.detach(), expected / (1 + 2 * (1 - a)))
 
 
-@pytest.mark.parametrize(("fresh", "left"), [(None, 1.0), (100.0, 1.0), (0.25, 1 / 16)])
+@pytest.mark.parametrize(("fresh", "left"), [(None, 1.0), (100.0, 1.0), (4 / 3, 1.0), (1 / 6, 1 / 8)])
 def test_what_cannot_be_told_of_others_weighs_less_where_clean_samples_are_seen_often(
     fresh: float | None, left: float
 ) -> None:
-    """All of a whole run's steps make 4 passes over the clean set, 16 times a quarter of one; a is about ½."""
+    """A batch has three of nine audited samples and one of three reviewed: four steps pass over them 4/3 times, eight
+    times a sixth. a is about ½."""
     data = random_set(held_out_images=pixels(30, torch.Generator()), held_out_labels=torch.zeros(30).long())
     run = Run.of(data, replace(PLAIN, noisy_loss_weight=0.0, fresh_passes=fresh))
     with torch.no_grad():
@@ -136,7 +137,7 @@ def test_what_cannot_be_told_of_others_weighs_less_where_clean_samples_are_seen_
         run.loop.network.clean_head.bias.copy_(30 * torch.eye(3)[1])
     losses = run.once(list(range(6)), [1, 2, 3, 9], step=3)
     a = (1 + 10 / 40) / 2
-    share = 0.5 * (1 + a) / 2 * left ** (1 - a)
+    share = 0.5 * (1 + a) / 2 * left ** (2 * (1 - a))
     torch.testing.assert_close(losses.total.detach(), (1 - share) * losses.forward + share * losses.clean)
 
 
