@@ -2,10 +2,11 @@
 
     python -m benchmarks.relabel_precision --cifar10n DIR
 
-Each cell trains one small model a seed. Its held-out pairs are then drawn many times from samples that it never saw:
-as many as `fasten train` would hold out, and more, as after a larger audit. Every rule chooses from them alone which
-labels of the bulk to change. The truth of the bulk is known here, so that each choice can be judged. A draw keeps the
-promise where at least 95 % of the changes are right, or nothing is changed.
+Each cell trains one small model a seed, as `fasten train` does. Held-out pairs are then drawn many times from all the
+samples that trained with the label they came with, as such pairs do: as many as `fasten train` would hold out, and
+more, as after a larger audit. Every rule chooses from them alone which labels of the others to change. The truth is
+known here, so that each choice can be judged. A draw keeps the promise where at least 95 % of the changes are right, or
+nothing is changed. What training itself was told of its held-out pairs (temperature, weights) is of one set of them.
 """
 
 import statistics
@@ -29,7 +30,6 @@ from fasten_model.train import TrainConfig, TrainingSet, train
 from fasten_model.train.seeds import generator
 
 HOLDOUT = 0.25
-RESERVE = 3000
 ROUNDS = (0, 1, 2, 20)
 MORE_PAIRS = (400, 1000)
 """Held-out pairs of larger audits."""
@@ -49,7 +49,7 @@ class Cell:
 
 
 CELLS = (
-    Cell(dataset="digits", noise="asym:0.4", noisy=500, audited=200),
+    Cell(dataset="digits", noise="asym:0.4", noisy=900, audited=200),
     Cell(dataset="fashion-mnist", noise="asym:0.4", noisy=3000, audited=400),
     Cell(dataset="fashion-mnist", noise="instance:0.4", noisy=3000, audited=400),
     Cell(dataset="fashion-mnist", noise="sym:0.6", noisy=3000, audited=400),
@@ -61,12 +61,12 @@ CELLS = (
 
 
 def judge(cell: Cell, source: Source, config: TrainConfig) -> Judged:
-    """Train on a draw of the cell and look at the bulk and at what is left over."""
+    """Train on a draw of the cell and look at what trained with the label that it came with."""
     seed, count = config.seed, len(source.train_labels)
-    taught = round(cell.audited * (1 - HOLDOUT))
-    order = torch.randperm(count, generator=generator(seed, "relabel_precision"))
-    bulk, clean = order[: cell.noisy], order[cell.noisy : cell.noisy + taught]
-    reserve = order[cell.noisy + taught :][:RESERVE]
+    held_out = round(cell.audited * HOLDOUT)
+    order = torch.randperm(count, generator=generator(seed, "relabel_precision"))[: cell.noisy + cell.audited]
+    bulk, clean = order.tensor_split([cell.noisy + held_out])
+    rows = torch.arange(cell.noisy, len(bulk))
     given = torch.full((count,), -1)
     given[order] = apply_noise(parse_noise(cell.noise), source, order, seed).labels
     images, true = source.train_images, source.train_labels
@@ -76,19 +76,21 @@ def judge(cell: Cell, source: Source, config: TrainConfig) -> Judged:
             noisy_labels=given[bulk],
             clean_images=images[clean],
             clean_labels=true[clean],
-            clean_estimates=torch.ones(taught, dtype=torch.bool),
+            clean_estimates=torch.ones(len(clean), dtype=torch.bool),
             clean_votes=given[clean][:, None],
+            held_out_images=images[bulk[rows]],
+            held_out_labels=true[bulk[rows]],
+            held_out_rows=rows,
             num_classes=source.num_classes,
         ),
         config,
     )
+    assert trained.visits is not None
     return Judged(
-        bulk_logits=predict_logits(trained.network, images[bulk])[0],
-        bulk_given=given[bulk],
-        bulk_true=true[bulk],
-        reserve_logits=predict_logits(trained.network, images[reserve])[0],
-        reserve_given=given[reserve],
-        reserve_true=true[reserve],
+        logits=predict_logits(trained.network, images[bulk])[0],
+        visits=trained.visits,
+        given=given[bulk],
+        true=true[bulk],
         taught=torch.stack([true[clean], given[clean]], dim=1),
     )
 
@@ -114,7 +116,7 @@ class Tally:
 def draws(judged: Judged, held_out: int, count: int) -> list[Evidence]:
     """The evidence of so many sets of held-out pairs."""
     chance = generator(0, "held-out pairs")
-    rows = [torch.randperm(len(judged.reserve_true), generator=chance)[:held_out] for _ in range(count)]
+    rows = [torch.randperm(len(judged.true), generator=chance)[:held_out] for _ in range(count)]
     return [gather(judged, held) for held in rows]
 
 
@@ -140,10 +142,10 @@ def transition_errors(models: Sequence[Judged]) -> list[str]:
     for rounds in ROUNDS:
         errors, diagonals = [], []
         for judged in models:
-            p = torch.softmax(judged.bulk_logits.double(), dim=1)
-            found = soft_count_transition(p, judged.bulk_given, p.shape[1], pairs=judged.taught, rounds=rounds)
+            p = torch.softmax(judged.logits.double(), dim=1)
+            found = soft_count_transition(p, judged.given, p.shape[1], pairs=judged.taught, rounds=rounds)
             counted = torch.zeros_like(found).index_put_(
-                (judged.bulk_true, judged.bulk_given), torch.ones(len(p), dtype=found.dtype), accumulate=True
+                (judged.true, judged.given), torch.ones(len(p), dtype=found.dtype), accumulate=True
             )
             counted /= counted.sum(dim=1, keepdim=True)
             errors.append(float((found - counted).abs().mean()))
@@ -192,10 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 limit = 12_000 if cell.dataset != "digits" else None
                 sources[cell.dataset] = load_source(cell.dataset, root=roots[cell.dataset], size=size, limit=limit)
             models.append(stored(cell, sources[cell.dataset], config, options.models))
-        least = min(len(judged.reserve_true) for judged in models)
+        least = min(len(judged.true) for judged in models)
         for pairs in (None, *MORE_PAIRS):
             held_out = round(cell.audited * HOLDOUT) if pairs is None else pairs
-            if held_out < least:
+            if held_out <= least / 2:  # else few are left to be judged
                 title = "pairs as `fasten train` holds them out" if pairs is None else f"{pairs:,} pairs"
                 tables.setdefault(title, {})[str(cell)] = tallies(models, held_out, options.draws)
         errors[str(cell)] = transition_errors(models)

@@ -1,6 +1,7 @@
 """Rules that say which labels a model may change by itself, all given the same evidence.
 
-Shapes: N bulk samples, P held-out pairs, K classes.
+Shapes: M samples that trained with the label that they came with, P of them drawn as held-out pairs, the other N the
+bulk that is judged; K classes.
 """
 
 from collections.abc import Callable
@@ -9,27 +10,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fasten_model.calibrate import fit_evidence, fit_temperature
-from fasten_model.posterior import posterior, soft_count_transition
+from fasten_model.calibrate import fit_temperature
+from fasten_model.posterior import soft_count_transition
 from fasten_model.recalibrate import log_odds, possible
 from fasten_model.relabel import CERTAINTY, NEVER, Suggestions, choose_rho, suggestions
+from fasten_model.stacking import fit_weights, stacked
 
 TARGET = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
-    """One trained model and what it says of samples whose truth is known, before any temperature."""
+    """One trained model and what it says of samples whose given labels it was trained on, before any temperature."""
 
-    bulk_logits: Tensor
-    """[N,K]: of the samples whose given labels were trained on."""
-    bulk_given: Tensor
-    bulk_true: Tensor
-    """int64 [N]; no rule sees it."""
-    reserve_logits: Tensor
-    """[M,K]: of samples that training never saw; held-out pairs are drawn from these."""
-    reserve_given: Tensor
-    reserve_true: Tensor
+    logits: Tensor
+    """[M,K]"""
+    visits: Tensor
+    """[M,K]: the mean of log p over the visits of training."""
+    given: Tensor
+    """int64 [M]: what was trained on."""
+    true: Tensor
+    """int64 [M]: a rule sees those of the held-out pairs that are drawn."""
     taught: Tensor
     """int64 [C,2]: (true, given) of the audited samples that were trained on."""
 
@@ -52,24 +53,27 @@ Rule = Callable[[Evidence], float | Tensor]
 
 
 def gather(judged: Judged, held: Tensor) -> Evidence:
-    """What `fasten_model.fitting` makes of the model with the reserve's rows `held` as held-out samples."""
-    logits, given, true = judged.reserve_logits[held], judged.reserve_given[held], judged.reserve_true[held]
-    temperature = fit_temperature(logits, true)
-    bulk, p = (torch.softmax(z.double() / temperature, dim=1) for z in (judged.bulk_logits, logits))
-    num_classes = bulk.shape[1]
+    """What `fasten_model.fitting` makes of the model with the rows `held` int64 [P] as held-out pairs."""
+    others = torch.ones(len(judged.true), dtype=torch.bool)
+    others[held] = False
+    temperature = fit_temperature(judged.logits[held], judged.true[held])
+    p = torch.softmax(judged.logits[others].double() / temperature, dim=1)
+    given, true, said = judged.given[others], judged.true[others], judged.given[held]
 
-    def transition(pairs: Tensor) -> Tensor:
-        return soft_count_transition(bulk, judged.bulk_given, num_classes, pairs=pairs)
+    def likelihood(pairs: Tensor) -> Tensor:
+        """log T of the bulk and these pairs, float64 [K,K] by given label."""
+        return soft_count_transition(p, given, p.shape[1], pairs=pairs).double().log().t()
 
-    without = transition(judged.taught)
-    every = transition(torch.cat([judged.taught, torch.stack([true, given], dim=1)]))
-    gamma = fit_evidence(p, without, given, true)
+    without = likelihood(judged.taught)
+    every = likelihood(torch.cat([judged.taught, torch.stack([judged.true[held], said], dim=1)]))
+    log_p, visits = torch.log_softmax(judged.logits.double(), dim=1), judged.visits.double()
+    weights = fit_weights(log_p[held], visits[held], without[said], judged.true[held])
     return Evidence(
-        p=bulk,
-        given=judged.bulk_given,
-        true=judged.bulk_true,
-        bulk=suggestions(posterior(bulk, every, judged.bulk_given, gamma), judged.bulk_given, judged.bulk_true),
-        pairs=suggestions(posterior(p, without, given, gamma), given, true),
+        p=p,
+        given=given,
+        true=true,
+        bulk=suggestions(stacked(log_p[others], visits[others], every[given], weights), given, true),
+        pairs=suggestions(stacked(log_p[held], visits[held], without[said], weights), said, judged.true[held]),
     )
 
 

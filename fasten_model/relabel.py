@@ -3,11 +3,11 @@
 A relabel is suggested where argmax q is not the given label; it is made where max q ≥ ρ. What q says of its own
 precision cannot be taken at its word: a class-conditional T is wrong for labels whose errors depend on the image, as
 people's do, and then q is over-confident. What counts is how often suggestions are right on pairs: samples audited at
-random that have their bulk label, too, judged by a model that training never showed them. ρ is found by *Learn then
-Test* (Angelopoulos, Bates, Candès, Jordan, Lei, 2021): a sequence of values of ρ, fixed before looking at what is
-right, each tested against “the precision is below the target”; the first that passes no longer ends it (fixed-sequence
-testing), so that however many are tried, a value that breaks the promise is accepted with a probability of at most 1 −
-certainty.
+random that have their bulk label, too, judged by a model that was trained on that label, as on every other of the bulk,
+and never told the true one. ρ is found by *Learn then Test* (Angelopoulos, Bates, Candès, Jordan, Lei, 2021): a
+sequence of values of ρ, fixed before looking at what is right, each tested against “the precision is below the target”;
+the first that passes no longer ends it (fixed-sequence testing), so that however many are tried, a value that breaks
+the promise is accepted with a probability of at most 1 − certainty.
 
 Shapes: N samples, n suggestions among them, K classes.
 """

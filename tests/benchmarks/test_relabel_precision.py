@@ -13,13 +13,13 @@ from fasten_model.relabel import NEVER
 def judged(*, over_confident: float, seed: int = 0, count: int = 3000) -> Judged:
     """A model of 4 classes whose logits are `over_confident` times what they should be, 35 % wrong labels."""
     generator = torch.Generator().manual_seed(seed)
-    true = torch.randint(4, (2 * count,), generator=generator)
-    logits = over_confident * 3 * (3 * torch.eye(4)[true] + torch.randn(2 * count, 4, generator=generator))
-    wrong = torch.rand(2 * count, generator=generator) < 0.35
-    given = torch.where(wrong, (true + 1) % 4, true)
+    true = torch.randint(4, (count,), generator=generator)
+    logits, before = (
+        over_confident * 3 * (3 * torch.eye(4)[true] + torch.randn(count, 4, generator=generator)) for _ in range(2)
+    )
+    given = torch.where(torch.rand(count, generator=generator) < 0.35, (true + 1) % 4, true)
     return Judged(
-        bulk_logits=logits[:count], bulk_given=given[:count], bulk_true=true[:count],
-        reserve_logits=logits[count:], reserve_given=given[count:], reserve_true=true[count:],
+        logits=logits, visits=torch.log_softmax(before, dim=1), given=given, true=true,
         taught=torch.stack([true[:150], given[:150]], dim=1),
     )  # fmt: skip
 
@@ -41,7 +41,7 @@ def test_each_rule_decides_on_the_evidence_alone() -> None:
     evidence = gather(model, held)
     for name, rule in RULES.items():
         changed, right = outcome(rule(evidence), evidence)
-        assert 0 <= right <= changed <= len(model.bulk_true), name
+        assert 0 <= right <= changed <= len(model.true) - len(held), name
     assert outcome(NEVER, evidence) == (0, 0)
     assert outcome(0.0, evidence)[0] == len(evidence.bulk.confidence)
     of_one_class = torch.tensor([0.0, NEVER, NEVER, NEVER]).double()
