@@ -142,6 +142,8 @@ def _random_set(count: int, clean: int, num_classes: int, size: int) -> Training
     """Noise for images: what they show does not matter for what a step costs."""
     random = torch.Generator().manual_seed(0)
     clean_labels = torch.arange(clean) % num_classes
+    # One sample is held out: then the noisy head of ours learns, as it does in use. Two would be asked, which is part
+    # of an epoch and not of a step.
     return TrainingSet(
         noisy_images=torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=random),
         noisy_labels=torch.randint(num_classes, (count,), generator=random),
@@ -150,6 +152,8 @@ def _random_set(count: int, clean: int, num_classes: int, size: int) -> Training
         clean_estimates=torch.ones(clean, dtype=torch.bool),
         num_classes=num_classes,
         clean_votes=clean_labels[:, None],
+        held_out_images=torch.zeros(1, 3, size, size, dtype=torch.uint8),
+        held_out_labels=torch.zeros(1, dtype=torch.int64),
     )
 
 

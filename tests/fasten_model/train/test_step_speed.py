@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fasten_model.train import OURS, PAPER, Method
 from fasten_model.train.loop import Loop
-from tests.fasten_model.train.one_step import Run, random_set
+from tests.fasten_model.train.one_step import Run, pixels, random_set
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
 """Operators whose result, or its size, the host must know."""
@@ -50,9 +50,15 @@ def part_of_training(run: Run, step: int) -> Tensor:
     return losses.total.detach()
 
 
+@pytest.mark.parametrize("held_out", [0, 5])
 @pytest.mark.parametrize("name", METHODS)
-def test_no_step_waits_for_the_device(name: str) -> None:
-    run = Run.of(random_set(), METHODS[name], batch_norm=True)
+def test_no_step_waits_for_the_device(name: str, held_out: int) -> None:
+    """With samples held out the weights of the losses follow what is known of them."""
+    labels = torch.arange(held_out) % 3
+    told: dict[str, Any] = (
+        {"held_out_images": pixels(held_out, torch.Generator()), "held_out_labels": labels} if held_out else {}
+    )
+    run = Run.of(random_set(**told), METHODS[name], batch_norm=True)
     part_of_training(run, LATER)
     with NoWaiting():  # type: ignore[no-untyped-call]
         part_of_training(run, LATER)
