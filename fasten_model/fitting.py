@@ -221,7 +221,7 @@ def fit(
             annotator_transitions=judged.noise.matrices,
             visited=None
             if seen is None or judged.weights is None
-            else Visited.of(noisy.sample_ids, noisy.labels, seen.visits, judged.weights),
+            else Visited.of(noisy.sample_ids, noisy.labels, noisy.images, seen.visits, judged.weights),
             metadata={"relabels": judged.choice.sentence()},
         ),
         history=tuple(

@@ -4,6 +4,7 @@
 Format 3 says how many networks there are (`fasten_model.ensemble`). Format 2 had one; it names the trunk beside the
 preset, so that any trunk can be built again. One that is a module of the caller's must be given back at load. Format 1
 had the preset's trunk only. All still load; visits are kept by some of format 3, and older readers do without.
+Those that were keyed by sample and label alone are not read any more: another set may use the same ids.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ from fasten_model.presets import find_preset
 from fasten_model.stacking import Weights
 from fasten_model.tensors_file import read_tensors
 from fasten_model.trunks import MODULE_PREFIX
-from fasten_model.visited import Visited, read_visited
+from fasten_model.visited import KEYED_BY, Visited, read_visited
 
 WEIGHTS_FILE = "model.safetensors"
 JSON_FILE = "model.json"
@@ -156,6 +157,7 @@ def save_model(model: Model, folder: Path) -> None:
         else {
             "sha256": hashlib.sha256(contents[VISITS_FILE]).hexdigest(),
             "weights": list(astuple(model.visited.weights)),
+            "keyed_by": KEYED_BY,
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -212,7 +214,12 @@ def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = N
         annotators=annotators,
         annotator_transitions=annotator_transitions,
         visited=read_visited(
-            folder / VISITS_FILE, description.visits_sha256, JSON_FILE, description.visits_weights, count
+            folder / VISITS_FILE,
+            description.visits_sha256,
+            JSON_FILE,
+            description.visits_weights,
+            count,
+            keyed_by=description.visits_keyed_by,
         )
         if visits and description.visits_weights is not None
         else None,
@@ -276,6 +283,8 @@ class _Description:
     visits_sha256: str
     visits_weights: Weights | None
     """None: it keeps no visits."""
+    visits_keyed_by: object
+    """`fasten_model.visited.KEYED_BY`, or what another version said there."""
 
 
 def _read_description(path: Path) -> _Description:
@@ -333,6 +342,7 @@ def _read_description(path: Path) -> _Description:
         if visits is None
         else value("visits", _are_visits(visits), "a hash and three weights")["sha256"],
         visits_weights=None if visits is None else Weights.of(torch.tensor(visits["weights"], dtype=torch.float64)),
+        visits_keyed_by=None if visits is None else visits.get("keyed_by"),
     )
 
 

@@ -129,9 +129,10 @@ def score(
     given. target_precision: how sure q must be of a given label for nobody to be asked.
     annotators, votes: R names and what each said, int64 [N,R], −1 where nothing: they count instead of the given label
     where the model tells annotators apart; someone it does not know is taken for an average one.
-    sample_ids: N ids, of the same images as in training. Those that the model was trained on with these labels are
-    judged by what training made of them, too (`Model.visited`); without ids all are judged as images that it has never
-    seen. What was promised of ρ (`fasten_model.fit`) was tested for labels that it was trained on.
+    sample_ids: N ids, as in training. Samples that the model was trained on, the same images with these labels, are
+    judged by what training made of them, too (`Model.visited`), for which all images are read once more; without ids
+    all are judged as images that it has never seen. What was promised of ρ (`fasten_model.fit`) was tested for labels
+    that it was trained on.
     with_features: keep what the trunk sees of each image, too; it is computed anyway.
 
     Raises `DataError` where labels, votes and images do not fit each other or the model, or ρ is no number from 0.
@@ -160,7 +161,7 @@ def score(
     given = Given(labels=given_labels.cpu(), annotators=tuple(annotators), votes=votes)
     q = noise.posterior(p, given, model.evidence)
     if model.visited is not None and sample_ids is not None:
-        trained_on, visits = model.visited.find(sample_ids, given_labels.cpu())
+        trained_on, visits = model.visited.find(sample_ids, given_labels.cpu(), images)
         _log.info("%d of %d labels are of those that the model was trained on", int(trained_on.sum()), len(images))
         if trained_on.any():
             said = noise.log_likelihood(given).clamp(min=math.log(torch.finfo(torch.float32).tiny))

@@ -14,6 +14,7 @@ from fasten_model import label_noise
 from fasten_model.ensemble import Ensemble
 from fasten_model.fitting import check_trainable, fit, summary
 from fasten_model.holding_out import folds_of
+from fasten_model.images.source import in_memory
 from fasten_model.judging import changed_since
 from fasten_model.labelled import LabelledImages
 from fasten_model.posterior import soft_count_transition
@@ -158,6 +159,10 @@ def test_rho_is_chosen_for_the_target_and_its_promise_holds_on_the_bulk() -> Non
     assert (known["rho"], known["pairs"]) == (fitted.model.rho, fitted.choice.pairs)
     assert (known["certainty"], known["per_class"], known["pairs_needed"]) == (0.9, None, 0)
     json.dumps(summary(fitted))
+    others = LabelledImages.from_tensors(255 - in_memory(noisy.images), noisy.labels, sample_ids=noisy.sample_ids)
+    assert fitted.model.visited is not None
+    for these, known_again in ((noisy, 160), (others, 0)):
+        assert int(fitted.model.visited.find(these.sample_ids, these.labels, these.images)[0].sum()) == known_again
 
 
 @pytest.mark.parametrize(("known", "held_out"), [(False, 0), (True, None)])

@@ -115,7 +115,7 @@ def test_the_priority_is_what_a_review_sets_right_in_the_mode_at_hand(model: Mod
 def test_samples_that_trained_the_model_are_judged_by_their_visits(model: Model, noisy: LabelledImages) -> None:
     means = torch.log_softmax(5.0 * torch.nn.functional.one_hot((noisy.labels + 1) % 3, 3), dim=1)
     weights = Weights(network=0.0, visits=1.0, evidence=0.0)
-    visited = Visited.of(noisy.sample_ids[:10], noisy.labels[:10], means[:10], weights)
+    visited = Visited.of(noisy.sample_ids[:10], noisy.labels[:10], noisy.images[:10], means[:10], weights)
     rows = score(replace(model, visited=visited), noisy, target_precision=0.95, model_version="m").table.to_pylist()
     others = score(model, noisy, target_precision=0.95, model_version="m").table.to_pylist()
     for number, (row, other) in enumerate(zip(rows, others, strict=True)):

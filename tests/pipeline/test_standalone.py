@@ -137,6 +137,30 @@ def test_rho_is_the_models_own_unless_another_is_given(trained: Path, noisy: Pat
     assert scores_of(trained, noisy) != scores_of(trained, noisy, rho=0.5)
 
 
+@pytest.mark.parametrize("cache", [None, Path("kept")], ids=["decoded", "from a cache"])
+def test_the_samples_of_a_training_are_known_again_and_not_those_of_another_file_with_their_ids(
+    clean: Path,
+    noisy: Path,
+    cache: Path | None,
+    write_samples: WriteSamples,
+    make_squares: MakeSquares,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick(), cache=cache)
+    own = scores_of(Path("model"), noisy)
+    assert "90 of 90 labels are of those that the model was trained on" in caplog.messages
+    others = [image for _, image, _ in make_squares("", 180)][90:]
+    rows = make_squares("bulk", 90, wrong_every=5)
+    write_samples(noisy, [(name, image, label) for (name, _, label), image in zip(rows, others, strict=True)])
+    scores = scores_of(Path("model"), noisy)
+    assert "0 of 90 labels are of those that the model was trained on" in caplog.messages
+    Path("model/visits.safetensors").unlink()
+    assert scores == scores_of(Path("model"), noisy)
+    write_samples(noisy, rows)
+    assert own != scores_of(Path("model"), noisy), "visits make a difference here"
+
+
 def test_the_model_version_changes_with_the_model(trained: Path, clean: Path, noisy: Path) -> None:
     train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick())
     first, second = (scores_of(model, noisy)[0]["model_version"] for model in (trained, Path("model")))
