@@ -1,7 +1,7 @@
 """Everything that only a GPU can tell, in one command: what a session that has one runs first.
 
     python -m benchmarks.gpu --root DIR --out OUT --parts step_cost throughput fast compile
-    python -m benchmarks.gpu --root DIR --out OUT --parts paper --noise sym:0.4 sym:0.8 --limit-s 540
+    python -m benchmarks.gpu --root DIR --out OUT --parts paper --compile --noise sym:0.4 sym:0.8 --limit-s 540
     python -m benchmarks.gpu --root DIR --out OUT --parts harness --harness-noise human:worst human:rater_1
     python -m benchmarks.gpu --root DIR --out OUT --parts feed ablation --variants paper/* --seeds 2
 
