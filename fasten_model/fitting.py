@@ -35,6 +35,7 @@ from fasten_model.train.metrics import Observer
 from fasten_model.train.process import this_process
 from fasten_model.train.seeds import derived_seed
 from fasten_model.train.stopping import Stop
+from fasten_model.train.training_set import check_labels
 from fasten_model.visited import Visited
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Seque
             "the clean set is empty: audit some randomly drawn tasks, in an audit project (FASTEN_AUDIT_PROJECT) or as "
             "ground truth in the labels project"
         )
+    check_labels("bulk labels", noisy.labels, len(noisy), len(classes))
+    check_labels("audited labels", clean.labels, len(clean), len(classes))
     audited = set(clean.labels.tolist())
     missing = [name for index, name in enumerate(classes) if index not in audited]
     used = set(noisy.labels.tolist())

@@ -30,6 +30,7 @@ from fasten_model.label_noise import Given, LabelNoise
 from fasten_model.model import Model
 from fasten_model.relabel import TARGET_PRECISION
 from fasten_model.stacking import stacked
+from fasten_model.train.training_set import check_votes
 
 _log = logging.getLogger(__name__)
 
@@ -145,12 +146,14 @@ def score(
         raise DataError(f"{len(given_labels)} labels for {len(images)} images: score one label an image")
     if ((given_labels < 0) | (given_labels >= len(model.classes))).any():
         raise DataError(f"a given label lies outside the model's {len(model.classes)} classes")
-    if votes is not None and votes.shape != (len(images), len(annotators)):
-        raise DataError(f"votes must be [{len(images)}, {len(annotators)}], got {list(votes.shape)}")
+    if votes is not None:
+        check_votes("votes", votes, (len(images), len(annotators)), len(model.classes))
     if sample_ids is not None and len(sample_ids) != len(images):
         raise DataError(f"sample_ids must be {len(images)} texts, got {len(sample_ids)}")
     if rho is not None and not 0 <= rho < math.inf:
         raise DataError(f"rho must be 0 or above, got {rho}")
+    if not 0 <= target_precision <= 1:
+        raise DataError(f"target_precision must be from 0 to 1, got {target_precision}")
     features = None
     if with_features:
         logits, features = predict_with_features(model.network, images, normalized=True)

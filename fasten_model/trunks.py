@@ -67,9 +67,13 @@ def build_trunk(trunk: str | nn.Module, *, image_size: int = 32) -> Trunk:
 
 
 def feature_dim(module: nn.Module, image_size: int, name: str) -> int:
-    """D, found with two images of zeros; `DataError` if `module` does not map them to [2, D]. Changes nothing in it."""
+    """D, found with two images of zeros; `DataError` if `module` does not map them to [2, D]. Changes nothing in it.
+
+    They are channels last in memory, as those that it will be given: a module that asks for a view of them flat fails.
+    """
     first = next(itertools.chain(module.parameters(), module.buffers()), None)
     images = torch.zeros(2, 3, image_size, image_size, device=None if first is None else first.device)
+    images = images.contiguous(memory_format=torch.channels_last)
     modes = [(part, part.training) for part in module.modules()]
     try:
         module.eval()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fasten_model.errors import DataError
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.predict import predict_logits
 from fasten_model.stacking import Weights
@@ -64,8 +65,15 @@ def train(
     checkpoint: where progress is kept, and taken up again where there is some of the same training; it stays until
     `remove_checkpoint`. stop: see `Loop.run`. Where `torch.distributed` is initialised, all its processes train
     together, each on its share of every batch, and get the same result.
-    On a CPU the same seed gives the same result. Raises DataError if the loss stops being finite.
+    On a CPU the same seed gives the same result. Raises DataError if the loss stops being finite, or nothing teaches
+    the noisy head that T̂ comes from.
     """
+    method = config.switches()
+    if not method.counts_bulk and method.noisy_loss_weight is None and training_set.held_out_labels is None:
+        raise DataError(
+            f"T̂ by estimator {method.estimator} is what the noisy head says, and nothing teaches it: hold audited "
+            "samples out, or set noisy_loss_weight to 0.5"
+        )
     unseen = training_set.classes_without_estimate()
     if unseen:
         _log.warning(
@@ -90,9 +98,7 @@ def train(
         stop=stop,
     )
     transition = (
-        _final_transition(loop.scoring_network(), training_set)
-        if config.switches().of_corrected
-        else step.estimate.shared().cpu()
+        _final_transition(loop.scoring_network(), training_set) if method.of_corrected else step.estimate.shared().cpu()
     )
     return Trained(
         network=loop.trained_network(),

@@ -147,7 +147,11 @@ class Loop:
             while done < epochs * batches:
                 epoch = done // batches
                 for batch in feeds.rest_of_epoch(epoch, done, batches, epochs):
-                    losses = self._descend(step, batch)
+                    try:
+                        losses = self._descend(step, batch)
+                    except DataError as error:  # of the network itself: not of images, which may be mended
+                        keeper.give_up()
+                        raise SharedError(str(error)) from error
                     totals += torch.stack([losses.total.detach(), losses.forward, losses.clean, losses.noisy])
                     done = batch.step + 1
                     if done % batches:

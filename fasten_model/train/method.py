@@ -126,6 +126,11 @@ class Method:
                         f"{name} {getattr(self, name)} is about clean batches that estimate T̂, and estimator "
                         f"{self.estimator} counts the bulk: leave {name} at {off}, or set estimator to clean_decayed"
                     )
+        if not self.counts_bulk and self.noisy_loss_weight == 0:
+            raise DataError(
+                f"estimator {self.estimator} takes T̂ from the noisy head, and with noisy_loss_weight 0 nothing teaches "
+                "it: set noisy_loss_weight to 0.5, or estimator to bulk_posterior"
+            )
         if self.visits and self.of_corrected:
             raise DataError(
                 f"visits are weighed with what T̂ says of the original labels, and estimator {self.estimator} with "

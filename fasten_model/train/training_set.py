@@ -79,7 +79,7 @@ class TrainingSet:
             ("clean_votes", self.clean_votes, len(self.clean_labels)),
         ):
             if votes is not None:
-                _check_votes(name, votes, (count, annotators), self.num_classes)
+                check_votes(name, votes, (count, annotators), self.num_classes)
 
     def _check_held_out_rows(self, rows: Tensor) -> None:
         wanted = None if self.held_out_labels is None else self.held_out_labels.shape
@@ -145,9 +145,12 @@ def check_labels(name: str, labels: Tensor, count: int, num_classes: int) -> Non
         raise DataError(f"{name} must be from 0 to {num_classes - 1}, found {low if low < 0 else high}")
 
 
-def _check_votes(name: str, votes: Tensor, shape: tuple[int, int], num_classes: int) -> None:
+def check_votes(name: str, votes: Tensor, shape: tuple[int, int], num_classes: int) -> None:
+    """`DataError` unless `votes` is int64 of that shape within −1 (nothing said) … num_classes − 1."""
     if votes.dtype != torch.int64 or tuple(votes.shape) != shape:
         raise DataError(f"{name} must be int64 {list(shape)}, got {_shape(votes)}")
+    if votes.numel() == 0:
+        return
     low, high = (int(value) for value in votes.aminmax())
     if low < UNKNOWN or high >= num_classes:
         raise DataError(f"{name} must be from −1 to {num_classes - 1}, found {low if low < UNKNOWN else high}")

@@ -119,3 +119,9 @@ def test_images_are_judged_with_the_models_own_temperature_transition_and_rho(mo
 def test_what_cannot_be_scored_is_one_line(model: Model, labels: list[int], rho: float | None, says: str) -> None:
     with pytest.raises(DataError, match=says):
         score(model, torch.zeros(3, 3, 16, 16, dtype=torch.uint8), torch.tensor(labels), rho=rho)
+
+
+@pytest.mark.parametrize("target", [-0.1, 1.1, float("nan")])
+def test_a_target_that_is_no_share_is_refused(model: Model, target: float) -> None:
+    with pytest.raises(DataError, match="target_precision must be from 0 to 1, got"):
+        score(model, torch.zeros(3, 3, 16, 16, dtype=torch.uint8), torch.tensor([0, 1, 2]), target_precision=target)

@@ -167,5 +167,13 @@ def test_an_audit_of_what_strangers_had_labelled_neither_trains_along_nor_is_a_p
 
 def test_votes_of_other_samples_are_refused(fitted: Fitted) -> None:
     noisy, _ = team(4, "x", seed=3)
-    with pytest.raises(DataError, match=r"votes must be \[4, 1\], got \[4, 2\]"):
+    with pytest.raises(DataError, match=r"votes must be int64 \[4, 1\], got int64 \[4, 2\]"):
         score(fitted.model, noisy.images, noisy.labels, annotators=("ann",), votes=noisy.votes)
+
+
+@pytest.mark.parametrize("vote", [-2, len(CLASSES)])
+def test_votes_for_no_class_are_refused(fitted: Fitted, vote: int) -> None:
+    noisy, _ = team(4, "x", seed=3)
+    votes = torch.full((4, 1), vote)
+    with pytest.raises(DataError, match=rf"votes must be from −1 to {len(CLASSES) - 1}, found {vote}"):
+        score(fitted.model, noisy.images, noisy.labels, annotators=("ann",), votes=votes)

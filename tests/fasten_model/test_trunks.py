@@ -120,6 +120,13 @@ def test_a_module_is_copied_and_its_width_found_without_changing_it() -> None:
     assert isinstance(module.linear.weight, nn.UninitializedParameter)
 
 
+class Viewing(nn.Module):
+    """Wants its images to lie flat in memory, which in training they do not."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.view(len(images), -1)
+
+
 class Broken(nn.Module):
     """Raises as somebody's module might."""
 
@@ -134,6 +141,7 @@ class Broken(nn.Module):
         (nn.Flatten(0), r"got \[6144\]"),
         (nn.Linear(7, 2), r"trunk module:Linear takes no images \[B,3,32,32\]: mat1 and mat2"),
         (nn.MultiheadAttention(32, 1), "takes no images"),
+        (Viewing(), r"takes no images .* Use \.reshape"),
         (Broken(), "takes no images"),
     ],
 )

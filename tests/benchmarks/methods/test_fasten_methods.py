@@ -130,7 +130,7 @@ def test_the_annotator_who_is_right_is_believed(toy: "Toy", monkeypatch: pytest.
 
 @pytest.mark.parametrize(("features", "looks"), [(False, 1.0), (True, 4 / 3)])
 def test_the_clean_batch_is_what_it_costs(toy: "Toy", features: bool, looks: float) -> None:
-    method = replace(OURS, estimator="clean_decayed", evaluation_features=features)
+    method = replace(OURS, estimator="clean_decayed", noisy_loss_weight=0.5, evaluation_features=features)
     config = replace(toy.config, epochs=1, clean_batch=6, method=method)
     assert fasten.run_uncalibrated(toy.problem, config).passes == pytest.approx(1 + looks * 6 * 8 / 240)
 

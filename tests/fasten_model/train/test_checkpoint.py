@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fasten_model.errors import DataError
-from fasten_model.train import OURS, PAPER, TrainConfig, train
+from fasten_model.train import OURS, PAPER, Method, TrainConfig, train
 from fasten_model.train import checkpoint as checkpoint_module
 from fasten_model.train.checkpoint import JSON_FILE, CheckpointConfig, CheckpointFolder
 from fasten_model.train.stopping import Stopped
@@ -210,7 +210,12 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
     assert outcome(trained) == outcome(train(samples(), CONFIG))
 
 
-def test_a_training_that_diverges_leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="diverged"):
-        train(samples(), replace(CONFIG, lr=1e30), checkpoint=every_step(tmp_path / "c"))
+@pytest.mark.parametrize(
+    ("method", "says"), [(PAPER, "diverged"), (OURS, "outputs are not finite; train again with a lower")]
+)
+def test_a_training_that_diverges_leaves_nothing_to_go_on_from(tmp_path: Path, method: Method, says: str) -> None:
+    """Seen at an epoch's end, or before that where the next epoch asks the held-out samples in vain."""
+    config = replace(CONFIG, lr=1e30, noisy_batch=64, method=method)
+    with pytest.raises(DataError, match=says):
+        train(samples(), config, checkpoint=every_step(tmp_path / "c"))
     assert not (tmp_path / "c").exists()

@@ -26,13 +26,14 @@ def test_the_total_is_the_mean_over_both_batches_and_lambda_times_the_noisy_head
 def test_each_loss_moves_the_head_it_belongs_to() -> None:
     data = random_set()
     noisy, clean = list(range(6)), [1, 2, 3, 9]
-    run = Run.of(data, replace(PLAIN, noisy_loss_weight=0.0))
+    plain = replace(PLAIN, estimator="bulk")
+    run = Run.of(data, replace(plain, noisy_loss_weight=0.0))
     found = run.gradients(run.once(noisy, clean))
     assert found["noisy_head.weight"].abs().max() == 0
     assert found["clean_head.weight"].abs().max() > 0
     both, half = (
         run.gradients(run.once(noisy, clean))
-        for run in (Run.of(data, replace(PLAIN, noisy_loss_weight=weight)) for weight in (1.0, 0.5))
+        for run in (Run.of(data, replace(plain, noisy_loss_weight=weight)) for weight in (1.0, 0.5))
     )
     assert both["noisy_head.weight"].abs().max() > 0
     expected = both["noisy_head.weight"] / 2
@@ -131,7 +132,7 @@ def test_what_cannot_be_told_of_others_weighs_less_where_clean_samples_are_seen_
     """A batch has three of nine audited samples and one of three reviewed: four steps pass over them 4/3 times, eight
     times a sixth. a is about ½."""
     data = random_set(held_out_images=pixels(30, torch.Generator()), held_out_labels=torch.zeros(30).long())
-    run = Run.of(data, replace(PLAIN, noisy_loss_weight=0.0, fresh_passes=fresh))
+    run = Run.of(data, replace(PLAIN, estimator="bulk", noisy_loss_weight=0.0, fresh_passes=fresh))
     with torch.no_grad():
         run.loop.network.clean_head.weight.zero_()
         run.loop.network.clean_head.bias.copy_(30 * torch.eye(3)[1])

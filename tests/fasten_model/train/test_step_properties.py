@@ -23,7 +23,7 @@ def methods(draw: st.DrawFn) -> Method:
     visits = knows_originals and draw(st.booleans())
     return Method(
         forwards=draw(st.sampled_from(["separate", "joint"])),
-        noisy_loss_weight=draw(st.sampled_from([0.0, 0.5])),
+        noisy_loss_weight=draw(st.sampled_from([0.0, 0.5] if from_bulk else [0.2, 0.5])),
         clean_loss_weight=draw(st.sampled_from([None, 0.3])),
         prior_correction=draw(st.booleans()),
         clean_sampling=draw(st.sampled_from(["shuffled", "balanced"])),

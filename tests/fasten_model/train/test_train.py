@@ -74,14 +74,17 @@ NUMBERS: dict[str, tuple[float | None, ...]] = {
     "correction_start": (0.0, 1.0),
     "average_momentum": (0.0, 1.0),
     "ema": (0.9,),
+    "fresh_passes": (None, 0.5),
 }
 HINTS = get_type_hints(Method)
 CHOICES = {name: (False, True) if hint is bool else get_args(hint) for name, hint in HINTS.items()}
 SWITCHES = {field.name: NUMBERS.get(field.name, CHOICES[field.name]) for field in fields(Method)}
 """Values of every field: each of a choice's, some of a number's."""
 BESIDE: dict[str, dict[str, Any]] = {
-    "folds": {"estimator": "clean_decayed"},
-    "evaluation_features": {"estimator": "clean_decayed"},
+    "estimator": {"noisy_loss_weight": 0.5},
+    "noisy_loss_weight": {"estimator": "bulk"},
+    "folds": {"estimator": "clean_decayed", "noisy_loss_weight": 0.5},
+    "evaluation_features": {"estimator": "clean_decayed", "noisy_loss_weight": 0.5},
     "correction": {"noisy_head_labels": "original"},
     "visits": {"noisy_head_labels": "original"},
 }
@@ -209,7 +212,9 @@ def test_prior_correction_keeps_an_imbalanced_clean_set_from_teaching_its_class_
         clean_estimates=torch.ones(24, dtype=torch.bool),
         num_classes=2,
     )
-    method = replace(PAPER, clean_loss_weight=1.0, noisy_loss_weight=0.0, clean_sampling=sampling)
+    method = replace(
+        PAPER, estimator="bulk", clean_loss_weight=1.0, noisy_loss_weight=0.0, clean_sampling=sampling
+    )  # fmt: skip
 
     def learnt(*, prior_correction: bool) -> float:
         config = replace(
