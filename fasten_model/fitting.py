@@ -77,8 +77,8 @@ def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Seque
             "the clean set is empty: audit some randomly drawn tasks, in an audit project (FASTEN_AUDIT_PROJECT) or as "
             "ground truth in the labels project"
         )
-    check_labels("bulk labels", noisy.labels, len(noisy), len(classes))
-    check_labels("audited labels", clean.labels, len(clean), len(classes))
+    check_labels("noisy labels", noisy.labels, len(noisy), len(classes))
+    check_labels("clean labels", clean.labels, len(clean), len(classes))
     audited = set(clean.labels.tolist())
     missing = [name for index, name in enumerate(classes) if index not in audited]
     used = set(noisy.labels.tolist())

@@ -66,8 +66,8 @@ def flipped(data: LabelledImages, *, every: int) -> LabelledImages:
         ([], [0, 1], CLASSES, "no bulk label"),
         ([0, 1], [], CLASSES, "clean set is empty"),
         ([0, 1], [0, 0], CLASSES, "no audited sample of class “bright”"),
-        ([0, 2], [0, 1], CLASSES, "bulk labels must be from 0 to 1, found 2"),
-        ([0, 1], [0, 1, -1], CLASSES, "audited labels must be from 0 to 1, found -1"),
+        ([0, 2], [0, 1], CLASSES, "noisy labels must be from 0 to 1, found 2"),
+        ([0, 1], [0, 1, -1], CLASSES, "clean labels must be from 0 to 1, found -1"),
     ],
 )
 def test_what_cannot_be_trained_on_is_one_line(
