@@ -19,6 +19,7 @@ from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.estimate import TransitionEstimate
 from fasten_model.train.loop import Loop
+from fasten_model.train.metrics import Diverged
 from fasten_model.train.plan import class_weights, clean_frequencies, clean_groups, steps_per_epoch, times_shown
 from fasten_model.train.seeds import generator
 from fasten_model.train.training_set import TrainingSet
@@ -94,7 +95,7 @@ class FastenStep(TrainingStep):
         method, clean = self._method, batch.clean
         assert clean is not None
         if batch.step % steps_per_epoch(self._count, self._loop.settings.noisy_batch) == 0:
-            self._ask_held_out(batch.step)
+            self._ask_held_out(batch)
         index = batch.noisy.index
         clean_logits, noisy_logits, clean_logits_d, noisy_logits_d = self._forward(batch.noisy, clean, batch.step)
         log_p = log_softmax(clean_logits.detach().float() / self._temperature, dim=1)  # [B, K]
@@ -135,9 +136,10 @@ class FastenStep(TrainingStep):
         count = len(images)
         return clean_head[:count], noisy_head[:count], clean_head[count:], noisy_head[count:]
 
-    def _ask_held_out(self, step: int) -> None:
+    def _ask_held_out(self, batch: Batch) -> None:
         """Fit temperature and weights to the held-out samples, and see how many are predicted rightly, before an
-        epoch."""
+        epoch. `Diverged` where the network says nothing finite of them any more."""
+        step = batch.step
         images, labels = self._held_out
         if images is None or labels is None or len(labels) < 2:  # BatchNorm has no statistics of one
             return
@@ -147,6 +149,8 @@ class FastenStep(TrainingStep):
             for index in torch.arange(len(labels)).tensor_split(pieces)
         ]
         predicted = torch.cat(logits)
+        if not torch.isfinite(predicted).all():
+            raise Diverged(f"training diverged in step {step}; lower lr (it was {batch.lr:.2g})")
         if self._method.calibrated:
             self._temperature = torch.tensor(fit_temperature(predicted, labels), device=self._loop.device)
         if step > 0:  # before that nothing has been learnt

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from fasten_model.device import resolve_device
-from fasten_model.errors import DataError
 from fasten_model.images.augment import crop, draw_flips, draw_shifts, normalize
 from fasten_model.images.feed import Feed
 from fasten_model.images.source import Images
@@ -18,7 +17,7 @@ from fasten_model.train.averaging import AveragedWeights
 from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
 from fasten_model.train.checkpoint import CheckpointFolder
 from fasten_model.train.config import TrainConfig
-from fasten_model.train.metrics import EpochMetrics, Observer, OnEpoch, epoch_metrics, log_epoch
+from fasten_model.train.metrics import Diverged, EpochMetrics, Observer, OnEpoch, epoch_metrics, log_epoch
 from fasten_model.train.optimizer import build_optimizer, learning_rate
 from fasten_model.train.plan import CleanGroup, CleanPlan, Indices, noisy_epoch, own_share, steps_per_epoch
 from fasten_model.train.process import ALONE, Process, SharedError
@@ -146,23 +145,19 @@ class Loop:
             totals, started = begun.losses.to(self.device), time.perf_counter() - begun.seconds
             while done < epochs * batches:
                 epoch = done // batches
-                for batch in feeds.rest_of_epoch(epoch, done, batches, epochs):
-                    try:
-                        losses = self._descend(step, batch)
-                    except DataError as error:  # of the network itself: not of images, which may be mended
-                        keeper.give_up()
-                        raise SharedError(str(error)) from error
-                    totals += torch.stack([losses.total.detach(), losses.forward, losses.clean, losses.noisy])
-                    done = batch.step + 1
-                    if done % batches:
-                        keeper.after_step(done, totals, time.perf_counter() - started, history)
-                means = self.process.sum(totals) / batches
-                if self._on_gpu:  # what has been launched is not done yet
-                    torch.cuda.synchronize(self.device)
-                seconds = time.perf_counter() - started
                 try:
+                    for batch in feeds.rest_of_epoch(epoch, done, batches, epochs):
+                        losses = self._descend(step, batch)
+                        totals += torch.stack([losses.total.detach(), losses.forward, losses.clean, losses.noisy])
+                        done = batch.step + 1
+                        if done % batches:
+                            keeper.after_step(done, totals, time.perf_counter() - started, history)
+                    means = self.process.sum(totals) / batches
+                    if self._on_gpu:  # what has been launched is not done yet
+                        torch.cuda.synchronize(self.device)
+                    seconds = time.perf_counter() - started
                     metrics = epoch_metrics(epoch + 1, epochs, means, step.metrics(), batch.lr, seconds)
-                except DataError as error:  # in every process, of losses that they have summed
+                except Diverged as error:  # in every process, of what all have the same of
                     keeper.give_up()
                     raise SharedError(str(error)) from error
                 history.append(metrics)

@@ -35,6 +35,10 @@ class EpochMetrics:
     """Without what a process that was killed had spent since its last checkpoint."""
 
 
+class Diverged(DataError):
+    """What was trained on is sound, and the network is lost: going on from where it is would lead nowhere else."""
+
+
 OnEpoch = Callable[[EpochMetrics], None]
 Observer = Callable[[int, nn.Module], None]
 """Called with (epoch from 1, the network that would be used if training ended here)."""
@@ -43,11 +47,11 @@ Observer = Callable[[int, nn.Module], None]
 def epoch_metrics(
     epoch: int, epochs: int, losses: Tensor, labels: tuple[Tensor, Tensor] | None, lr: float, seconds: float
 ) -> EpochMetrics:
-    """Of losses [4] (total, forward, clean, noisy) and `TrainingStep.metrics`; DataError if the loss is not finite."""
+    """Of losses [4] (total, forward, clean, noisy) and `TrainingStep.metrics`; `Diverged` if the loss is not finite."""
     corrected, diagonal = (losses.new_zeros(()), losses.new_ones(())) if labels is None else labels
     loss, forward, clean, noisy, share, mean_diagonal = torch.cat([losses, torch.stack([corrected, diagonal])]).tolist()
     if not math.isfinite(loss):
-        raise DataError(f"training diverged in epoch {epoch} (loss {loss}); lower lr (it was {lr:.2g})")
+        raise Diverged(f"training diverged in epoch {epoch} (loss {loss}); lower lr (it was {lr:.2g})")
     return EpochMetrics(
         epoch=epoch,
         epochs=epochs,
