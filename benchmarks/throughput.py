@@ -4,7 +4,7 @@
     python -m benchmarks.throughput --preset paper --device cuda --images 50000
 
 The bare pass takes float batches that lie ready on the device, at whichever of some batch sizes and memory layouts is
-fastest here, and leaves its logits there: nothing can be quicker with this network. Scoring starts from uint8 images in
+fastest here, and leaves its logits there: nothing can be quicker with these layers. Scoring starts from uint8 images in
 main memory (and ends with logits or probabilities there), or from JPEG bytes in a Parquet file, decoded at once or kept
 in the cache of decoded images.
 """
