@@ -5,7 +5,9 @@
 
 A step is what training does with a batch: gather the images, augment and normalise them, forward, losses, T̂,
 correction, backward, optimiser. FasTEN looks at B_clean more images than plain training, so its least cost is
-1 + B_clean/B_noisy of plain training's (`bound`); what is above that is the method's own.
+1 + B_clean/B_noisy of plain training's (`bound`). `two passes` is plain cross-entropy on both batches, one after the
+other: what it takes above the bound is the price of a second and smaller batch, what FasTEN takes above it is the
+method's own.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,12 +25,13 @@ from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.presets import PRESETS
 from fasten_model.train import OURS, PAPER, TrainConfig, TrainingSet
-from fasten_model.train.batch import Batch, Part, TrainingStep
+from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
 from fasten_model.train.cross_entropy import CrossEntropyStep
 from fasten_model.train.fasten_step import FastenStep
 from fasten_model.train.loop import Loop
 
 METHODS = {"paper": PAPER, "ours": OURS}
+TWO_PASSES = "two passes"
 _STEPS = 10**6
 """Of the training that the steps are said to be of."""
 
@@ -56,7 +59,7 @@ class StepCost:
 def measure_step_costs(
     config: TrainConfig, *, shares: Sequence[float], num_classes: int, rounds: int, steps: int
 ) -> list[StepCost]:
-    """Every method at every share B_clean/B_noisy; each round times `steps` steps of each in turn.
+    """Two plain passes and every method at every share B_clean/B_noisy; each round times `steps` steps of each in turn.
 
     `DataError` for a share that leaves a clean batch of less than two.
     """
@@ -71,7 +74,10 @@ def measure_step_costs(
     found = []
     for clean_batch in sizes.values():
         sized = replace(config, clean_batch=clean_batch)
-        work = {"ce": _block(sized, data, None, num_classes, steps)}
+        work = {
+            "ce": _block(sized, data, None, num_classes, steps, lambda loop: CrossEntropyStep(loop, data.noisy_labels)),
+            TWO_PASSES: _block(sized, data, clean_batch, num_classes, steps, lambda loop: _TwoPasses(loop, data)),
+        }
         for name, method in METHODS.items():
             work[name] = _block(replace(sized, method=method), data, clean_batch, num_classes, steps)
         times = times_in_turns(work, rounds=rounds, device=device)
@@ -81,7 +87,7 @@ def measure_step_costs(
                 method=name, noisy_batch=noisy_batch, clean_batch=clean_batch, bound=1 + clean_batch / noisy_batch,
                 ratio=ratio(times, name, "ce"), plain_ms=plain_ms,
             )
-            for name in METHODS
+            for name in work if name != "ce"
         ]  # fmt: skip
     return found
 
@@ -99,17 +105,33 @@ def step_flops(config: TrainConfig, *, num_classes: int) -> int:
     return int(counter.get_total_flops())
 
 
+class _TwoPasses(TrainingStep):
+    """Plain cross-entropy of the noisy batch, and of the clean one."""
+
+    def __init__(self, loop: Loop, data: TrainingSet) -> None:
+        self._noisy, self._clean = CrossEntropyStep(loop, data.noisy_labels), CrossEntropyStep(loop, data.clean_labels)
+
+    def __call__(self, batch: Batch) -> StepLosses:
+        assert batch.clean is not None
+        noisy, clean = self._noisy(batch), self._clean(replace(batch, noisy=batch.clean))
+        return replace(noisy, total=noisy.total + clean.total)
+
+
 def _block(
-    config: TrainConfig, data: TrainingSet, clean_batch: int | None, num_classes: int, steps: int
+    config: TrainConfig,
+    data: TrainingSet,
+    clean_batch: int | None,
+    num_classes: int,
+    steps: int,
+    make_step: Callable[[Loop], TrainingStep] | None = None,
 ) -> Callable[[], None]:
-    """A function that trains for `steps` steps; without a clean batch, by plain cross-entropy."""
+    """A function that trains for `steps` steps: of FasTEN by `config`, unless another step is made."""
     loop = Loop(config, num_classes)
     prepare = getattr(loop.network.trunk, "initialise_from", None)
     images, clean_images = _on(data.noisy_images, loop.device), _on(data.clean_images, loop.device)
     if callable(prepare):
         prepare(images[:512])
-    step: TrainingStep
-    step = CrossEntropyStep(loop, data.noisy_labels) if clean_batch is None else FastenStep(loop, data, config)
+    step = FastenStep(loop, data, config) if make_step is None else make_step(loop)
     size = loop.settings.noisy_batch
     # The second half of training: labels are being corrected by then.
     number = _STEPS * 3 // 4

@@ -31,8 +31,10 @@ def test_ratios_are_of_the_same_round() -> None:
 def test_bound_and_overhead() -> None:
     costs = measure_step_costs(TINY, shares=[1.0, 0.25], num_classes=4, rounds=2, steps=1)
     assert [(cost.method, cost.clean_batch, cost.bound) for cost in costs] == [
+        ("two passes", 8, 2.0),
         ("paper", 8, 2.0),
         ("ours", 8, 2.0),
+        ("two passes", 2, 1.25),
         ("paper", 2, 1.25),
         ("ours", 2, 1.25),
     ]
