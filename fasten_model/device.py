@@ -1,4 +1,7 @@
-"""Which device to compute on."""
+"""Which device to compute on, and what to say when its memory does not suffice."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,3 +31,14 @@ def resolve_device(name: str) -> torch.device:
     if there is None or there.type == "meta":
         raise DataError(f"device {name!r} is not available on this machine; use auto, cpu or cuda")
     return there
+
+
+@contextmanager
+def enough_memory(*, otherwise: str) -> Iterator[None]:
+    """`DataError` where a GPU's memory does not suffice for what is done within. otherwise: what the reader can do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = str(error).partition("\n")[0]
+        said = ". ".join(first.split(". ")[:3])  # what was asked for, of which GPU, how much of it is free
+        raise DataError(f"the GPU's memory does not suffice: {said}; {otherwise}") from error

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from fasten_model.device import enough_memory
 from fasten_model.folding import folded
 from fasten_model.images.augment import normalize
 from fasten_model.images.feed import Feed
@@ -21,6 +22,7 @@ _CHUNK = 2**16
 """Images whose logits are gathered on the device before they are copied: one wait for the device each."""
 
 
+@enough_memory(otherwise="free it of other programs, or score on the CPU")
 @torch.inference_mode()
 def predict_logits(network: nn.Module, images: Tensor | Images, *, batch: int | None = None) -> tuple[Tensor, Tensor]:
     """uint8 images [N,3,S,S] → (clean logits, noisy logits), each fp32 [N,K] on the CPU.

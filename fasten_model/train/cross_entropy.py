@@ -5,11 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fasten_model.device import enough_memory
 from fasten_model.loss import cross_entropy
 from fasten_model.train.batch import Batch, StepLosses, TrainingStep
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.fasten import Trained
-from fasten_model.train.loop import Loop
+from fasten_model.train.loop import SMALLER, Loop
 from fasten_model.train.metrics import OnEpoch
 from fasten_model.train.process import this_process
 from fasten_model.train.training_set import check_images, check_labels
@@ -31,6 +32,7 @@ class CrossEntropyStep(TrainingStep):
         return StepLosses(total=loss, forward=zero, clean=loss.detach(), noisy=zero)
 
 
+@enough_memory(otherwise=SMALLER)
 def train_cross_entropy(
     images: Tensor,
     labels: Tensor,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fasten_model.device import enough_memory
 from fasten_model.errors import DataError
 from fasten_model.network import TwoHeadNetwork
 from fasten_model.predict import predict_logits
@@ -18,7 +19,7 @@ from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.fasten_step import FastenStep
 from fasten_model.train.fingerprint import open_checkpoint
-from fasten_model.train.loop import Loop
+from fasten_model.train.loop import SMALLER, Loop
 from fasten_model.train.metrics import EpochMetrics, OnEpoch
 from fasten_model.train.process import this_process
 from fasten_model.train.stopping import Stop
@@ -49,6 +50,7 @@ class Trained:
     """Of q, as training last had them."""
 
 
+@enough_memory(otherwise=SMALLER)
 def train(
     training_set: TrainingSet,
     config: TrainConfig,

@@ -28,6 +28,8 @@ from fasten_model.train.stopping import Stop
 
 _WHITENING_IMAGES = 5000
 """Enough for a trunk whose first layer is computed from images."""
+SMALLER = "take a preset with smaller batches (noisy_batch, clean_batch), smaller images or a smaller trunk"
+"""What to do about a GPU whose memory does not suffice."""
 
 
 class Loop:
