@@ -57,7 +57,7 @@ def test_what_holds_no_tensors_is_one_line(name: str) -> None:
 
 FULL = (
     "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 3.00 GiB is "
-    "free. Including non-PyTorch memory, this process has 76.10 GiB memory in use. See documentation for Memory Management  "
+    "free. Including non-PyTorch memory, this process has 76.10 GiB memory in use. See documentation "
     "(https://docs.pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
 )
 """As torch words it."""
