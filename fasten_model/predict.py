@@ -10,6 +10,7 @@ from fasten_model.folding import folded
 from fasten_model.images.augment import normalize
 from fasten_model.images.feed import Feed
 from fasten_model.images.source import Images
+from fasten_model.modes import in_evaluation
 
 PREDICT_BATCH = 512
 """Images that a GPU scores at once."""
@@ -27,18 +28,15 @@ _CHUNK = 2**16
 def predict_logits(network: nn.Module, images: Tensor | Images, *, batch: int | None = None) -> tuple[Tensor, Tensor]:
     """uint8 images [N,3,S,S] → (clean logits, noisy logits), each fp32 [N,K] on the CPU.
 
-    `network` maps normalised images to that pair, as `TwoHeadNetwork` does; it is left in the mode (train or eval) it
-    was found in. Images may lie anywhere: each batch (128 on a CPU, 512 on a GPU, unless told) goes to the network's
-    device as bytes, read ahead of the one being scored, and only there turns into floats. On a GPU the network runs
-    under bfloat16 autocast; on a CPU its BatchNorms are folded into its convolutions where there is much to score.
+    `network` maps normalised images to that pair, as `TwoHeadNetwork` does; each part of it is left in the mode (train
+    or eval) it was found in. Images may lie anywhere: each batch (128 on a CPU, 512 on a GPU, unless told) goes to the
+    network's device as bytes, read ahead of the one being scored, and only there turns into floats. On a GPU the
+    network runs under bfloat16 autocast; on a CPU its BatchNorms are folded into its convolutions where there is much
+    to score.
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    was_training = network.training
-    network.eval()
-    try:
+    with in_evaluation(network):
         return _predict(network, images, device, batch or (PREDICT_BATCH if device.type == "cuda" else CPU_BATCH))
-    finally:
-        network.train(was_training)
 
 
 def _predict(network: nn.Module, images: Tensor | Images, device: torch.device, batch: int) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from fasten_model.errors import DataError
 from fasten_model.images.augment import normalize
+from fasten_model.modes import in_evaluation
 from fasten_model.presets import PRESETS
 
 MODULE_PREFIX = "module:"
@@ -74,17 +75,12 @@ def feature_dim(module: nn.Module, image_size: int, name: str) -> int:
     first = next(itertools.chain(module.parameters(), module.buffers()), None)
     images = torch.zeros(2, 3, image_size, image_size, device=None if first is None else first.device)
     images = images.contiguous(memory_format=torch.channels_last)
-    modes = [(part, part.training) for part in module.modules()]
     try:
-        module.eval()
-        with torch.no_grad():
+        with in_evaluation(module), torch.no_grad():
             features = module(images)
     except Exception as error:  # whatever a module of somebody else's raises
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(f"trunk {name} takes no images [B,3,{image_size},{image_size}]: {reason}") from error
-    finally:
-        for part, training in modes:
-            part.training = training
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
         found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise DataError(f"trunk {name} must map images [2,3,S,S] to features [2,D], got {found}; pool and flatten them")

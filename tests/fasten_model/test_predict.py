@@ -1,10 +1,13 @@
 """Scoring is the network's forward pass in evaluation mode, wherever the images lie and however they are cut."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fasten_model import predict
+from fasten_model.features import predict_with_features
 from fasten_model.images.augment import normalize
 from fasten_model.images.source import TableImages
 from fasten_model.network import TwoHeadNetwork, build_network
@@ -51,14 +54,21 @@ def test_no_images_have_no_logits_of_the_right_width(network: TwoHeadNetwork) ->
         assert [logits.shape for logits in predict_logits(network, none)] == [(0, 4), (0, 4)]
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_the_network_keeps_its_mode_and_its_batch_statistics(network: TwoHeadNetwork, training: bool) -> None:
-    network.train(training)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    predict_logits(network, IMAGES)
-    predict_logits(network, IMAGES[:0])
-    assert network.training is training
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+@pytest.mark.parametrize("score", [predict_logits, predict_with_features])
+def test_each_module_keeps_its_mode_and_its_batch_statistics(
+    network: TwoHeadNetwork, score: Callable[[TwoHeadNetwork, Tensor], object]
+) -> None:
+    """Evaluation, training, and training with some parts of the trunk frozen."""
+    for mode, frozen in ((False, 0), (True, 0), (True, 3)):
+        network.train(mode)
+        for part in list(network.trunk.modules())[-frozen:] if frozen else ():
+            part.eval()
+        modes = [module.training for module in network.modules()]
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        score(network, IMAGES)
+        score(network, IMAGES[:0])
+        assert [module.training for module in network.modules()] == modes
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_any_module_that_gives_both_logits_will_do() -> None:
