@@ -23,7 +23,7 @@ from fasten_model.ensemble import together
 from fasten_model.errors import DataError
 from fasten_model.holding_out import folds_of
 from fasten_model.judging import Seen, judge_labels, trains_along
-from fasten_model.label_noise import told_apart
+from fasten_model.label_noise import OTHERS, told_apart
 from fasten_model.labelled import UNKNOWN, LabelledImages, with_given
 from fasten_model.model import Model
 from fasten_model.predict import predict_logits
@@ -66,10 +66,12 @@ def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Seque
     if len(classes) < 2:
         named = f" (“{classes[0]}”)" if classes else ""
         raise DataError(f"there is only one class{named}: nothing can be mislabelled; add classes to the label config")
-    if len(set(classes)) < len(classes) or not all(classes):
+    if len(set(classes)) < len(classes) or not all(isinstance(name, str) and name for name in classes):
         raise DataError(
-            f"the names of the classes must be different and not empty, got {', '.join(map(repr, classes[:10]))}"
+            f"the names of the classes must be different texts, not empty, got {', '.join(map(repr, classes[:10]))}"
         )
+    if OTHERS in noisy.annotators:
+        raise DataError(f"an annotator is called “{OTHERS}”, which stands for all who are not known: take another name")
     if len(noisy) == 0:
         raise DataError("there is no bulk label to learn from: label some tasks in the labels project first")
     if len(clean) == 0:
@@ -145,6 +147,7 @@ def fit(
         raise DataError(
             f"images are {side}×{side}, image_size is {config.image_size}: decode them to that, or leave it out"
         )
+    rho = None if rho is None else float(rho)
     config = replace(config, image_size=side)
     check_trainable(noisy, clean, classes)
     num_classes = len(classes)

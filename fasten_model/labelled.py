@@ -81,6 +81,8 @@ class LabelledImages:
                 f"votes must be [{count}, R] for R different annotators, got {list(shape)} for {len(names)} names: "
                 "give both or neither"
             )
+        if not all(isinstance(name, str) for name in names):
+            raise DataError(f"annotators must be texts, got {', '.join(map(repr, names[:5]))}: take str(…) of each")
         if votes is not None and votes.dtype != torch.int64:
             raise DataError(f"votes must be int64, got {votes.dtype}".replace("torch.", ""))
         return cls(

@@ -17,6 +17,8 @@ from fasten_model.binomial import failures_allowed, tries_needed, upper_tail
 _STEPS = 20
 """Values of ρ in the sequence: each lets another twentieth of the suggestions through. More of them gain no coverage
 worth telling, and stop closer to where the promise breaks."""
+_ROUNDING = 1e-5
+"""By how much a confidence may come out differently when it is computed again: in other batches, or more precisely."""
 
 
 def lowest_passing(
@@ -65,8 +67,16 @@ def lowest_passing(
             break
         lowest = rho
     if lowest is not None:
-        return lowest, 0
+        return _just_below(lowest, torch.cat([confidence, pair_confidence])), 0
     return None, tries_needed(targets[start], level, failures=errors[tries[start]]) - tries[start]
+
+
+def _just_below(rho: float, confidences: Tensor) -> float:
+    """A ρ that the same ones of `confidences` reach, and none by a hair: a sample whose own confidence is ρ would not
+    reach it any more after a rounding error."""
+    lower = confidences[confidences < rho]
+    midway = (rho + float(lower.max())) / 2 if len(lower) else 0.0
+    return max(midway, rho - _ROUNDING)
 
 
 def stricter(target: float, left: int, taken: Tensor) -> float:

@@ -160,8 +160,13 @@ def save_model(model: Model, folder: Path) -> None:
             "keyed_by": KEYED_BY,
         },
     }
+    try:
+        text = json.dumps(description, ensure_ascii=False, indent=2)
+    except TypeError as error:
+        raise DataError(f"the model is not saved: {error}") from error
+    _described(json.loads(text), folder / JSON_FILE)  # or it could never be loaded
+    contents[JSON_FILE] = text.encode()  # the last one
     folder.mkdir(parents=True, exist_ok=True)
-    contents[JSON_FILE] = json.dumps(description, ensure_ascii=False, indent=2).encode()  # the last one
     staged = {name: folder / f".{name}.{os.getpid()}" for name in contents}
     try:
         for name, content in contents.items():
@@ -288,6 +293,7 @@ class _Description:
 
 
 def _read_description(path: Path) -> _Description:
+    """What the model file `path` says, checked (`_described`)."""
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_JSON_BYTES + 1)
@@ -299,6 +305,11 @@ def _read_description(path: Path) -> _Description:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: not a FasTEN model") from error
+    return _described(raw, path)
+
+
+def _described(raw: Any, path: Path) -> _Description:
+    """What the JSON of the model file `path` says; `DataError` where it is not of the form that this version reads."""
     if not isinstance(raw, dict) or raw.get("format") not in _FORMATS:
         raise DataError(
             f"{path} is not a FasTEN model of format {_FORMATS[0]} to {_FORMAT}; train it with this version"

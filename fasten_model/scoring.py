@@ -38,6 +38,7 @@ Decision = Literal["keep", "relabel", "low_confidence"]
 DECISIONS: tuple[Decision, ...] = ("keep", "relabel", "low_confidence")
 """A decision's code is its place here."""
 KEEP, RELABEL, LOW_CONFIDENCE = range(3)
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,9 +140,10 @@ def score(
     Raises `DataError` where labels, votes and images do not fit each other or the model, or ρ is no number from 0.
     """
     check_images(images, model.image_size)
-    if given_labels.ndim != 1 or given_labels.is_floating_point():
+    if given_labels.ndim != 1 or given_labels.dtype not in _WHOLE:
         found = f"{given_labels.dtype} {list(given_labels.shape)}".replace("torch.", "")
         raise DataError(f"given_labels must be whole numbers [N], got {found}")
+    given_labels = given_labels.long()  # of bytes torch would make a mask
     if len(images) != len(given_labels):
         raise DataError(f"{len(given_labels)} labels for {len(images)} images: score one label an image")
     if ((given_labels < 0) | (given_labels >= len(model.classes))).any():

@@ -62,7 +62,8 @@ def flipped(data: LabelledImages, *, every: int) -> LabelledImages:
     [
         ([0, 1], [0, 1], ("only",), "only one class"),
         ([0, 1], [0, 1], ("dark", "dark"), "names of the classes must be different"),
-        ([0, 1], [0, 1], ("dark", ""), "names of the classes must be different and not empty"),
+        ([0, 1], [0, 1], ("dark", ""), "names of the classes must be different texts, not empty"),
+        ([0, 1], [0, 1], (1, 2), "names of the classes must be different texts, not empty, got 1, 2"),
         ([], [0, 1], CLASSES, "no bulk label"),
         ([0, 1], [], CLASSES, "clean set is empty"),
         ([0, 1], [0, 0], CLASSES, "no audited sample of class “bright”"),
@@ -75,6 +76,12 @@ def test_what_cannot_be_trained_on_is_one_line(
 ) -> None:
     with pytest.raises(DataError, match=says):
         check_trainable(images(noisy), images(clean), classes)
+
+
+def test_nobody_is_called_as_all_who_are_not_known() -> None:
+    noisy = replace(images([0, 1]), annotators=("me", "others"), votes=torch.tensor([[0, 1], [1, 1]]))
+    with pytest.raises(DataError, match=r"an annotator is called “others”.*take another name"):
+        check_trainable(noisy, images([0, 1]), CLASSES)
 
 
 def test_a_class_that_nobody_uses_does_not_stop_training() -> None:

@@ -47,6 +47,10 @@ def test_votes_are_those_of_the_rows_and_of_the_annotators_asked_for() -> None:
         ({"annotators": ["a"]}, r"votes must be \[2, R\] for R different annotators, got \[0, 0\] for 1 names"),
         ({"votes": torch.zeros(2, 1, dtype=torch.int64)}, r"got \[2, 1\] for 0 names"),
         ({"annotators": ["a", "a"], "votes": torch.zeros(2, 2, dtype=torch.int64)}, "R different annotators"),
+        (
+            {"annotators": [17], "votes": torch.zeros(2, 1, dtype=torch.int64)},
+            r"annotators must be texts, got 17: take str",
+        ),
         ({"annotators": ["a"], "votes": torch.zeros(2, 1)}, "votes must be int64, got float32"),
     ],
 )

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,10 +86,21 @@ def test_images_that_the_model_was_not_trained_on_are_no_images_to_it(images: to
             judge(images)
 
 
-@pytest.mark.parametrize("labels", [torch.zeros(2), torch.zeros(2, 1, dtype=torch.int64)])
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(2), torch.zeros(2, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.int64)]
+)
 def test_labels_to_be_judged_are_whole_numbers_in_a_row(labels: torch.Tensor) -> None:
     with pytest.raises(DataError, match=r"given_labels must be whole numbers \[N\], got "):
         score(small_model(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8), labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_fewer_bits_are_judged_alike(dtype: torch.dtype) -> None:
+    model, labels = small_model(), torch.tensor([0, 2, 1])
+    images = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found, expected = score(model, images, labels.to(dtype)), score(model, images, labels)
+    assert torch.equal(found.given_labels, labels)
+    assert torch.equal(found.posterior, expected.posterior)
 
 
 def test_a_file_in_a_models_place_is_one_line(tmp_path: Path) -> None:
@@ -164,6 +176,21 @@ def test_a_trunk_whose_state_is_no_tensor_is_not_saved(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"module:Stateful keeps state that is no tensor \(trunk\._extra_state\)"):
         save_model(small_model(trunk=Stateful()), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"classes": (1, 2, 3)}, "'classes' must be two or more different names"),
+        ({"annotators": ("a", "a"), "annotator_transitions": torch.full((2, 3, 3), 1 / 3)}, "must be different names"),
+        ({"rho": math.nan}, "'rho' must be a number from 0"),
+        ({"temperature": torch.ones(())}, "not saved: .*Tensor"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        save_model(replace(small_model(), **changes), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
