@@ -260,22 +260,22 @@ def _train_without(
     Those that had been labelled train with that label, after the bulk and like it: what is then learnt of them holds
     for the bulk, whose wrong labels the network comes to believe in the same way.
     """
-    annotators = told_apart(noisy)
+    votes = partial(_training_votes, noisy) if told_apart(noisy) else None
     taught, kept = clean.at(~held), clean.at(held)
-    rows = None
+    rows, bulk = None, noisy
     if config.switches().visits:
         labelled = trains_along(kept, noisy)
         rows = torch.where(labelled, len(noisy) - 1 + labelled.cumsum(dim=0), UNKNOWN)
-        noisy = with_given(noisy, kept.at(labelled))
+        bulk = with_given(noisy, kept.at(labelled))
     return train(
         TrainingSet(
-            noisy_images=noisy.images,
-            noisy_labels=noisy.labels,
+            noisy_images=bulk.images,
+            noisy_labels=bulk.labels,
             clean_images=taught.images,
             clean_labels=taught.labels,
             clean_estimates=taught.estimates,
-            votes=noisy.votes_of(annotators) if annotators else None,
-            clean_votes=taught.votes_of(annotators) if annotators else taught.given_labels[:, None],
+            votes=None if votes is None else votes(bulk, bulk.labels),
+            clean_votes=taught.given_labels[:, None] if votes is None else votes(taught, taught.given_labels),
             num_classes=num_classes,
             held_out_images=kept.images if len(kept) else None,
             held_out_labels=kept.labels if len(kept) else None,
@@ -288,6 +288,16 @@ def _train_without(
         checkpoint=checkpoint,
         stop=stop,
     )
+
+
+def _training_votes(noisy: LabelledImages, samples: LabelledImages, labels: Tensor) -> Tensor:
+    """int64 [N,R]: what the annotators of `noisy` had said of `samples`; where some of `noisy` have no vote, their
+    labels int64 [N] are one more annotator's: else nothing would be learnt of them."""
+    names = told_apart(noisy)
+    votes = samples.votes_of(names)
+    if not noisy.unvoted(names).any():
+        return votes
+    return torch.cat([votes, torch.where(samples.unvoted(names), labels, UNKNOWN)[:, None]], dim=1)
 
 
 def _tell(on_epoch: OnEpoch, number: int, folds: int, metrics: EpochMetrics) -> None:

@@ -101,11 +101,11 @@ def judge_labels(
 
 
 def trains_along(clean: LabelledImages, noisy: LabelledImages) -> Tensor:
-    """bool [C]: the audited samples that can train as the bulk does: they had been labelled, and where annotators are
-    told apart by one of those of the bulk."""
+    """bool [C]: the audited samples that can train as the bulk does: they had been labelled, and where all of the bulk
+    was by annotators who are told apart, by one of these."""
     names = told_apart(noisy)
     labelled = clean.given_labels >= 0
-    return labelled & (clean.votes_of(names) >= 0).any(dim=1) if names else labelled
+    return labelled & ~clean.unvoted(names) if names and not noisy.unvoted(names).any() else labelled
 
 
 def changed_since(clean: LabelledImages, num_classes: int) -> Tensor:

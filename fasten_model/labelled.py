@@ -34,7 +34,8 @@ class LabelledImages:
     annotators: tuple[str, ...] = ()
     """R names of those who voted; empty where annotators are not told apart."""
     votes: Tensor | None = None
-    """int64 [N,R]: what each had said, in the order of `annotators`, −1 where nothing; None where there is no name."""
+    """int64 [N,R]: what each had said, in the order of `annotators`, −1 where nothing; None where there is no name. A
+    sample without any vote is known by its label."""
     asked_in: Tensor | None = None
     """int64 [N], of audited samples: the number of the round that asked about it, the lower the earlier; one number for
     all that were drawn before any round. None: not known, so that any review may have been asked for after any draw."""
@@ -120,6 +121,10 @@ class LabelledImages:
             if self.votes is not None and name in places:
                 found[:, column] = self.votes[:, places[name]]
         return found
+
+    def unvoted(self, annotators: Sequence[str]) -> Tensor:
+        """bool [N]: none of these annotators had said anything of it."""
+        return (self.votes_of(annotators) < 0).all(dim=1)
 
 
 def with_given(noisy: LabelledImages, audited: LabelledImages) -> LabelledImages:

@@ -92,7 +92,10 @@ class RhoChoice:
         if self.pairs_needed == 0 and self.pairs_held_out:
             return "relabels nothing: the model doubts none of the labels"
         if self.pairs_held_out == 0:
-            return "relabels nothing: no held-out audited sample has its bulk label, so nothing can be promised"
+            return (
+                "relabels nothing: no held-out audited sample has its bulk label (where annotators are told "
+                "apart: by one of the bulk's), so nothing can be promised"
+            )
         more = ""
         if self.pairs_needed and self.pairs_doubted:
             pairs = math.ceil(self.pairs_needed * self.pairs_held_out / self.pairs_doubted)

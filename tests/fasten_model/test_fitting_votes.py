@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fasten_model import label_noise
+from fasten_model import fitting, label_noise
 from fasten_model.errors import DataError
 from fasten_model.fitting import Fitted, fit, summary
 from fasten_model.judging import trains_along
@@ -16,7 +17,7 @@ from fasten_model.labelled import LabelledImages
 from fasten_model.model import load_model, save_model
 from fasten_model.posterior import soft_count_transition, votes_posterior
 from fasten_model.scoring import score
-from fasten_model.train import TrainConfig
+from fasten_model.train import TrainConfig, Trained, TrainingSet, train
 from pipeline.scoring import score as scored_rows
 
 CLASSES = ("dark", "bright")
@@ -163,6 +164,36 @@ def test_an_audit_of_what_strangers_had_labelled_neither_trains_along_nor_is_a_p
     assert trains_along(clean, alone(noisy)).all(), "not told apart: a label is a label"
     found = fit(noisy, clean, CLASSES, QUICK, holdout=0.5)
     assert 0 < found.choice.pairs_held_out < found.held_out
+
+
+def test_what_is_known_by_its_label_alone_is_learnt_from_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy, _ = team(120, "n", seed=0)
+    clean, _ = team(60, "c", seed=1, audited=True)
+    assert noisy.votes is not None
+    assert clean.votes is not None
+    by_label, audited_by_label = torch.arange(120) % 10 > 0, torch.arange(60) % 10 > 0
+    noisy = replace(noisy, votes=torch.where(by_label[:, None], -1, noisy.votes))
+    clean = replace(clean, votes=torch.where(audited_by_label[:, None], -1, clean.votes))
+    assert trains_along(clean, noisy).all()
+    taught: list[TrainingSet] = []
+
+    def look(training_set: TrainingSet, *arguments: Any, **options: Any) -> Trained:
+        taught.append(training_set)
+        return train(training_set, *arguments, **options)
+
+    monkeypatch.setattr(fitting, "train", look)
+    found = fit(noisy, clean, CLASSES, QUICK, holdout=0.5)
+
+    (given,) = taught
+    assert given.votes is not None
+    assert given.votes.shape == (120 + found.held_out, 3)
+    assert torch.equal(given.votes[:120, :2], noisy.votes)
+    assert torch.equal(given.votes[:120, 2], torch.where(by_label, noisy.labels, -1))
+    assert given.clean_votes is not None
+    assert bool(((given.votes >= 0).any(dim=1)).all()), "nothing would be learnt of the others"
+    assert bool(((given.clean_votes >= 0).any(dim=1)).all())
+    assert found.choice.pairs_held_out == found.held_out
+    assert found.model.annotators == ("ann", "bob", OTHERS)
 
 
 def test_votes_of_other_samples_are_refused(fitted: Fitted) -> None:

@@ -109,6 +109,12 @@ def something_between(convolution: nn.Module, norm: nn.Module, inputs: Tensor) -
     return norm(convolution(inputs).relu())  # type: ignore[no-any-return]
 
 
+def something_in_place_between(convolution: nn.Module, norm: nn.Module, inputs: Tensor) -> Tensor:
+    """It does nothing to grey images."""
+    made = convolution(inputs)
+    return norm(made.add_(inputs - inputs.mean(dim=1, keepdim=True)))  # type: ignore[no-any-return]
+
+
 def reads_the_norm(convolution: nn.Module, norm: nn.Module, inputs: Tensor) -> Tensor:
     return norm(convolution(inputs)) * norm.eps  # type: ignore[no-any-return]
 
@@ -131,12 +137,15 @@ def test_what_is_one_after_the_other_is_folded() -> None:
         torch.testing.assert_close(outcome(ours, images()), outcome(network, images()), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("run", [skips, runs_twice, something_between, reads_the_norm, draws])
+@pytest.mark.parametrize(
+    "run", [skips, runs_twice, something_between, something_in_place_between, reads_the_norm, draws]
+)
 def test_a_trunk_that_uses_its_layers_otherwise_stays_as_it_is(
     run: Callable[[nn.Module, nn.Module, Tensor], Tensor],
 ) -> None:
     network = own(run)
-    assert folded(network, images()[:2]) is network
+    for example in (images()[:2], images()[:2].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)):
+        assert folded(network, example) is network
 
 
 def test_layers_that_run_twice_stay_and_others_are_folded() -> None:

@@ -378,7 +378,8 @@ def a_choice(**changes: object) -> RhoChoice:
         ),
         (
             a_choice(rho=NEVER, pairs_held_out=0),
-            "relabels nothing: no held-out audited sample has its bulk label, so nothing can be promised",
+            "relabels nothing: no held-out audited sample has its bulk label (where annotators are told apart: "
+            "by one of the bulk's), so nothing can be promised",
         ),
         (a_choice(rho=NEVER, target_precision=None), "relabels nothing, as it was set"),
         (a_choice(rho=0.9971, expected_precision=None), "relabels from 0.9971 on; there is nothing to relabel"),
