@@ -57,8 +57,10 @@ def whiten_colour_key(image: Tensor, png: bytes) -> None:
     if depth < 8:
         values = [value * 255 // most for value in values]  # as the pixels have been spread over 0 … 255
     pixels = image.numpy()  # torch cannot compare uint16
-    colour = np.array(values, dtype=pixels.dtype)[:, None, None]
-    pixels[:, (pixels == colour).all(axis=0)] = np.iinfo(pixels.dtype).max
+    clear = np.ones(pixels.shape[1:], dtype=bool)
+    for channel, value in zip(pixels, values if len(values) == 3 else values * 3, strict=True):
+        clear &= channel == value
+    np.copyto(pixels, np.iinfo(pixels.dtype).max, where=clear)
 
 
 def _chunks(png: bytes | bytearray) -> Iterator[tuple[bytes, int, int]]:
