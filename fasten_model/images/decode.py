@@ -12,12 +12,13 @@ from torchvision.io import decode_image as decode
 from fasten_model.errors import DataError
 from fasten_model.images.ahead import work_ahead
 from fasten_model.images.header import read_header
+from fasten_model.images.png_transparency import lay_palette_on_white, whiten_colour_key
 from fasten_model.images.scans import check_scans
 
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded, width × height: about 150 MB while it is being resized."""
 
-DECODER = 1
+DECODER = 2
 """Counted up whenever the same bytes give other pixels: what was decoded before is then decoded again."""
 _GROUP = 16
 _GROUP_BYTES = 2**20
@@ -81,8 +82,11 @@ def decode_image(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Ten
     if header.format == "JPEG":
         check_scans(data)
     mode = ImageReadMode.RGB_ALPHA if header.has_alpha else ImageReadMode.RGB
+    encoded = bytearray(data)
+    if header.format == "PNG":
+        lay_palette_on_white(encoded)
     try:
-        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        buffer = torch.frombuffer(encoded, dtype=torch.uint8)
         image = decode(buffer, mode=mode, apply_exif_orientation=True)  # [3 or 4, H, W], uint8 or uint16
     except RuntimeError as error:
         if "allocate memory" in str(error):  # no fault of the image
@@ -90,6 +94,8 @@ def decode_image(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Ten
         raise DataError(f"the {header.format} does not decode; upload it again") from error
     if image.shape[1] * image.shape[2] != header.width * header.height:
         raise DataError(f"the {header.format} is not of the size that its header says; upload it again")
+    if header.format == "PNG":
+        whiten_colour_key(image, data)
     return _fit_square(_on_white(image), size)
 
 

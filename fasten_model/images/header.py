@@ -18,6 +18,7 @@ class ImageHeader:
     width: int
     height: int
     has_alpha: bool
+    """Opacity has a channel of its own; what else may make a PNG transparent is in `png_transparency`."""
 
 
 def read_header(data: bytes) -> ImageHeader:

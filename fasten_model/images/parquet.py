@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from fasten_model.errors import DataError
 from fasten_model.images.cache import ImageCache, Place
 from fasten_model.images.decode import MAX_PIXELS, decode_image, decode_images
+from fasten_model.images.label_values import are_indices, plain_label
 from fasten_model.images.source import Images
 
 __all__ = ["MAX_PIXELS", "Samples", "decode_image", "read_samples"]
@@ -54,8 +55,9 @@ def read_samples(
     With `cache`, a folder that any number of files may share, images are decoded once and memory-mapped ever after
     (`ImageCache`): memory does not grow with their number.
 
-    Labels are class names, or whole numbers: an index into the classes. Classes come from the argument, else from the
-    schema metadata `classes` (a JSON list, or names with commas between), else they are the file's own labels, sorted.
+    Labels are class names, or whole numbers, which are names, too, where a class looks like a number, and an index into
+    the classes where none does. Classes come from the argument, else from the schema metadata `classes` (a JSON list,
+    or names with commas between), else they are the file's own labels, sorted.
     A bad row (no id, an id seen before, no label, unknown class, bad image) is left out and told in `rejected`; only
     inline bytes count, the image's `path` is never opened. Raises DataError for a file that is not of this form.
     """
@@ -63,6 +65,7 @@ def read_samples(
         # Left to itself, Arrow reads ahead, and keeps what it has read until the file is closed.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
             _check_schema(path, file.schema_arrow)
+            _check_whole(path, file)
             names = tuple(classes) if classes is not None else _file_classes(path, file)
             read = _Read(names)
             images: Tensor | Images
@@ -82,25 +85,61 @@ def read_samples(
         raise DataError(f"{path} is not a sound Parquet file ({str(error).splitlines()[0]})") from error
 
 
+_NULL = pa.types.is_null
+"""A column without a single value may have no type of its own."""
+_BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary, _NULL)
+_NAME = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer, _NULL)
+_FLOAT = (pa.types.is_float32, pa.types.is_float64)
+
+
 def _check_schema(path: Path, schema: pa.Schema) -> None:
     missing = sorted({"sample_id", "image", "label"} - set(schema.names))
     if missing:
         raise DataError(f"{path} has no column {', '.join(missing)} (found: {', '.join(schema.names)})")
     image = schema.field("image").type
-    if not (pa.types.is_struct(image) and image.get_field_index("bytes") >= 0) and not _is_binary(image):
-        raise DataError(f"{path}: column image must be struct<bytes, path>, found {image}")
-    for name in ("label", "given_label"):
-        if name in schema.names and not _is_label(schema.field(name).type):
-            raise DataError(f"{path}: column {name} must hold strings or integers, found {schema.field(name).type}")
+    inline = image.field("bytes").type if pa.types.is_struct(image) and image.get_field_index("bytes") >= 0 else image
+    if not _is_any(inline, _BINARY):
+        raise DataError(
+            f"{path}: column image must be struct<bytes: binary, path: string>, found {image}; store the bytes of the "
+            "image file itself, not its path nor text made of it (base64)"
+        )
+    if not _is_any(schema.field("sample_id").type, _NAME):
+        raise DataError(
+            f"{path}: column sample_id must hold strings or integers, found {schema.field('sample_id').type}; write "
+            "each id as a string"
+        )
+    for name in _label_columns(schema):
+        if not _is_any(schema.field(name).type, (*_NAME, *_FLOAT)):
+            raise DataError(
+                f"{path}: column {name} must hold strings or integers, found {schema.field(name).type}; write each "
+                "label as the name of its class"
+            )
 
 
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _check_whole(path: Path, file: pq.ParquetFile) -> None:
+    """Doubles may be integers with gaps, as pandas writes them; any other is no label, but a score or the like."""
+    schema = file.schema_arrow
+    for name in _label_columns(schema):
+        if not _is_any(schema.field(name).type, _FLOAT):
+            continue
+        start = 0
+        for batch in file.iter_batches(batch_size=2**16, columns=[name]):
+            for row, value in enumerate(batch.column(0).to_pylist(), start):
+                if isinstance(plain_label(value), float):
+                    raise DataError(
+                        f"{path}: column {name} must hold strings or whole numbers, found {value} in row {row} (the "
+                        "first is 0); write each label as the name of its class"
+                    )
+            start += batch.num_rows
 
 
-def _is_label(kind: pa.DataType) -> bool:
+def _is_any(kind: pa.DataType, tests: Iterable[Callable[[pa.DataType], bool]]) -> bool:
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_integer(value))
+    return any(test(value) for test in tests)
+
+
+def _label_columns(schema: pa.Schema) -> list[str]:
+    return [name for name in ("label", "given_label") if name in schema.names]
 
 
 def _file_classes(path: Path, file: pq.ParquetFile) -> tuple[str, ...]:
@@ -117,11 +156,10 @@ def _file_classes(path: Path, file: pq.ParquetFile) -> tuple[str, ...]:
         if len(set(names)) != len(names):
             raise DataError(f"{path}: schema metadata 'classes' names a class twice")
         return tuple(names)
-    columns = [name for name in ("label", "given_label") if name in file.schema_arrow.names]
     found: set[Any] = set()
-    for batch in file.iter_batches(batch_size=2**16, columns=columns):
+    for batch in file.iter_batches(batch_size=2**16, columns=_label_columns(file.schema_arrow)):
         for column in batch.columns:
-            found.update(pc.unique(column).to_pylist())
+            found.update(plain_label(label) for label in pc.unique(column).to_pylist())
     found.discard(None)
     numbers = all(isinstance(label, int) for label in found)
     return tuple(str(label) for label in sorted(found, key=lambda label: label if numbers else str(label)))
@@ -133,6 +171,7 @@ class _Read:
     def __init__(self, classes: tuple[str, ...]) -> None:
         self._classes = classes
         self._index = {name: index for index, name in enumerate(classes)}
+        self._by_index = are_indices(classes)
         self._seen: set[str] = set()
         self._usable: list[tuple[int, str, int, int]] = []
         """(row, sample_id, label, given label), in the order of the images handed out."""
@@ -182,16 +221,18 @@ class _Read:
             raise DataError("it has no inline image bytes")
         return image, label, given
 
-    def _label(self, label: str | int | None) -> int:
+    def _label(self, value: str | float | None) -> int:
+        """Index of the class that `value` means; −1 where it is null."""
+        label: str | int | None = plain_label(value)
         if label is None:
             return _UNKNOWN
-        if isinstance(label, str) or str(label) in self._index:
-            if label not in self._index and str(label) not in self._index:
-                raise DataError(f"unknown class {label!r}")
-            return self._index[str(label)]
-        if not 0 <= label < len(self._classes):
-            raise DataError(f"unknown class {label} (there are {len(self._classes)})")
-        return label
+        if isinstance(label, int) and self._by_index:
+            if not 0 <= label < len(self._classes):
+                raise DataError(f"unknown class {label} (there are {len(self._classes)})")
+            return label
+        if str(label) not in self._index:
+            raise DataError(f"unknown class {label!r}")
+        return self._index[str(label)]
 
 
 def _decode(images: Iterator[bytes], most: int, size: int, max_pixels: int) -> tuple[Tensor, list[Place]]:

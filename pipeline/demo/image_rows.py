@@ -1,7 +1,7 @@
 """Parquet files with the image inline: the columns first, then the images of the chosen rows only."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fasten_model.images.label_values import are_indices, plain_label
 from pipeline.demo.image_files import extension
 from pipeline.errors import DataError
 
@@ -46,10 +47,11 @@ def stated_classes(path: Path) -> tuple[str, ...] | None:
 def read_columns(
     path: Path, names: Sequence[str], *, required: Collection[str], classes: Sequence[str] | None
 ) -> dict[str, list[str | None]]:
-    """Those of the columns `names` that `path` has, as text; whole numbers index `classes` where those are given.
+    """Those of the columns `names` that `path` has, as text.
 
-    A null, an empty text, −1 and an index beyond `classes` become None. Raises DataError when the file cannot be
-    read, or lacks `image` or a `required` column.
+    Where `classes` are given, a whole number indexes them, unless one of them looks like a number: then it is a name,
+    as `fasten_model.read_samples` has it. A null, an empty text, −1 and a number that means none of the `classes`
+    become None. Raises DataError when the file cannot be read, or lacks `image` or a `required` column.
     """
     if not path.is_file():
         raise DataError(f"no file {path}")
@@ -59,7 +61,11 @@ def read_columns(
         if missing:
             raise DataError(f"{path} has no column {missing[0]!r} (found: {', '.join(found)})")
         table = file.read([name for name in names if name in found])
-    return {name: [_text(value, classes) for value in table.column(name).to_pylist()] for name in table.column_names}
+    meant = None if classes is None else _by_number(classes)
+    return {
+        name: [_text(value, None if name == "sample_id" else meant) for value in table.column(name).to_pylist()]
+        for name in table.column_names
+    }
 
 
 def read_images(path: Path, rows: Collection[int]) -> dict[int, bytes]:
@@ -90,9 +96,15 @@ def _image_bytes(value: Any) -> bytes | None:
     return data if isinstance(data, bytes) and extension(data) is not None else None
 
 
-def _text(value: Any, classes: Sequence[str] | None) -> str | None:
+def _by_number(classes: Sequence[str]) -> dict[str, str]:
+    """A whole number, as text → the class that it means."""
+    return {str(index): name for index, name in enumerate(classes)} if are_indices(classes) else {c: c for c in classes}
+
+
+def _text(value: Any, by_number: Mapping[str, str] | None) -> str | None:
+    value = plain_label(value)
     if value is None or value in (-1, ""):
         return None
-    if classes is None or not isinstance(value, int):
+    if by_number is None or not isinstance(value, int):
         return str(value)
-    return classes[value] if 0 <= value < len(classes) else None
+    return by_number.get(str(value))

@@ -105,6 +105,17 @@ def test_labels_may_be_numbers(tmp_path: Path) -> None:
     assert load_source("parquet", clean=clean, noisy=noisy, size=6).classes == ("2", "10")
 
 
+def test_numbers_with_gaps_are_read_alike_in_every_column(tmp_path: Path) -> None:
+    clean = write(tmp_path / "clean.parquet", {"sample_id": list(range(20)), "label": [3, 5] * 10})
+    labels = {"label": [3.0, 5.0, None, 5.0], "true_label": [5.0, 5.0, 3.0, None]}
+    noisy = write(tmp_path / "noisy.parquet", {"sample_id": list(range(100, 104)), **labels})
+    source = load_source("parquet", clean=clean, noisy=noisy, size=6)
+    assert source.classes == ("3", "5")
+    assert source.given is not None
+    assert source.given[:3].tolist() == [0, 1, 1]
+    assert source.train_labels[:3].tolist() == [1, 1, -1]
+
+
 def test_own_files_without_a_usable_row_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"noisy\.parquet has no usable row; the first: it has no label"):
         own(tmp_path, label=pa.array([None] * 60, pa.string()))

@@ -216,7 +216,15 @@ def test_a_narrow_image_is_filled_with_its_own_edges() -> None:
     assert torch.equal(filled[:, :, 5:], image[:, :, 2:].expand(3, 8, 3))
 
 
-SOUND = [encode(plain()), encode(plain("P")), encode(plain(), "JPEG"), encode(plain(), "WEBP")]
+SOUND = [
+    encode(plain()),
+    encode(plain("P")),
+    encode(plain("P"), transparency=b"\x00\x80"),
+    encode(plain(), transparency=RED),
+    encode(plain("L"), transparency=0),
+    encode(plain(), "JPEG"),
+    encode(plain(), "WEBP"),
+]
 
 
 @given(st.sampled_from(SOUND), st.data())

@@ -99,6 +99,56 @@ def test_integer_labels_index_the_classes_or_are_their_own_names(tmp_path: Path)
     assert (bare.classes, bare.labels.tolist()) == (("2", "10"), [0, 1])
 
 
+@pytest.mark.parametrize("label", [pa.int64(), pa.float64()])
+def test_an_integer_label_is_a_name_and_no_index_where_classes_are_numbers(tmp_path: Path, label: pa.DataType) -> None:
+    rows = [row("a", 7), row("b", 1), row("c", 3, given_label=2)]
+    path = write(tmp_path / "gaps.parquet", rows, label=label)
+    stated = write(tmp_path / "stated.parquet", rows, label=label, classes='["3", "5", "7"]')
+    for samples in (read_samples(path, size=4, classes=("3", "5", "7")), read_samples(stated, size=4)):
+        assert (samples.sample_ids, samples.labels.tolist()) == (("a",), [2])
+        assert samples.rejected == (("b", "unknown class 1"), ("c", "unknown class 2"))
+
+
+@pytest.mark.parametrize("name", ["7", "-1", "+1", "007"])
+def test_one_class_that_looks_like_a_number_makes_every_integer_a_name(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "mixed.parquet", [row("a", 0), row("b", 7)], label=pa.int64())
+    samples = read_samples(path, size=4, classes=("cat", name))
+    assert samples.rejected[0] == ("a", "unknown class 0")
+    assert samples.labels.tolist() == ([1] if name == "7" else [])
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_doubles_are_integers_with_gaps_as_pandas_writes_them(tmp_path: Path, kind: pa.DataType) -> None:
+    rows = [row("a", 10, given_label=2), row("b", 2, given_label=None), row("c", 2, given_label=float("nan"))]
+    path = write(tmp_path / "gaps.parquet", [*rows, row("d", None)], label=kind)
+    bare = read_samples(path, size=4)
+    assert (bare.classes, bare.labels.tolist(), bare.given_labels.tolist()) == (("2", "10"), [1, 0, 0], [0, -1, -1])
+    assert bare.rejected == (("d", "it has no label"),)
+    assert read_samples(path, size=4, classes="abcdefghijk").labels.tolist() == [10, 2, 2]
+
+
+@pytest.mark.parametrize("value", [0.5, float("inf")])
+def test_another_double_is_no_label_and_its_row_is_named(tmp_path: Path, value: float) -> None:
+    rows = [row("a", 1, given_label=1), row("b", 1, given_label=None), row("c", 1, given_label=value)]
+    path = write(tmp_path / "scores.parquet", rows, label=pa.float64())
+    with pytest.raises(DataError, match=f"column given_label must hold .* whole numbers, found {value} in row 2 "):
+        read_samples(path, size=4, classes=("1",))
+
+
+def test_a_column_of_nulls_without_a_type_is_all_unknown(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([row("a", "x", given_label=None), row("b", "y", given_label=None)])
+    assert pa.types.is_null(table.schema.field("given_label").type)
+    pq.write_table(table, tmp_path / "none.parquet")
+    samples = read_samples(tmp_path / "none.parquet", size=4)
+    assert (samples.labels.tolist(), samples.given_labels.tolist()) == ([0, 1], [-1, -1])
+
+    pq.write_table(
+        table.drop_columns("label").rename_columns({"given_label": "label"}), tmp_path / "unlabelled.parquet"
+    )
+    unlabelled = read_samples(tmp_path / "unlabelled.parquet", size=4)
+    assert unlabelled.rejected == (("a", "it has no label"), ("b", "it has no label"))
+
+
 def test_dictionary_encoded_labels_are_read_as_their_values(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([row("a", "x"), row("b", "y")]).cast(
         pa.schema(
@@ -161,7 +211,13 @@ def bad_file(folder: Path, kind: str) -> Path:
     elif kind == "image":
         pq.write_table(pa.table({"sample_id": ["a"], "image": ["a.png"], "label": ["cat"]}), path)
     elif kind == "label":
+        pq.write_table(pa.table({"sample_id": ["a"], "image": [b""], "label": [True]}), path)
+    elif kind == "score":
         pq.write_table(pa.table({"sample_id": ["a"], "image": [b""], "label": [0.5]}), path)
+    elif kind == "base64":
+        pq.write_table(pa.table({"sample_id": ["a"], "image": [{"bytes": "iVBORw0="}], "label": ["cat"]}), path)
+    elif kind == "id":
+        pq.write_table(pa.table({"sample_id": [{"a": 1}], "image": [b""], "label": ["cat"]}), path)
     elif kind == "classes":
         write(path, [row("a", "cat")], classes='["cat", 3]')
     elif kind == "twice":
@@ -177,8 +233,11 @@ def bad_file(folder: Path, kind: str) -> Path:
         ("cut", "not a sound Parquet file"),
         ("folder", "cannot be read"),
         ("columns", r"no column image, label \(found: sample_id, picture\)"),
-        ("image", "must be struct<bytes, path>, found string"),
-        ("label", "must hold strings or integers, found double"),
+        ("image", "must be struct<bytes: binary, path: string>, found string; store the bytes"),
+        ("base64", "must be struct<bytes: binary, path: string>, found struct<bytes: string>; store the bytes"),
+        ("id", "sample_id must hold strings or integers, found struct<a: int64>; write each id as a string"),
+        ("label", "label must hold strings or integers, found bool; write each label as the name"),
+        ("score", r"label must hold strings or whole numbers, found 0.5 in row 0 .*; write each label as the name"),
         ("classes", "must be a JSON list of names"),
         ("twice", "names a class twice"),
     ],

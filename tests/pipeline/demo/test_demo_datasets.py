@@ -221,6 +221,14 @@ def test_class_indices_get_the_names_of_the_schema_metadata(tmp_path: Path) -> N
     assert {s.sample_id: s.truth or s.votes[0].label for s in dataset.samples} == {"a": "cat", "b": "dog", "x": "dog"}
 
 
+def test_numbers_are_names_where_the_stated_classes_are_numbers(tmp_path: Path) -> None:
+    rows: dict[str, Any] = {"sample_id": [0, 1, 2, 3], "label": [3, 7, 1, None]}  # with a gap, so doubles
+    noisy = _write_rows(tmp_path / "noisy.parquet", rows | {"label": pa.array(rows["label"], pa.float64())}, ["3", "7"])
+    clean = _write_rows(tmp_path / "clean.parquet", {"sample_id": ["x"], "label": [7]})
+    dataset = load_dataset("parquet", clean=clean, noisy=noisy)
+    assert {s.sample_id: s.truth or s.votes[0].label for s in dataset.samples} == {"0": "3", "1": "7", "x": "7"}
+
+
 def test_numbers_without_names_are_classes_in_their_own_order(tmp_path: Path) -> None:
     noisy = _write_rows(tmp_path / "noisy.parquet", {"sample_id": list("abc"), "label": [10, 9, 2]})
     clean = _write_rows(tmp_path / "clean.parquet", {"sample_id": ["x"], "label": [2]})
