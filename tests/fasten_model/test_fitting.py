@@ -272,7 +272,7 @@ def test_no_model_is_told_its_worth_by_a_sample_that_it_was_trained_on(monkeypat
     monkeypatch.setattr(fitting, "fit_temperature", lambda *_: 1.0)
     monkeypatch.setattr(judging, "estimate_label_noise", estimate)
     # Of what is held out training is told a few numbers, a temperature, an accuracy, weights: here, none.
-    untold = Method(calibrated=False, discounted=False, noisy_loss_weight=0.0, visits=False)
+    untold = Method(calibrated=False, discounted=False, fresh_passes=None, noisy_loss_weight=0.0, visits=False)
     config = replace(QUICK, method=untold)
     fit(noisy, clean, CLASSES, config, folds=3)
     for number, labels in enumerate(taught):

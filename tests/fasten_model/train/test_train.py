@@ -87,6 +87,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "evaluation_features": {"estimator": "clean_decayed", "noisy_loss_weight": 0.5},
     "correction": {"noisy_head_labels": "original"},
     "visits": {"noisy_head_labels": "original"},
+    "discounted": {"fresh_passes": None},
+    "fresh_passes": {"discounted": True},
 }
 """What another switch has to be for all values of one to mean something."""
 
