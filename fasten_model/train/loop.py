@@ -1,6 +1,5 @@
 """What every training run shares: network, batches, precision, the descent, and one report an epoch."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
@@ -19,7 +18,15 @@ from fasten_model.train.checkpoint import CheckpointFolder
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.metrics import Diverged, EpochMetrics, Observer, OnEpoch, epoch_metrics, log_epoch
 from fasten_model.train.optimizer import build_optimizer, learning_rate
-from fasten_model.train.plan import CleanGroup, CleanPlan, Indices, noisy_epoch, own_share, steps_per_epoch
+from fasten_model.train.plan import (
+    CleanGroup,
+    CleanPlan,
+    Indices,
+    epochs_over,
+    noisy_epoch,
+    own_share,
+    steps_per_epoch,
+)
 from fasten_model.train.process import ALONE, Process, SharedError
 from fasten_model.train.replica import replica
 from fasten_model.train.resume import Keeper, TrainingState
@@ -113,9 +120,8 @@ class Loop:
         return logits.clone()  # a CUDA graph's own memory is written over by its next replay
 
     def epochs(self, count: int) -> int:
-        """Epochs over `count` samples: the preset's, or as many as its least number of steps takes."""
-        batches = steps_per_epoch(count, self.settings.noisy_batch)
-        return max(self.settings.epochs, math.ceil(self.settings.least_steps / batches))
+        """Epochs over `count` samples (`epochs_over`)."""
+        return epochs_over(count, self.settings)
 
     def run(
         self,
