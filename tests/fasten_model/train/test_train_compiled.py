@@ -63,9 +63,7 @@ def samples() -> TrainingSet:
         (OURS, 2),
         (replace(OURS, calibrated=False), 2),
         (
-            replace(
-                OURS, calibrated=False, noisy_loss_weight=0.0, discounted=False, fresh_passes=None, visits=False
-            ),
+            replace(OURS, calibrated=False, noisy_loss_weight=0.0, discounted=False, fresh_passes=None, visits=False),
             1,
         ),
         (replace(OURS, forwards="joint"), 2),
