@@ -261,7 +261,8 @@ _OF_FITTED = (
         predicted="labels right −0.5",
     ),
     Variant(
-        base="fitted", change="-accuracy's weights", switches={"noisy_loss_weight": 0.0, "discounted": False},
+        base="fitted", change="-accuracy's weights",
+        switches={"noisy_loss_weight": 0.0, "discounted": False, "fresh_passes": None},
         predicted="nothing where the images are easy, test −3 and labels right −2 where they are hard",
     ),
     Variant(
@@ -269,7 +270,7 @@ _OF_FITTED = (
         predicted="+0.2 where the images are easy, −1 where they are hard",
     ),
     Variant(
-        base="fitted", change="-discount", switches={"discounted": False},
+        base="fitted", change="-discount", switches={"discounted": False, "fresh_passes": None},
         predicted="+0.2 where the images are easy, −1 where they are hard",
     ),
     Variant(

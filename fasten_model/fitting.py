@@ -9,7 +9,7 @@ then every audited sample teaches and tells. Reviews (`clean_estimates` false) o
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,10 +32,11 @@ from fasten_model.relabel import CERTAINTY, TARGET_PRECISION, RhoChoice
 from fasten_model.train import EpochMetrics, OnEpoch, TrainConfig, Trained, TrainingSet, train
 from fasten_model.train.checkpoint import CheckpointConfig, clear_other_layouts
 from fasten_model.train.metrics import Observer
+from fasten_model.train.plan import epochs_over
 from fasten_model.train.process import this_process
 from fasten_model.train.seeds import derived_seed
 from fasten_model.train.stopping import Stop
-from fasten_model.train.training_set import check_labels
+from fasten_model.train.training_set import check_labels, check_more_than_one
 from fasten_model.visited import Visited
 
 logger = logging.getLogger(__name__)
@@ -160,6 +161,12 @@ def fit(
     bulk_logits: list[Tensor] = []
     bulk_visits: list[Tensor] = []
     trained: list[Trained] = []
+    along = [int((alongside & (fold == number)).sum()) for number in range(folds)]
+    counts = [len(noisy) + (of_fold if config.switches().visits else 0) for of_fold in along]
+    for count in counts:  # before the first one trains
+        check_more_than_one(count)
+    epochs = [epochs_over(count, config.settings()) for count in counts]
+    numbered = [partial(_numbered, before=sum(epochs[:number]), total=sum(epochs)) for number in range(folds)]
     for number in range(folds):
         held = fold == number
         if folds > 1:
@@ -171,7 +178,7 @@ def fit(
                 clean,
                 num_classes,
                 config if number == 0 else replace(config, seed=derived_seed(config.seed, "fold", number)),
-                on_epoch=None if on_epoch is None else partial(_tell, on_epoch, number, folds),
+                on_epoch=None if on_epoch is None else partial(_tell, on_epoch, numbered[number]),
                 observer=observer,
                 trunk=trunk,
                 checkpoint=None if checkpoint is None else checkpoint.of_fold(number, folds),
@@ -230,9 +237,7 @@ def fit(
             else Visited.of(noisy.sample_ids, noisy.labels, noisy.images, seen.visits, judged.weights),
             metadata={"relabels": judged.choice.sentence()},
         ),
-        history=tuple(
-            _numbered(metrics, number, folds) for number, each in enumerate(trained) for metrics in each.history
-        ),
+        history=tuple(numbered[number](metrics) for number, each in enumerate(trained) for metrics in each.history),
         held_out=len(true),
         accuracy=float((predicted == true).double().mean()) if len(true) else None,
         confusion=confusion,
@@ -300,13 +305,13 @@ def _training_votes(noisy: LabelledImages, samples: LabelledImages, labels: Tens
     return torch.cat([votes, torch.where(samples.unvoted(names), labels, UNKNOWN)[:, None]], dim=1)
 
 
-def _tell(on_epoch: OnEpoch, number: int, folds: int, metrics: EpochMetrics) -> None:
-    on_epoch(_numbered(metrics, number, folds))
+def _tell(on_epoch: OnEpoch, numbered: Callable[[EpochMetrics], EpochMetrics], metrics: EpochMetrics) -> None:
+    on_epoch(numbered(metrics))
 
 
-def _numbered(metrics: EpochMetrics, number: int, folds: int) -> EpochMetrics:
-    """As an epoch of all trainings together, which are `folds`; this one is the one after `number` others."""
-    return replace(metrics, epoch=metrics.epoch + number * metrics.epochs, epochs=metrics.epochs * folds)
+def _numbered(metrics: EpochMetrics, *, before: int, total: int) -> EpochMetrics:
+    """As one of the `total` epochs of all trainings together, of which the trainings before this one had `before`."""
+    return replace(metrics, epoch=metrics.epoch + before, epochs=total)
 
 
 def summary(fitted: Fitted) -> dict[str, Any]:

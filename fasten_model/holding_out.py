@@ -52,14 +52,15 @@ def is_held_out(sample_id: str, share: float) -> bool:
 def holdout_mask(clean: LabelledImages, share: float, num_classes: int) -> Tensor:
     """bool [C]: the audited samples that are held out from one model.
 
-    Never the last one of its class: without it, that row of T̂ would be estimated from nothing.
+    Never the last one of its class, which is the last that a growing share comes to: without it, that row of T̂ would
+    be estimated from nothing.
     """
     mask = torch.tensor([is_held_out(sample_id, share) for sample_id in clean.sample_ids], dtype=torch.bool)
     mask &= clean.estimates
     for label in range(num_classes):
-        of_class = (clean.labels == label) & clean.estimates
-        if of_class.any() and not (of_class & ~mask).any():
-            mask &= ~of_class
+        of_class = ((clean.labels == label) & clean.estimates).nonzero().flatten().tolist()
+        if of_class:
+            mask[max(of_class, key=lambda at: _place(clean.sample_ids[at]))] = False
     return mask
 
 
@@ -78,4 +79,6 @@ def _cross_folds(clean: LabelledImages, folds: int) -> Tensor:
 
 def _place(sample_id: str) -> int:
     """Uniform in 0 … 2⁶⁴ − 1."""
-    return int.from_bytes(hashlib.sha256(b"fasten holdout\0" + sample_id.encode()).digest()[:8], "big")
+    # Ids that came out of broken bytes are texts with surrogates.
+    text = sample_id.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(b"fasten holdout\0" + text).digest()[:8], "big")

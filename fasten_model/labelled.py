@@ -20,7 +20,10 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledImages:
-    """N images with their labels; audited ones also say how they came to be audited."""
+    """N images with their labels; audited ones also say how they came to be audited.
+
+    Raises `DataError` where an id is no text: which samples are held out, and which are known again, depends on it.
+    """
 
     sample_ids: tuple[str, ...]
     images: Tensor | Images
@@ -40,6 +43,9 @@ class LabelledImages:
     """int64 [N], of audited samples: the number of the round that asked about it, the lower the earlier; one number for
     all that were drawn before any round. None: not known, so that any review may have been asked for after any draw."""
 
+    def __post_init__(self) -> None:
+        _check_ids(self.sample_ids)
+
     @classmethod
     def from_tensors(
         cls,
@@ -57,12 +63,13 @@ class LabelledImages:
 
         sample_ids: `0`, `1`, …; which audited samples are held out depends on these. given_labels: unknown.
         estimates: all drawn at random. annotators, votes: not told apart. asked_in: not known. Raises `DataError` where
-        a shape or type is another, or an id or a name occurs twice.
+        a shape or type is another, an id is no text, or an id or a name occurs twice.
         """
         count = len(images)
         ids = tuple(map(str, range(count))) if sample_ids is None else tuple(sample_ids)
         given = torch.full((count,), UNKNOWN) if given_labels is None else given_labels
         drawn = torch.ones(count, dtype=torch.bool) if estimates is None else estimates
+        _check_ids(ids)
         check_images(images)
         for name, tensor, dtype in (
             ("labels", labels, torch.int64),
@@ -125,6 +132,13 @@ class LabelledImages:
     def unvoted(self, annotators: Sequence[str]) -> Tensor:
         """bool [N]: none of these annotators had said anything of it."""
         return (self.votes_of(annotators) < 0).all(dim=1)
+
+
+def _check_ids(sample_ids: Sequence[str]) -> None:
+    strange = next((number for number, found in enumerate(sample_ids) if not isinstance(found, str)), None)
+    if strange is not None:
+        found = sample_ids[strange]
+        raise DataError(f"sample_ids must be texts, got {found!r} ({type(found).__name__}): give str of each")
 
 
 def with_given(noisy: LabelledImages, audited: LabelledImages) -> LabelledImages:

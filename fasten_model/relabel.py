@@ -330,8 +330,10 @@ def _contradicted(pairs: Suggestions, rho: float, target: float, level: float, n
 
 
 def _shown(rho: float) -> str:
-    """With the digits that tell it from 1: 0.93, 0.9981."""
+    """With the digits that tell it from 1: 0.93, 0.9981, 0.99998."""
     digits = 2 if rho < 0.99 else 4
+    while rho < 1 and float(f"{rho:.{digits}f}") == 1:
+        digits += 1
     return f"{rho:.{digits}f}"
 
 

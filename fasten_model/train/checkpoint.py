@@ -36,7 +36,9 @@ _FORMAT = 1
 _MAX_JSON_BYTES = 16 * 2**20
 
 Description = dict[str, object]
-"""Whose checkpoint it is: every choice by name, and a hash of the data; JSON values."""
+"""Whose checkpoint it is: every choice by name, and hashes of the data and of what a trunk begins as; JSON values."""
+_HASHES = ("data", "initial trunk")
+"""Of which nobody would want to read the values."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,7 +178,7 @@ class CheckpointFolder:
         different = sorted(name for name in other.keys() | own.keys() if other.get(name) != own.get(name))
         if different:
             named = ", ".join(
-                name if name == "data" else f"{name} {other.get(name)}, here {own.get(name)}" for name in different[:3]
+                name if name in _HASHES else f"{name} {other.get(name)}, here {own.get(name)}" for name in different[:3]
             )
             more = " …" if len(different) > 3 else ""
             raise DataError(

@@ -21,7 +21,7 @@ class TrainConfig:
     """Side S of the square images."""
     epochs: int | None = None
     noisy_batch: int | None = None
-    """B, noisy samples in a step."""
+    """B, noisy samples in a step, at most; an odd number of samples in twos has a batch of three."""
     clean_batch: int | None = None
     """D, clean samples in a step."""
     lr: float | None = None

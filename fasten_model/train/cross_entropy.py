@@ -13,7 +13,7 @@ from fasten_model.train.fasten import Trained
 from fasten_model.train.loop import SMALLER, Loop
 from fasten_model.train.metrics import OnEpoch
 from fasten_model.train.process import this_process
-from fasten_model.train.training_set import check_images, check_labels
+from fasten_model.train.training_set import check_images, check_labels, check_more_than_one
 from fasten_model.transition import identity_transition
 
 
@@ -45,6 +45,7 @@ def train_cross_entropy(
     """Plain cross-entropy of the clean head on uint8 images [N,3,S,S] and int64 labels [N]."""
     check_images("training images", images)
     check_labels("training labels", labels, len(images), num_classes)
+    check_more_than_one(len(images))
     loop = Loop(config, num_classes, process=this_process())
     history = loop.run(CrossEntropyStep(loop, labels), noisy_images=images, on_epoch=on_epoch, observer=observer)
     identity = identity_transition(num_classes)

@@ -67,8 +67,8 @@ def train(
     checkpoint: where progress is kept, and taken up again where there is some of the same training; it stays until
     `remove_checkpoint`. stop: see `Loop.run`. Where `torch.distributed` is initialised, all its processes train
     together, each on its share of every batch, and get the same result.
-    On a CPU the same seed gives the same result. Raises DataError if the loss stops being finite, or nothing teaches
-    the noisy head that T̂ comes from.
+    On a CPU the same seed gives the same result. Raises DataError if the loss, or what the trained network says, is
+    not finite, or nothing teaches the noisy head that T̂ comes from.
     """
     method = config.switches()
     if not method.counts_bulk and method.noisy_loss_weight is None and training_set.held_out_labels is None:
@@ -96,7 +96,7 @@ def train(
         observer=observer,
         checkpoint=None
         if checkpoint is None
-        else open_checkpoint(checkpoint, config, training_set, loop.network.trunk_name, process),
+        else open_checkpoint(checkpoint, config, training_set, loop.network, process),
         stop=stop,
     )
     transition = (

@@ -1,6 +1,5 @@
 """What every training run shares: network, batches, precision, the descent, and one report an epoch."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
@@ -19,7 +18,15 @@ from fasten_model.train.checkpoint import CheckpointFolder
 from fasten_model.train.config import TrainConfig
 from fasten_model.train.metrics import Diverged, EpochMetrics, Observer, OnEpoch, epoch_metrics, log_epoch
 from fasten_model.train.optimizer import build_optimizer, learning_rate
-from fasten_model.train.plan import CleanGroup, CleanPlan, Indices, noisy_epoch, own_share, steps_per_epoch
+from fasten_model.train.plan import (
+    CleanGroup,
+    CleanPlan,
+    Indices,
+    epochs_over,
+    noisy_epoch,
+    own_share,
+    steps_per_epoch,
+)
 from fasten_model.train.process import ALONE, Process, SharedError
 from fasten_model.train.replica import replica
 from fasten_model.train.resume import Keeper, TrainingState
@@ -113,9 +120,8 @@ class Loop:
         return logits.clone()  # a CUDA graph's own memory is written over by its next replay
 
     def epochs(self, count: int) -> int:
-        """Epochs over `count` samples: the preset's, or as many as its least number of steps takes."""
-        batches = steps_per_epoch(count, self.settings.noisy_batch)
-        return max(self.settings.epochs, math.ceil(self.settings.least_steps / batches))
+        """Epochs over `count` samples (`epochs_over`)."""
+        return epochs_over(count, self.settings)
 
     def run(
         self,
@@ -142,6 +148,7 @@ class Loop:
         state = TrainingState(self.network, self.optimizer, self._average, step)
         devices = [self.device] if self._on_gpu else []
         with torch.random.fork_rng(devices), Keeper(state, self.process, checkpoint, stop) as keeper:
+            sound = self._finite()
             begun = keeper.start()
             history, done = list(begun.history), begun.step
             totals, started = begun.losses.to(self.device), time.perf_counter() - begun.seconds
@@ -159,6 +166,8 @@ class Loop:
                         torch.cuda.synchronize(self.device)
                     seconds = time.perf_counter() - started
                     metrics = epoch_metrics(epoch + 1, epochs, means, step.metrics(), batch.lr, seconds)
+                    if done == epochs * batches:
+                        self._check_alive(sound, batch)
                 except Diverged as error:  # in every process, of what all have the same of
                     keeper.give_up()
                     raise SharedError(str(error)) from error
@@ -167,6 +176,28 @@ class Loop:
                 totals, started = torch.zeros_like(totals), time.perf_counter()
                 keeper.after_step(done, totals, 0.0, history, last=done == epochs * batches)
         return tuple(history)
+
+    def _finite(self) -> Tensor:
+        """bool [P], on the device: which parameters and buffers, of the weights that are averaged too, are finite."""
+        modules = [self.network] if self._average is None else [self.network, self._average.network]
+        tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        return torch.stack([torch.isfinite(tensor).all() for tensor in tensors])
+
+    @torch.no_grad()
+    def _check_alive(self, sound: Tensor, last: Batch) -> None:
+        """`Diverged`, in every process, where the last step has lost the network: no loss tells of that any more.
+
+        Weights can be finite, and too large for any number to come out: so it is asked about its last batch as well.
+        sound: `_finite` before training, as a buffer may hold −∞ on purpose (a mask).
+        """
+        network = self.scoring_network().eval()
+        try:  # not the compiled one, which would be compiled again
+            logits = torch.cat(self._through(network, normalize(last.noisy.images)))
+        finally:
+            network.train()
+        lost = (sound & ~self._finite()).any() | ~torch.isfinite(logits).all()
+        if self.process.any(bool(lost))[0]:
+            raise Diverged(f"training diverged in step {last.step}, its last; lower lr (it was {last.lr:.2g})")
 
     def _prepare(self, noisy_images: Tensor | Images) -> None:
         """What can only be done once the images are known, and every step of the method is set up."""

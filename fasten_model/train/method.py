@@ -29,7 +29,7 @@ class Method:
     fresh_passes: float | None = 60.0
     """Passes over the clean set for which it keeps that weight. After V of them, when there are more, the discount has
     another factor (fresh_passes / V)^(2 − 2a): the oftener they are seen, the more is learnt by heart. None: no number
-    is too many."""
+    is too many, or nothing is discounted."""
     smoothing: float = 1e-3
     """δ of `smooth_transition`."""
     clean_sampling: Literal["shuffled", "balanced"] = "shuffled"
@@ -126,6 +126,11 @@ class Method:
                         f"{name} {getattr(self, name)} is about clean batches that estimate T̂, and estimator "
                         f"{self.estimator} counts the bulk: leave {name} at {off}, or set estimator to clean_decayed"
                     )
+        if not self.discounted and self.fresh_passes is not None:
+            raise DataError(
+                f"fresh_passes {self.fresh_passes} is about the discount, and discounted is False: set fresh_passes to "
+                "None, or discounted to True"
+            )
         if not self.counts_bulk and self.noisy_loss_weight == 0:
             raise DataError(
                 f"estimator {self.estimator} takes T̂ from the noisy head, and with noisy_loss_weight 0 nothing teaches "

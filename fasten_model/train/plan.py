@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fasten_model.presets import Preset
 from fasten_model.train.process import Process
 from fasten_model.train.seeds import generator
 
@@ -19,8 +20,16 @@ Indices = list[Tensor]
 
 
 def steps_per_epoch(count: int, batch: int) -> int:
-    """Steps in which each of `count` samples is visited once, with at most `batch` in a step."""
-    return math.ceil(count / batch)
+    """Steps in which each of `count` samples is visited once, with at most `batch` in a step.
+
+    Never with one alone, of which BatchNorm has no statistics: an odd number in twos has a batch of three.
+    """
+    return min(math.ceil(count / batch), max(1, count // 2))
+
+
+def epochs_over(count: int, settings: Preset) -> int:
+    """Epochs over `count` samples: the preset's, or as many as its least number of steps takes."""
+    return max(settings.epochs, math.ceil(settings.least_steps / steps_per_epoch(count, settings.noisy_batch)))
 
 
 def noisy_epoch(count: int, batch: int, *, seed: int, epoch: int) -> Indices:

@@ -54,6 +54,7 @@ class TrainingSet:
         ):
             check_images(f"{kind} images", images)
             check_labels(f"{kind} labels", labels, len(images), self.num_classes)
+        check_more_than_one(len(self.noisy_labels))
         if (self.held_out_images is None) != (self.held_out_labels is None):
             raise DataError("held_out_images and held_out_labels go together: give both or neither")
         if self.held_out_images is not None and self.held_out_labels is not None:
@@ -134,6 +135,14 @@ def check_images(name: str, images: Tensor | Images) -> None:
         raise DataError(f"{name} must be uint8 [N,3,S,S], got {_shape(images)}")
     if len(images) == 0:
         raise DataError(f"there are no {name}; nothing can be trained without them")
+
+
+def check_more_than_one(count: int) -> None:
+    """`DataError` where a single sample is all that batches are made of."""
+    if count == 1:
+        raise DataError(
+            "there is only one noisy sample to train on, and BatchNorm has no statistics of one: label more tasks"
+        )
 
 
 def check_labels(name: str, labels: Tensor, count: int, num_classes: int) -> None:

@@ -18,6 +18,7 @@ from fasten_model.images.source import in_memory
 from fasten_model.judging import changed_since
 from fasten_model.labelled import LabelledImages
 from fasten_model.posterior import soft_count_transition
+from fasten_model.presets import PRESETS, find_preset
 from fasten_model.relabel import NEVER
 from fasten_model.scoring import RELABEL, score
 from fasten_model.train import EpochMetrics, Method, TrainConfig, TrainingSet
@@ -253,6 +254,34 @@ def test_of_several_models_every_audit_trains_some_and_tells_once_what_they_are_
     assert fitted.training_transition.sum(dim=1).tolist() == pytest.approx([1, 1])
 
 
+def test_trainings_of_unequal_length_have_no_epoch_number_in_common() -> None:
+    """Of the first part nobody had labelled a sample: its model trains on fewer, in fewer steps and more epochs."""
+    noisy, clean = flipped(images([i % 2 for i in range(32)]), every=4), audited(24, wrong_every=4)
+    given = clean.given_labels.clone()
+    given[folds_of(clean, 2, folds=2) == 0] = -1
+    heard: list[tuple[int, int]] = []
+    few_steps = replace(find_preset("small"), epochs=1, least_steps=4, noisy_batch=32, clean_batch=16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "small", few_steps)
+        fitted = fit(
+            noisy, replace(clean, given_labels=given), CLASSES, TrainConfig(device="cpu"), folds=2,
+            on_epoch=lambda metrics: heard.append((metrics.epoch, metrics.epochs)),
+        )  # fmt: skip
+    assert heard == [(epoch, 4 + 2) for epoch in range(1, 7)]
+    assert [(metrics.epoch, metrics.epochs) for metrics in fitted.history] == heard
+
+
+def test_a_single_noisy_sample_is_refused_unless_another_trains_along() -> None:
+    noisy, clean = images([0], name="n"), audited(24, wrong_every=4)
+    with pytest.raises(DataError, match="only one noisy sample to train on"):
+        fit(noisy, clean, CLASSES, QUICK, holdout=0.0)
+    along = fit(noisy, clean, CLASSES, replace(QUICK, epochs=1))
+    assert along.model.visited is not None
+    unlabelled = replace(clean, given_labels=torch.full((24,), -1))
+    with pytest.raises(DataError, match="only one noisy sample to train on"):
+        fit(noisy, unlabelled, CLASSES, QUICK, folds=2)
+
+
 def test_no_model_is_told_its_worth_by_a_sample_that_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from fasten_model import fitting, judging
 
@@ -279,7 +308,7 @@ def test_no_model_is_told_its_worth_by_a_sample_that_it_was_trained_on(monkeypat
     monkeypatch.setattr(fitting, "fit_temperature", lambda *_: 1.0)
     monkeypatch.setattr(judging, "estimate_label_noise", estimate)
     # Of what is held out training is told a few numbers, a temperature, an accuracy, weights: here, none.
-    untold = Method(calibrated=False, discounted=False, noisy_loss_weight=0.0, visits=False)
+    untold = Method(calibrated=False, discounted=False, fresh_passes=None, noisy_loss_weight=0.0, visits=False)
     config = replace(QUICK, method=untold)
     fit(noisy, clean, CLASSES, config, folds=3)
     for number, labels in enumerate(taught):

@@ -181,13 +181,14 @@ def test_what_is_known_by_its_label_alone_is_learnt_from_too(monkeypatch: pytest
         taught.append(training_set)
         return train(training_set, *arguments, **options)
 
+    said = noisy.votes_of(noisy.annotators)
     monkeypatch.setattr(fitting, "train", look)
     found = fit(noisy, clean, CLASSES, QUICK, holdout=0.5)
 
     (given,) = taught
     assert given.votes is not None
     assert given.votes.shape == (120 + found.held_out, 3)
-    assert torch.equal(given.votes[:120, :2], noisy.votes)
+    assert torch.equal(given.votes[:120, :2], said)
     assert torch.equal(given.votes[:120, 2], torch.where(by_label, noisy.labels, -1))
     assert given.clean_votes is not None
     assert bool(((given.votes >= 0).any(dim=1)).all()), "nothing would be learnt of the others"

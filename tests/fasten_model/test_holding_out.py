@@ -45,6 +45,33 @@ def test_every_class_keeps_an_audited_sample_to_train_on_and_reviews_are_never_h
     assert (folds_of(clean, 4, holdout=share) == torch.where(held, 0, NOWHERE)).all()
 
 
+@given(ROWS, st.floats(0.05, 0.95))
+@settings(deadline=None)
+def test_of_each_class_only_the_last_that_a_share_comes_to_is_kept_from_it(
+    rows: list[tuple[int, bool]], share: float
+) -> None:
+    clean = audited(rows)
+    drawn = torch.tensor([is_held_out(name, share) for name in clean.sample_ids]) & clean.estimates
+    held = holdout_mask(clean, share, 4)
+    for label in range(4):
+        of_class = clean.estimates & (clean.labels == label)
+        whole = bool(of_class.any()) and bool(drawn[of_class].all())
+        assert int((drawn & ~held)[of_class].sum()) == whole, "one, where all would be held out; else none"
+    assert not (held & holdout_mask(clean, 0.999, 4).logical_not()).any(), "the same one at every share"
+
+
+def test_nearly_all_is_held_out_where_that_is_asked_for() -> None:
+    clean = audited([(at % 10, True) for at in range(120)])
+    held = [int(holdout_mask(clean, share, 10).sum()) for share in (0.5, 0.9, 0.95, 0.99, 0.9999)]
+    assert held == sorted(held)
+    assert held[-1] == 110, "all but one of each class"
+
+
+def test_ids_of_broken_bytes_have_a_place_too() -> None:
+    assert not is_held_out("a\udcff", 0.0)
+    assert is_held_out("a\udcff", 1.0)
+
+
 @given(ROWS, st.integers(2, 5), st.randoms(use_true_random=False))
 @settings(deadline=None)
 def test_with_folds_each_random_audit_is_held_out_once_and_every_model_knows_every_class(

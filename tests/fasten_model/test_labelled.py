@@ -1,5 +1,6 @@
 """Labelled images from tensors."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,9 @@ def test_votes_are_those_of_the_rows_and_of_the_annotators_asked_for() -> None:
         ({"estimates": torch.zeros(2)}, r"estimates must be bool \[2\]"),
         ({"sample_ids": ["a", "a"]}, "sample_ids must be 2 different texts, got 2, 1 different"),
         ({"sample_ids": ["a"]}, "got 1, 1 different"),
+        ({"sample_ids": range(2)}, r"^sample_ids must be texts, got 0 \(int\): give str of each$"),
+        ({"sample_ids": ["a", None]}, r"^sample_ids must be texts, got None \(NoneType\)"),
+        ({"sample_ids": ["a", ["b"]]}, r"^sample_ids must be texts, got \['b'\] \(list\)"),
         ({"annotators": ["a"]}, r"votes must be \[2, R\] for R different annotators, got \[0, 0\] for 1 names"),
         ({"votes": torch.zeros(2, 1, dtype=torch.int64)}, r"got \[2, 1\] for 0 names"),
         ({"annotators": ["a", "a"], "votes": torch.zeros(2, 2, dtype=torch.int64)}, "R different annotators"),
@@ -58,3 +62,9 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], says: str) -> None:
     sound = {"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "labels": torch.zeros(2, dtype=torch.int64)}
     with pytest.raises(DataError, match=says):
         LabelledImages.from_tensors(**{**sound, **changes})
+
+
+def test_an_id_that_is_no_text_is_refused_however_the_set_is_made() -> None:
+    sound = LabelledImages.from_tensors(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(DataError, match=r"sample_ids must be texts, got 7 \(int\)"):
+        replace(sound, sample_ids=("a", 7))  # type: ignore[arg-type]

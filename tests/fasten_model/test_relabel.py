@@ -382,7 +382,16 @@ def a_choice(**changes: object) -> RhoChoice:
             "by one of the bulk's), so nothing can be promised",
         ),
         (a_choice(rho=NEVER, target_precision=None), "relabels nothing, as it was set"),
-        (a_choice(rho=0.9971, expected_precision=None), "relabels from 0.9971 on; there is nothing to relabel"),
+        *(
+            (a_choice(rho=rho, expected_precision=None), f"relabels from {shown} on; there is nothing to relabel")
+            for rho, shown in (
+                (0.9971, "0.9971"),
+                (0.99996, "0.99996"),
+                (0.9999997, "0.9999997"),
+                (1 - 2**-53, "0.9999999999999999"),
+                (1.0, "1.0000"),
+            )
+        ),
     ],
 )
 def test_a_choice_says_what_to_expect(choice: RhoChoice, says: str) -> None:

@@ -223,6 +223,18 @@ def test_a_training_that_diverges_leaves_nothing_to_go_on_from(tmp_path: Path, m
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("change", [{}, {"ema": 0.9}], ids=["last weights", "averaged weights"])
+def test_a_network_that_its_last_step_loses_is_given_up_too(change: dict[str, Any], tmp_path: Path) -> None:
+    """Its weights are finite, and what it says is not; no loss is computed after that step."""
+    config = replace(CONFIG, lr=1e30, epochs=1, noisy_batch=64, method=replace(OURS, **change))
+    heard: list[int] = []
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"^training diverged in step 0, its last; lower lr \(it was 1e\+30\)$"):
+            train(samples(), config, checkpoint=every_step(tmp_path / "c"), on_epoch=lambda m: heard.append(m.epoch))
+        assert not (tmp_path / "c").exists()
+    assert heard == []
+
+
 def test_a_held_out_image_that_cannot_be_read_costs_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 
 from fasten_model.errors import DataError
 from fasten_model.images.source import TableImages
+from fasten_model.network import build_network
 from fasten_model.train import OURS, Method, TrainConfig, train
 from fasten_model.train.checkpoint import JSON_FILE, CheckpointConfig, CheckpointFolder, remove_checkpoint
-from fasten_model.train.fingerprint import describe
+from fasten_model.train.fingerprint import describe, describe_trunk
+from fasten_model.trunks import build_trunk
 from tests.fasten_model.train.killed_training import (
     CLASSES,
     CONFIG,
     NOISY,
     SIDE,
     STEPS,
-    Dropping,
     Killed,
     every_step,
     killed_after,
@@ -99,14 +100,58 @@ def edit_json(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_a_checkpoint_that_does_not_fit_the_network_is_one_line(tmp_path: Path) -> None:
-    """A module of the caller's that has changed but not its name."""
-    wide, narrow = Dropping(), Dropping()
-    narrow.layer = nn.Linear(3 * SIDE * SIDE, 4)
-    train(samples(), CONFIG, trunk=wide, checkpoint=every_step(tmp_path))
-    with pytest.raises(DataError, match="does not fit this training") as caught:
-        train(samples(), CONFIG, trunk=narrow, checkpoint=every_step(tmp_path))
-    assert "\n" not in str(caught.value)
+def own_trunk(activation: Any = nn.ReLU, *, seed: int = 0, width: int = 8) -> nn.Module:
+    """A module whose class says nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, width), nn.BatchNorm1d(width), activation())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [own_trunk(nn.Tanh), own_trunk(seed=1), own_trunk(width=4)],
+    ids=["layers", "weights", "shapes"],
+)
+def test_the_checkpoint_of_another_module_of_the_same_class_is_refused(other: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(samples(), CONFIG, trunk=own_trunk(), checkpoint=every_step(tmp_path), stop=killed_after(4))
+    with pytest.raises(DataError, match=r"another training \(initial trunk\); remove that folder"):
+        train(samples(), CONFIG, trunk=other, checkpoint=every_step(tmp_path))
+    resumed = train(samples(), CONFIG, trunk=own_trunk(), checkpoint=every_step(tmp_path))
+    assert outcome(resumed) == outcome(train(samples(), CONFIG, trunk=own_trunk()))
+
+
+def test_other_weights_behind_the_same_path_are_another_training(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    config = replace(CONFIG, trunk_weights=str(path))
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            safetensors.torch.save_file(build_trunk("small", image_size=SIDE).module.state_dict(), path)
+        if seed == 0:
+            with pytest.raises(Killed):
+                train(samples(), config, checkpoint=every_step(tmp_path / "c"), stop=killed_after(2))
+    with pytest.raises(DataError, match=r"another training \(initial trunk\)"):
+        train(samples(), config, checkpoint=every_step(tmp_path / "c"))
+
+
+def test_a_trunk_is_described_by_what_it_begins_as_and_not_by_where_it_lies() -> None:
+    class Calling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.function: Callable[[Tensor], Tensor] = lambda images: images.flatten(1).float()
+            self.register_buffer("scale", torch.ones((), dtype=torch.bfloat16))
+
+        def extra_repr(self) -> str:
+            return repr(self.function)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.function(images)
+
+    one, other = (describe_trunk(CONFIG, build_network(Calling(), CLASSES, image_size=SIDE)) for _ in range(2))
+    assert one == other
+    assert one["initial trunk"]
+    assert describe_trunk(CONFIG, build_network("small", CLASSES)) == {"trunk": "small"}, "its seed tells the rest"
 
 
 def cut(folder: Path) -> None:

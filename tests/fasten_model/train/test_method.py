@@ -49,6 +49,8 @@ def test_a_senseless_switch_is_refused_in_one_line_by_name(changes: dict[str, An
             {"estimator": "bulk", "folds": 3},
             "folds 3 is about clean batches that estimate T̂, and ",
         ),
+        (OURS, {"discounted": False}, "^fresh_passes 60.0 is .*: set fresh_passes to None, or discounted to True"),
+        (PAPER, {"fresh_passes": 7.0}, "^fresh_passes 7.0 is .*: set fresh_passes to None, or discounted to True"),
         (PAPER, {"noisy_loss_weight": 0.0}, "set noisy_loss_weight to 0.5, or estimator to bulk_posterior"),
         (OURS, {"loss": "resample", "correction": "average"}, "choose loss forward, or correction posterior, "),
         (OURS, {"loss": "resample", "correction": "ensemble"}, "choose loss forward, or correction posterior, "),

@@ -147,7 +147,7 @@ def test_weights_are_the_methods_own_where_it_does_not_ask_or_nothing_is_held_ou
         "held_out_images": pixels(30, torch.Generator()),
         "held_out_labels": torch.zeros(30).long(),
     }
-    fixed = replace(PLAIN, noisy_loss_weight=0.3, discounted=False)
+    fixed = replace(PLAIN, noisy_loss_weight=0.3, discounted=False, fresh_passes=None)
     for data, method, noisy_weight in (
         (random_set(**held_out), fixed, 0.3),
         (random_set(), replace(PLAIN, noisy_loss_weight=0.3), 0.3),

@@ -87,6 +87,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "evaluation_features": {"estimator": "clean_decayed", "noisy_loss_weight": 0.5},
     "correction": {"noisy_head_labels": "original"},
     "visits": {"noisy_head_labels": "original"},
+    "discounted": {"fresh_passes": None},
+    "fresh_passes": {"discounted": True},
 }
 """What another switch has to be for all values of one to mean something."""
 
@@ -242,6 +244,12 @@ def test_sets_smaller_or_larger_than_a_batch_train(noisy: int, clean: int, metho
     assert weights(trained.network).isfinite().all()
 
 
+@pytest.mark.parametrize("method", [OURS, PAPER], ids=["ours", "paper"])
+def test_the_smallest_batch_leaves_no_sample_alone(method: Method) -> None:
+    trained = train(squares(noisy=5, clean=3), replace(CONFIG, noisy_batch=2, clean_batch=2, method=method))
+    assert weights(trained.network).isfinite().all()
+
+
 def test_progress_reaches_the_caller_the_observer_and_the_log(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[EpochMetrics] = []
     seen: list[int] = []
@@ -286,6 +294,11 @@ def test_a_small_set_is_visited_more_often_unless_the_number_of_epochs_is_chosen
 
 
 # --- cross-entropy, the baseline
+
+
+def test_cross_entropy_of_one_sample_is_refused() -> None:
+    with pytest.raises(DataError, match="only one noisy sample to train on"):
+        train_cross_entropy(squares().noisy_images[:1], torch.tensor([0]), 3, CONFIG)  # type: ignore[arg-type]
 
 
 def test_cross_entropy_takes_labels_as_they_are() -> None:

@@ -62,7 +62,10 @@ def samples() -> TrainingSet:
     [
         (OURS, 2),
         (replace(OURS, calibrated=False), 2),
-        (replace(OURS, calibrated=False, noisy_loss_weight=0.0, discounted=False, visits=False), 1),
+        (
+            replace(OURS, calibrated=False, noisy_loss_weight=0.0, discounted=False, fresh_passes=None, visits=False),
+            1,
+        ),
         (replace(OURS, forwards="joint"), 2),
         (PAPER, 1),
         (replace(PAPER, evaluation_features=True), 2),

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasten_model.images.source import TableImages
 from fasten_model.train import TrainConfig
 from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
 from fasten_model.train.loop import Loop
 from fasten_model.train.optimizer import learning_rate
+from fasten_model.train.process import SharedError
 
 SIDE, COUNT = 12, 21
 CONFIG = TrainConfig(
@@ -103,6 +104,45 @@ def test_a_forward_in_evaluation_changes_no_statistics_and_leaves_training_mode(
     assert all(torch.equal(value, before[name]) for name, value in loop.network.named_buffers())
     loop.forward(torch.rand(4, 3, SIDE, SIDE))
     assert any(not torch.equal(value, before[name]) for name, value in loop.network.named_buffers())
+
+
+class Losing(Watching):
+    """Its last step leaves something in the network that is no number."""
+
+    def __init__(self, loop: Loop, lost: Tensor) -> None:
+        super().__init__(loop)
+        self.lost = lost
+
+    def __call__(self, batch: Batch) -> StepLosses:
+        losses = super().__call__(batch)
+        if batch.step == batch.steps - 1:
+            self.lost.data[0] = torch.inf
+        return losses
+
+
+class Masked(nn.Module):
+    """Adds a mask to its features of colour, of which the last is never let through."""
+
+    mask: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([0.0, 0.0, -torch.inf]))
+        self.unheard = nn.Parameter(torch.ones(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.mean(dim=(2, 3)) + self.mask).softmax(dim=1)
+
+
+def test_what_the_last_step_loses_is_found_where_no_loss_is_computed_any_more() -> None:
+    trunk = Masked()
+    loop = Loop(CONFIG, 3, trunk=trunk)
+    loop.run(Watching(loop), noisy_images=IMAGES)  # −∞ that was there before is none of the training's
+    for name in ("trunk.unheard", "trunk.mask"):
+        loop = Loop(CONFIG, 3, trunk=trunk)
+        lost = {**dict(loop.network.named_parameters()), **dict(loop.network.named_buffers())}[name]
+        with pytest.raises(SharedError, match="diverged in step 5, its last; lower lr"):
+            loop.run(Losing(loop, lost), noisy_images=IMAGES)
 
 
 def test_a_failing_step_leaves_torchs_random_numbers_as_they_were() -> None:

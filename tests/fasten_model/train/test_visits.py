@@ -96,7 +96,8 @@ def test_what_the_held_out_samples_truly_are_is_told_by_the_weights_alone(monkey
     """Without them, and the temperature and accuracy that are told too, training is the same whatever they are."""
     data = killed_training.samples(held_out_rows=torch.tensor([3, 5, 7, 11, 13, 17]))
     other = replace(data, held_out_labels=(in_memory(data.held_out_labels) + 1) % 3)
-    untold = replace(killed_training.CONFIG, method=Method(calibrated=False, discounted=False, noisy_loss_weight=0.0))
+    method = Method(calibrated=False, discounted=False, fresh_passes=None, noisy_loss_weight=0.0)
+    untold = replace(killed_training.CONFIG, method=method)
     one, told = (killed_training.outcome(train(each, untold)) for each in (data, other))
     assert one["weights"] != told["weights"]
     monkeypatch.setattr("fasten_model.train.fasten_step.fit_weights", lambda *_: Weights())
