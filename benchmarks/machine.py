@@ -26,7 +26,7 @@ def hardware_line(device: str | torch.device = "cpu") -> str:
 
 def code_line() -> str:
     """“code 97b50b6+, 2026-11-22 18:57 UTC”; + where tracked files differ from the commit."""
-    return f"code {_commit()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"code {commit()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def machine(device: str | torch.device = "cpu") -> dict[str, str]:
@@ -70,7 +70,7 @@ def _memory() -> str:
         return "memory unknown"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The short hash, with a + where tracked files differ from it; a copy without git has none."""
     folder = Path(__file__).parent
     try:

@@ -9,6 +9,7 @@ known here, so that each choice can be judged. A draw keeps the promise where at
 nothing is changed. What training itself was told of its held-out pairs (temperature, weights) is of one set of them.
 """
 
+import hashlib
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from benchmarks.data.load import load_source
 from benchmarks.data.noise import apply_noise
 from benchmarks.data.source import Source
 from benchmarks.data.spec import parse_noise
-from benchmarks.machine import machine_line
+from benchmarks.machine import commit, machine_line
 from benchmarks.relabel_rules import RULES, TARGET, Evidence, Judged, gather, outcome
 from fasten_model.posterior import soft_count_transition
 from fasten_model.predict import predict_logits
@@ -155,9 +156,10 @@ def transition_errors(models: Sequence[Judged]) -> list[str]:
 
 
 def stored(cell: Cell, source: Source | None, config: TrainConfig, folder: Path | None) -> Judged:
-    """The cell's model, from `folder` where an earlier run has left it there."""
+    """The cell's model, from `folder` where an earlier run of this code has left it there, trained alike."""
     name = str(cell).replace(",", "").replace(" ", "-").replace(":", "-")
-    path = None if folder is None else folder / f"{name}-{config.seed}.safetensors"
+    trained = hashlib.sha256(repr((commit(), sorted(config.described().items()))).encode()).hexdigest()[:12]
+    path = None if folder is None else folder / f"{name}-{config.seed}-{trained}.safetensors"
     if path is not None and path.exists():
         return Judged(**load_file(path))
     assert source is not None

@@ -1,5 +1,6 @@
 """The study of relabel rules: evidence as training gives it, rules that do what they say, and one table a run."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,6 @@ def test_a_run_prints_every_rule_and_keeps_what_the_models_say(
     assert relabel_precision.main(arguments) == 0
     assert capsys.readouterr().out.splitlines()[1:] == first.splitlines()[1:]
     assert kept.stat().st_mtime_ns == changed
+    longer = ["2" if before == "--epochs" else each for before, each in itertools.pairwise(["", *arguments])]
+    assert relabel_precision.main(longer) == 0
+    assert len(list(tmp_path.iterdir())) == 2, "what was trained otherwise says something else"
