@@ -79,6 +79,10 @@ def annotator_transitions(
     mean. true_labels int64 [P], true_votes int64 [P,R]: samples that were audited *at random*. strength: α; else the
     one of `STRENGTHS` under which the counts are likeliest (empirical Bayes).
 
+    The shared T knows each annotator's own answers already, and nothing else where there is only one. So a row of it is
+    worth α samples to `matrices`, but to `sizes` no more than what the *others* have said: αM/(α + M) samples, M being
+    their counts (the variance of T_r about T and that of T itself together).
+
     A soft count is not a count: where q is unsure, which row a vote belongs to is not known. So the variance of each
     entry is the Dirichlet's plus what the unsure q leave open, as for imputed data (Rubin, 1987), and `sizes` say what
     number of certain samples would leave as much open.
@@ -99,7 +103,9 @@ def annotator_transitions(
         counts = soft
     alpha = _likeliest_strength(counts, prior) if strength is None else strength
     matrices = dirichlet_transition(counts, prior, alpha)
-    total = counts.sum(dim=2, keepdim=True) + alpha  # [R, K, 1]
+    own = counts.sum(dim=2, keepdim=True)  # [R, K, 1]
+    others = own.sum(dim=0) - own
+    total = (own + alpha * others / (alpha + others)).clamp(min=1)
     # Var of (Σ_n q_n·(1[said j] − T[i,j])) / size, q_n being a coin that is not thrown yet.
     open_ = (1 - matrices).square() * unsure + matrices.square() * (unsure.sum(dim=2, keepdim=True) - unsure)
     within = matrices * (1 - matrices)

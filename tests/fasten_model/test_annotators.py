@@ -1,5 +1,7 @@
 """Each annotator's own transition matrix, on simulated annotators whose matrices are known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from fasten_model.annotators import AnnotatorTransitions, annotator_transitions, pooled_counts
 from fasten_model.errors import DataError
 from fasten_model.posterior import votes_posterior
+from fasten_model.transition import dirichlet_transition, symmetric_transition
 
 NAMES = ("ann", "bob", "cyd")
 CLASSES = 4
@@ -117,6 +120,29 @@ def test_the_rate_of_error_is_that_of_what_they_labelled() -> None:
     rate, low, high = found.error_rates()
     torch.testing.assert_close(rate, torch.tensor(wrong, dtype=torch.float64), rtol=0, atol=0.01)
     assert all(a < w < b for a, w, b in zip(low.tolist(), wrong, high.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("annotators", [1, 3])
+def test_the_interval_holds_the_rate_as_often_as_it_says(annotators: int) -> None:
+    """Of people who are all alike, and of one alone: what they all share is known by their own answers, too."""
+    matrix, names, found, expected = confusions()[0], NAMES[:annotators], [], []
+    for seed in range(150):
+        chance = torch.Generator().manual_seed(seed)
+        truth = torch.randint(CLASSES, (300,), generator=chance)
+        votes = torch.stack([torch.multinomial(matrix[truth], 1, generator=chance).flatten() for _ in names], dim=1)
+        pooled = pooled_counts(known(truth), votes)
+        shared = dirichlet_transition(pooled, symmetric_transition(pooled), 1.0)
+        found.append(annotator_transitions(known(truth), votes, shared, names))
+        expected += [float((1 - matrix.diagonal()[truth]).mean())] * annotators
+    every = replace(
+        found[0],
+        matrices=torch.cat([each.matrices for each in found]),
+        sizes=torch.cat([each.sizes for each in found]),
+        truths=torch.cat([each.truths for each in found]),
+    )
+    _, low, high = every.error_rates()
+    true = torch.tensor(expected, dtype=torch.float64)
+    assert 0.9 <= float(((low <= true) & (true <= high)).double().mean()) <= 0.995
 
 
 def test_nobody_and_no_votes_are_no_error() -> None:
