@@ -59,7 +59,7 @@ def export(
         for source, count in exported.by_source.items():
             say(f"  {source:8} {count:,}")
     if deciding_run(workspace, snapshot) is None:
-        say("no round counts yet (`fasten retrain` makes one): what people have not decided is as it was given")
+        say("no round counts (none is completed, or all are reverted): what people have not decided is as it was given")
     if to_project is None and as_user is None:
         return
     from pipeline.label_studio import LabelStudio

@@ -139,7 +139,7 @@ def test_export_says_that_no_round_counts(workspace: Workspace, make_snapshot: M
     append_people(workspace, snapshot, NOON)
     assert fasten("export", "--out", "out", "--dry-run").stdout.splitlines() == [
         "1 labels would be written to out",
-        "no round counts yet (`fasten retrain` makes one): what people have not decided is as it was given",
+        "no round counts (none is completed, or all are reverted): what people have not decided is as it was given",
     ]
 
 
