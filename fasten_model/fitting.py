@@ -62,8 +62,8 @@ class Fitted:
     """[K, K] T̂ as the last training step had it (rows sum to 1); the mean over the models."""
 
 
-def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Sequence[str]) -> None:
-    """Raise `DataError` where FasTEN cannot be trained on these sets; the line says what is missing."""
+def check_enough(noisy: int, clean: int, classes: Sequence[str]) -> None:
+    """What of `check_trainable` is known from the numbers of samples and the classes, before any image is read."""
     if len(classes) < 2:
         named = f" (“{classes[0]}”)" if classes else ""
         raise DataError(f"there is only one class{named}: nothing can be mislabelled; add classes to the label config")
@@ -71,15 +71,20 @@ def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Seque
         raise DataError(
             f"the names of the classes must be different texts, not empty, got {', '.join(map(repr, classes[:10]))}"
         )
-    if OTHERS in noisy.annotators:
-        raise DataError(f"an annotator is called “{OTHERS}”, which stands for all who are not known: take another name")
-    if len(noisy) == 0:
+    if noisy == 0:
         raise DataError("there is no bulk label to learn from: label some tasks in the labels project first")
-    if len(clean) == 0:
+    if clean == 0:
         raise DataError(
             "the clean set is empty: audit some randomly drawn tasks, in an audit project (FASTEN_AUDIT_PROJECT) or as "
             "ground truth in the labels project"
         )
+
+
+def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Sequence[str]) -> None:
+    """Raise `DataError` where FasTEN cannot be trained on these sets; the line says what is missing."""
+    check_enough(len(noisy), len(clean), classes)
+    if OTHERS in noisy.annotators:
+        raise DataError(f"an annotator is called “{OTHERS}”, which stands for all who are not known: take another name")
     check_labels("noisy labels", noisy.labels, len(noisy), len(classes))
     check_labels("clean labels", clean.labels, len(clean), len(classes))
     audited = set(clean.labels.tolist())

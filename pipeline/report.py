@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pipeline.records import AskedAs, Mode
 
@@ -80,6 +81,14 @@ def headline(report: RoundReport) -> str:
     return (
         f"{report.noisy} labels scored: {relabeled} relabeled, {unsure} low-confidence; "
         f"{report.queue_added} added to the queue, {report.queue_waiting} waiting"
+    )
+
+
+def reverted_line(by: str, at: datetime) -> str:
+    """What stands above the report of a round that was reverted since."""
+    return (
+        f"**This round was reverted on {at:%Y-%m-%d %H:%M} UTC by {escape(by)}: its relabels count no longer, and "
+        "what it had added to the queue was taken back, but for what people had answered.**"
     )
 
 

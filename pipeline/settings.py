@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     overlap: int = Field(default=1, ge=1, le=5)
     """How many people answer each question."""
     audit_share: float = Field(default=0.1, ge=0, le=1)
-    """Share of the questions drawn at random, for estimates."""
+    """Share of `queue_size` that is drawn at random, however few labels are doubted, for estimates."""
     check_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the questions drawn at random among the labels changed without asking (mode `auto`)."""
     class_floor: float = Field(default=0.02, ge=0, le=1)

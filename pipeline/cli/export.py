@@ -39,7 +39,7 @@ def export(
     annotations must be one that nobody works as: what it says is not pulled.
     """
     from pipeline.cli.opened import open_latest
-    from pipeline.corrected import corrected_rows
+    from pipeline.corrected import corrected_rows, deciding_run
     from pipeline.export import write_as_user, write_dataset, write_project
 
     if out_dir is None and to_project is None and as_user is None:
@@ -58,6 +58,8 @@ def export(
         say(f"{exported.rows:,} labels in {out_dir}{'' if new else ', as they were'}")
         for source, count in exported.by_source.items():
             say(f"  {source:8} {count:,}")
+    if deciding_run(workspace, snapshot) is None:
+        say("no round counts (none is completed, or all are reverted): what people have not decided is as it was given")
     if to_project is None and as_user is None:
         return
     from pipeline.label_studio import LabelStudio

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from fasten_model.fitting import fit, summary
+from fasten_model.fitting import check_enough, fit, summary
 from fasten_model.holding_out import HOLDOUT
 from fasten_model.images.parquet import decode_image
 from fasten_model.model import load_model, save_model
@@ -75,6 +75,8 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
             accuracy=fitted["accuracy"],
         )
     snapshot = open_snapshot(pulled.snapshot)
+    # First: a run that MLflow keeps would keep its snapshot.
+    check_enough(snapshot.manifest.rows["noisy"], snapshot.manifest.rows["clean"], snapshot.classes)
     tags = {
         "fasten.snapshot_id": pulled.snapshot_id,
         "label_studio.project": str(pulled.labels.project_id),

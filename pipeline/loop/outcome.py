@@ -25,7 +25,7 @@ from pipeline.people import markdown as markdown_of_people
 from pipeline.people import people_of
 from pipeline.people import summary as summary_of_people
 from pipeline.records import Project
-from pipeline.report import RoundReport, headline, markdown
+from pipeline.report import RoundReport, headline, markdown, reverted_line
 from pipeline.settings import Settings
 from pipeline.snapshot import open_snapshot
 from pipeline.snapshot.folder import snapshot_folder
@@ -184,9 +184,13 @@ def _last(settings: Settings, labels: Project) -> tuple[Completed, Path]:
 
 
 def last_report(settings: Settings) -> str:
-    """The report of the last completed round, as Markdown."""
-    path = last_run(settings) / "report.md"
+    """The report of the last completed round, as Markdown; one that was reverted says so first."""
+    folder = last_run(settings)
+    path = folder / "report.md"
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except OSError:
         raise DataError(f"{path} is missing: run `fasten retrain --force`") from None
+    rows = trail.reverted_rows(Workspace(folder=folder.parent.parent))
+    undone = (reverted_line(row["by"], row["at"]) for row in rows if row["run_key"] == folder.name)
+    return "".join(f"{line}\n\n" for line in undone) + text

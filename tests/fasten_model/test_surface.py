@@ -11,12 +11,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import torch
-import torchvision  # type: ignore[import-untyped]
-from PIL import Image
 
 import fasten_model
 
@@ -60,35 +55,8 @@ def test_the_guide_names_what_there_is() -> None:
     assert [name for name in fasten_model.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
-def square(color: int, seed: int) -> bytes:
-    """A PNG with a square of one colour on noise."""
-    noise = torch.randint(120, (16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-    noise[4:12, 4:12, color] += 100
-    buffer = io.BytesIO()
-    Image.fromarray(noise.numpy()).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write(path: Path, count: int, first: int) -> None:
-    """Labelled squares as Parquet."""
-    names = ["red", "green", "blue"]
-    rows = [
-        {
-            "sample_id": f"square-{number}",
-            "image": {"bytes": square(number % 3, number), "path": None},
-            "label": names[number % 3],
-        }
-        for number in range(first, first + count)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
 def test_the_guide_runs_and_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "clean.parquet", 60, first=0)
-    write(tmp_path / "noisy.parquet", 150, first=1000)
-    weights = torchvision.models.get_model("mobilenet_v3_small", weights=None).state_dict()
-    torch.save(weights, tmp_path / "mobilenet_v3_small.pth")
     blocks = re.findall(r"^```(python|text)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) > 8
     namespace: dict[str, object] = {"__name__": "guide"}

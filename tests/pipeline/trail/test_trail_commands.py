@@ -134,6 +134,15 @@ def test_export_refuses_what_makes_no_sense_and_says_what_it_would_write(own_fol
     assert not (own_folder / "out").exists()
 
 
+def test_export_says_that_no_round_counts(workspace: Workspace, make_snapshot: Make) -> None:
+    snapshot = make_snapshot(workspace.folder, noisy={"a": "dark"})
+    append_people(workspace, snapshot, NOON)
+    assert fasten("export", "--out", "out", "--dry-run").stdout.splitlines() == [
+        "1 labels would be written to out",
+        "no round counts (none is completed, or all are reverted): what people have not decided is as it was given",
+    ]
+
+
 @pytest.mark.usefixtures("snapshot", "servers")
 def test_revert_says_what_it_undid_and_the_second_time_that_it_did(workspace: Workspace) -> None:
     undone = [
