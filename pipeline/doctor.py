@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import ConfigError, FastenError
 from pipeline.records import Origin, Project
-from pipeline.settings import Settings
+from pipeline.settings import Service, Settings, user_chosen_services
+from pipeline.stack.services import WORKER_COMMAND
 
 if TYPE_CHECKING:
     from pipeline.label_studio import LabelStudio
@@ -32,11 +33,22 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Check everything that a round needs, in the order it needs it."""
     yield from _label_studio(settings)
     yield from _prefect(settings)
-    yield _checked("MLflow", lambda: _mlflow(settings))
+    yield server(settings, "mlflow")
     if settings.snapshot_store:
         yield _checked("snapshot store", lambda: _snapshot_store(settings))
     yield _checked("device", lambda: _device(settings))
     yield _disk(settings)
+
+
+def server(settings: Settings, name: Service) -> Finding:
+    """Whether one of the three servers answers, with the credentials that a round uses."""
+    match name:
+        case "label-studio":
+            return _checked("Label Studio", lambda: _label_studio_alone(settings))
+        case "prefect":
+            return _checked("Prefect", lambda: _prefect_alone(settings.prefect_api_url))
+        case "mlflow":
+            return _checked("MLflow", lambda: _mlflow(settings))
 
 
 def _checked(what: str, check: Callable[[], str]) -> Finding:
@@ -44,6 +56,18 @@ def _checked(what: str, check: Callable[[], str]) -> Finding:
         return Finding(what=what, level="ok", detail=check())
     except FastenError as error:
         return Finding(what=what, level="problem", detail=str(error))
+
+
+def _label_studio_alone(settings: Settings) -> str:
+    from pipeline.label_studio import LabelStudio
+
+    with LabelStudio(settings.label_studio) as door:
+        return _signed_in(settings, door)
+
+
+def _signed_in(settings: Settings, door: "LabelStudio") -> str:
+    server = door.check()
+    return f"{server.version} at {settings.label_studio_url}, signed in as {server.user}"
 
 
 def _label_studio(settings: Settings) -> Iterator[Finding]:
@@ -56,16 +80,10 @@ def _label_studio(settings: Settings) -> Iterator[Finding]:
         yield Finding(what="Label Studio", level="problem", detail=str(error))
         return
     with door:
-        try:
-            server = door.check()
-        except FastenError as error:
-            yield Finding(what="Label Studio", level="problem", detail=str(error))
+        signed_in = _checked("Label Studio", partial(_signed_in, settings, door))
+        yield signed_in
+        if signed_in.level == "problem":
             return
-        yield Finding(
-            what="Label Studio",
-            level="ok",
-            detail=f"{server.version} at {settings.label_studio_url}, signed in as {server.user}",
-        )
         try:
             labels, audit, review = loop.find_projects(settings, door)
         except FastenError as error:
@@ -108,18 +126,19 @@ def _same_classes(labels: Project, project: Project, role: Origin) -> str:
     return f"“{project.title}” ({project.project_id}), same classes"
 
 
-def _prefect(settings: Settings) -> Iterator[Finding]:
+def _prefect_alone(api_url: str | None) -> str:
     from pipeline import orchestrator
 
-    api_url = settings.prefect_api_url
     if api_url is None:
-        yield Finding(
-            what="Prefect", level="problem", detail="none is set: run `fasten up`, or set FASTEN_PREFECT_API_URL"
-        )
-        return
-    reachable = _checked("Prefect", lambda: f"{orchestrator.server_version(api_url)} at {api_url}")
+        raise ConfigError("none is set: run `fasten up`, or set FASTEN_PREFECT_API_URL")
+    return f"{orchestrator.server_version(api_url)} at {api_url}"
+
+
+def _prefect(settings: Settings) -> Iterator[Finding]:
+    reachable = server(settings, "prefect")
     yield reachable
-    if reachable.level == "problem":
+    api_url = settings.prefect_api_url
+    if reachable.level == "problem" or api_url is None:
         return
     yield _checked("deployment", lambda: _deployment(api_url))
     yield _checked("worker", lambda: _worker(api_url))
@@ -137,10 +156,9 @@ def _worker(api_url: str) -> str:
 
     online = orchestrator.workers_online(api_url)
     if not online:
-        raise ConfigError(
-            f"no worker serves the work pool “{orchestrator.WORK_POOL}”: run `fasten up`, or "
-            f"`prefect worker start --pool {orchestrator.WORK_POOL}`"
-        )
+        # Beside a Prefect of the user's own `fasten up` starts none.
+        way_out = WORKER_COMMAND if "prefect" in user_chosen_services() else "run `fasten up`"
+        raise ConfigError(f"no worker serves the work pool “{orchestrator.WORK_POOL}”: {way_out}")
     return f"{online} online for work pool “{orchestrator.WORK_POOL}”"
 
 

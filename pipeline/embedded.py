@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import orchestrator
@@ -11,6 +12,17 @@ from pipeline.stack import ServiceStatus, StackConfig, down, status, up
 from pipeline.workspace import write_whole
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerElsewhere:
+    """A server of the user's own, as it is now."""
+
+    name: Service
+    url: str
+    """Empty where it is none that may be shown."""
+    complaint: str
+    """What is wrong and what to do about it; empty where it is well."""
 
 
 def project_root() -> Path:
@@ -60,6 +72,28 @@ def stop(settings: Settings) -> int:
     return down(StackConfig(home=settings.home))
 
 
-def statuses(settings: Settings) -> list[ServiceStatus]:
-    """How each service is."""
-    return status(StackConfig(home=settings.home))
+def statuses(settings: Settings, *, external: frozenset[Service]) -> list[ServiceStatus]:
+    """How each service is that is the stack's own."""
+    return status(StackConfig(home=settings.home), external=external)
+
+
+def servers_elsewhere(settings: Settings, *, external: frozenset[Service]) -> list[ServerElsewhere]:
+    """How each server is that the user has pointed elsewhere, as doctor finds it."""
+    from pipeline.doctor import server
+
+    found = []
+    for name in sorted(external):
+        finding = server(settings, name)
+        complaint = finding.detail if finding.level == "problem" else ""
+        found.append(ServerElsewhere(name=name, url=_shown(settings, name), complaint=complaint))
+    return found
+
+
+def _shown(settings: Settings, name: Service) -> str:
+    """Its address, as people may see it."""
+    if name == "mlflow":
+        try:
+            return settings.tracking.shown_uri
+        except ConfigError:
+            return ""
+    return (settings.label_studio_url if name == "label-studio" else settings.prefect_api_url) or ""

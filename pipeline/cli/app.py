@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from pipeline.cli import demo, doctor, export, history, method, people, revert, rounds, snapshots, stack
 from pipeline.cli.console import complain, log_to_terminal, say
@@ -31,8 +31,26 @@ def _one_line(name: str) -> Iterator[None]:
         raise typer.Exit(told.exit_code) from None
 
 
+def _flags_bare(parameters: list[Any]) -> list[Any]:
+    """Parameters for the help to show: Typer writes `<bool>` behind a flag, as if it took a value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class _Command(TyperCommand):
+    """A command whose help shows its flags as flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_bare(super().get_params(ctx))
+
+
 class _Commands(TyperGroup):
     """Commands that end in one line, not in a traceback, on whatever their user can mend."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_bare(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args:  # the map is shown, by an error of the same kind
@@ -90,7 +108,7 @@ for title, commands in (
     ("The method alone, from Parquet files", (method.train, method.score)),
 ):
     for command in commands:
-        app.command(rich_help_panel=title)(command)
+        app.command(rich_help_panel=title, cls=_Command)(command)
 
 
 def main() -> None:

@@ -3,9 +3,10 @@
 import shlex
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.console import out, say
+from pipeline.cli.console import out, printable, say
 from pipeline.errors import ConfigError
 from pipeline.settings import load_settings, user_chosen_services
 
@@ -15,7 +16,8 @@ def up() -> None:
 
     On loopback only, with all data below `.fasten/`; then the deployments of `prefect.yaml` are registered.
     Services that the settings point at elsewhere (`FASTEN_LABEL_STUDIO_URL`, `FASTEN_PREFECT_API_URL`,
-    `FASTEN_MLFLOW_TRACKING_URI`) are left alone. Running it again starts only what is missing.
+    `FASTEN_MLFLOW_TRACKING_URI`) are left alone; beside a Prefect elsewhere no worker is started. Running it again
+    starts only what is missing. Exit code 1 where a service is not well, be it yours.
     """
     from pipeline.embedded import start
 
@@ -34,27 +36,36 @@ def down() -> None:
 def status() -> None:
     """Show each service, its address and its health.
 
-    Exit code 1 where one is not well.
+    A server that the settings point at elsewhere is asked as `fasten doctor` does, and is "yours". Exit code 1 where
+    one is not well.
     """
-    from pipeline.embedded import statuses
+    from pipeline.embedded import servers_elsewhere, statuses
 
-    settings = load_settings()
-    found = statuses(settings)
+    settings, external = load_settings(), user_chosen_services()
+    ours = statuses(settings, external=external)
+    yours = servers_elsewhere(settings, external=external)
     table = Table(box=None, pad_edge=False)
     for column in ("SERVICE", "HEALTH", "ADDRESS", "PID"):
         table.add_column(column, overflow="fold")
-    for service in found:
+    for service in ours:
         table.add_row(service.name, service.detail, service.url or "-", str(service.pid or "-"))
+    for server in yours:
+        table.add_row(
+            server.name, "not well" if server.complaint else "well", escape(printable(server.url)) or "-", "yours"
+        )
     out.print(table)
-    if not any(service.pid for service in found):
-        say("start them with `fasten up`")
-    elif settings.label_studio_username and settings.label_studio_password:
-        password = settings.label_studio_password.get_secret_value()
-        say(f"Label Studio login: {settings.label_studio_username} / {password}")
-    for service in found:
+    login = settings.label_studio_username, settings.label_studio_password
+    if login[0] and login[1] and any(service.name == "label-studio" and service.pid for service in ours):
+        say(f"Label Studio login: {login[0]} / {login[1].get_secret_value()}")
+    for service in ours:
         if service.pid and not service.healthy:
             say(f"{service.name} is not well, its log: {service.log}")
-    if not all(service.healthy for service in found):
+    for server in yours:
+        if server.complaint:
+            say(f"{server.name} is not well: {server.complaint}")
+    if missing := [service.name for service in ours if not service.pid]:
+        say(f"start {', '.join(missing)} with `fasten up`")
+    if not all(service.healthy for service in ours) or any(server.complaint for server in yours):
         raise typer.Exit(1)
 
 

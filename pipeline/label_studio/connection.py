@@ -122,7 +122,7 @@ class Connection:
         from label_studio_sdk.core.api_error import ApiError
 
         what = "exchanging the personal access token"
-        with self.answers(what):
+        with always_there(), self.answers(what):
             try:
                 sdk = LabelStudioSdk(  # type: ignore[no-untyped-call]
                     base_url=self.url, api_key=self._token, max_retries=0, httpx_client=self._http
@@ -220,6 +220,17 @@ class Connection:
             failed.retry_after_s = _pause(headers.get("retry-after", ""))
             return failed
         return RefusedError(f"{here} refused while {what} ({status}{detail})", status=status)
+
+
+@contextmanager
+def always_there() -> Iterator[None]:
+    """Around a call that every Label Studio answers: a 404 says that the address is another's, or a page's below it."""
+    try:
+        yield
+    except RefusedError as error:
+        if error.status != 404:
+            raise
+        raise ServiceError(f"{error}; is FASTEN_LABEL_STUDIO_URL right? It may have a path too many") from None
 
 
 class _InTime(httpx.SyncByteStream):

@@ -13,7 +13,7 @@ import httpx
 
 from pipeline.errors import ServiceError
 from pipeline.label_studio.changing import ChangingCalls
-from pipeline.label_studio.connection import Connection, LabelStudioConfig
+from pipeline.label_studio.connection import Connection, LabelStudioConfig, always_there
 from pipeline.label_studio.people import PeopleCalls
 from pipeline.label_studio.projects import ProjectCalls
 from pipeline.label_studio.reading import ReadingCalls
@@ -59,7 +59,8 @@ class LabelStudio(ProjectCalls, ReadingCalls, TaskCalls, ChangingCalls, PeopleCa
 
     def check(self) -> ServerInfo:
         """Version and user; raises `ServiceError` where the token is not accepted. Tried once."""
-        version = self._connection.get("/api/version", what="asking its version", attempts=1)
+        with always_there():
+            version = self._connection.get("/api/version", what="asking its version", attempts=1)
         if not isinstance(version, dict) or "label-studio-os-package" not in version:
             raise ServiceError(f"{self.url} is not Label Studio; set FASTEN_LABEL_STUDIO_URL")
         user = self._connection.get("/api/current-user/whoami", what="asking who we are", attempts=1)

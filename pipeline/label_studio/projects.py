@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.errors import ConfigError, ServiceError, ServiceUnavailable
 from pipeline.label_config import ControlChoice, find_control
 from pipeline.label_studio import pages
-from pipeline.label_studio.connection import Connection, RefusedError
+from pipeline.label_studio.connection import Connection, always_there
 from pipeline.label_studio.drafts import drafts_state
 from pipeline.label_studio.parsing import time_in_utc
 from pipeline.records import Project, ProjectState
@@ -87,13 +87,8 @@ class ProjectCalls:
     def _page_of_projects(self, filters: Mapping[str, Any], number: int) -> tuple[list[Mapping[str, Any]], bool]:
         """(projects with their label configs, whether these are the last ones); a list costs less than one project."""
         params = {**filters, "page": number, "page_size": _PROJECTS, "include": "id,title,label_config,created_at"}
-        try:
+        with always_there():
             raw = self._connection.get("/api/projects/", what="listing projects", params=params)
-        except RefusedError as error:
-            if error.status != 404:
-                raise
-            # Every Label Studio has this list: the address is another server's, or a page's below the right one.
-            raise ServiceError(f"{error}; is FASTEN_LABEL_STUDIO_URL right?") from None
         listed = raw.get("results") if isinstance(raw, dict) else None
         if not isinstance(listed, list) or not all(
             isinstance(each, dict) and isinstance(each.get("id"), int) and isinstance(each.get("title"), str)

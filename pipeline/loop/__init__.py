@@ -6,6 +6,8 @@ written whole or not at all: a round that died is run again and takes up its own
 """
 
 import importlib
+import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline.loop.survey import Found, Pulled, find_projects, find_review_project, pull_labels, review_title, survey
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pipeline.loop.outcome import Summary, last_report, last_round, last_run, report_run
     from pipeline.loop.pushing import Pushed, preview_queue, push_queue, queue_url
     from pipeline.loop.queueing import plan_questions, triage_scores
+
+logger = logging.getLogger(__name__)
 
 _LATER = {
     "model": ("TrainedModel", "score_labels", "train_model"),
@@ -28,7 +32,10 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     for module, names in _LATER.items():
         if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            path = f"{__name__}.{module}"
+            if module == "model" and path not in sys.modules:
+                logger.info("loading PyTorch and MLflow")  # half a minute, where nothing is in the disk's cache
+            return getattr(importlib.import_module(path), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
 import psutil
 
@@ -52,6 +51,7 @@ def up(
 
     `external` names services that are elsewhere: they are not started, and are stopped if an earlier `up` had. A
     worker is started only for the embedded Prefect, since one more worker on a shared server would take its runs.
+    Where every service is elsewhere nothing is started at all, supervisord included.
 
     `before_worker` is called with the address of Prefect's API once Prefect is well and before a worker is started:
     no flow run of the pool can be alive then, so those that Prefect believes to be running or pending were cut off.
@@ -59,11 +59,17 @@ def up(
     Raises:
         StackError: a service does not get well; what this call had started is stopped again.
     """
-    names = _wanted(external)
+    names = services.wanted(external)
+    if "prefect" in external and "worker" not in external:
+        logger.info("Prefect is external, so no worker is started here; where runs belong: %s", services.WORKER_COMMAND)
     before = time.monotonic()
     with exclusive(config):
         config.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         login = label_studio_login(config)
+        if not names:
+            _leave_nothing(config)
+            write_stack_env(config, {}, login)
+            return StackState(home=config.home.absolute(), urls={}, started=frozenset(), login=login)
         install = ensure_label_studio(config.install_cache) if "label-studio" in names else None
         memory = _running(config) or _launch(config)
         running = processes.living(memory)
@@ -111,17 +117,12 @@ def down(config: StackConfig) -> int:
         return 0 if memory is None else processes.shut_down(memory)
 
 
-def _wanted(external: frozenset[str]) -> tuple[ServiceName, ...]:
-    known: tuple[ServiceName, ...] = get_args(ServiceName)
-    if unknown := external - set(known):
-        raise StackError(f"no service is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    if "prefect" in external and "worker" not in external:
-        logger.info(
-            "Prefect is external, so no worker is started here: `prefect worker start --pool %s` where runs belong",
-            services.POOL,
-        )
-        external = external | {"worker"}
-    return tuple(name for name in known if name not in external)
+def _leave_nothing(config: StackConfig) -> None:
+    """Stop what an earlier `up` had started, supervisord included: nothing is to run here any more."""
+    memory = load_memory(config)
+    if memory is not None:
+        processes.shut_down(memory)
+        save_memory(config, replace(memory, services=()))
 
 
 def _running(config: StackConfig) -> Memory | None:

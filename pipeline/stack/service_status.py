@@ -23,22 +23,28 @@ class ServiceStatus:
     log: Path
 
 
-def status(config: StackConfig) -> list[ServiceStatus]:
-    """What each service of the stack is doing; those that are external are left out."""
+def status(config: StackConfig, *, external: frozenset[str] | None = None) -> list[ServiceStatus]:
+    """What each service of the stack is doing; those that are `external` are left out, unless they still run here.
+
+    Without `external`, those that were when `up` was last called; all of them where it never was.
+    """
     memory = load_memory(config)
     if memory is None:
-        names: tuple[ServiceName, ...] = get_args(ServiceName)
-        return [
-            ServiceStatus(name=name, url="", pid=None, healthy=False, detail="never started", log=config.log(name))
-            for name in names
-        ]
+        return [_never_started(config, name) for name in services.wanted(external or frozenset())]
     running = processes.living(memory)
     absent = "not running"
     if not running and supervisord.members(memory.stack_id):
         absent = "without its supervisord: `fasten up` or `fasten down` clears that"
+    wanted = memory.services if external is None else services.wanted(external)
     found = []
-    for name in memory.services:
-        endpoint, process = services.endpoint(name, memory.ports), running.get(name)
+    for name in get_args(ServiceName):
+        process = running.get(name)
+        if name not in wanted and process is None:
+            continue
+        if ("prefect" if name == "worker" else name) not in memory.ports:
+            found.append(_never_started(config, name))
+            continue
+        endpoint = services.endpoint(name, memory.ports)
         complaint = absent if process is None else health.ask(endpoint, process=process)
         found.append(
             ServiceStatus(
@@ -51,3 +57,7 @@ def status(config: StackConfig) -> list[ServiceStatus]:
             )
         )
     return found
+
+
+def _never_started(config: StackConfig, name: ServiceName) -> ServiceStatus:
+    return ServiceStatus(name=name, url="", pid=None, healthy=False, detail="never started", log=config.log(name))

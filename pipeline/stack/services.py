@@ -8,10 +8,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import SecretStr
 
+from pipeline.errors import StackError
 from pipeline.stack.install import LabelStudioInstall, clean_environment, label_studio_environment
 
 ServiceName = Literal["label-studio", "prefect", "mlflow", "worker"]
@@ -19,6 +20,8 @@ ServiceName = Literal["label-studio", "prefect", "mlflow", "worker"]
 LOOPBACK = "127.0.0.1"
 POOL = "fasten"
 """Process work pool that the embedded worker serves, as `prefect.yaml` names it."""
+WORKER_COMMAND = f'eval "$(fasten env)"; prefect worker start --pool {POOL}'
+"""What starts a worker for a Prefect of the user's own, which `fasten up` starts none for."""
 USERNAME = "admin@fasten.local"
 """Login of the embedded Label Studio's first user."""
 
@@ -61,6 +64,19 @@ class LabelStudioLogin:
     password: SecretStr
     token: SecretStr
     """40 hexadecimal digits: a legacy API token, which the organisation is created to accept."""
+
+
+def wanted(external: frozenset[str]) -> tuple[ServiceName, ...]:
+    """What is to run here where `external` services are elsewhere: a worker only beside the embedded Prefect.
+
+    Raises:
+        StackError: no service has such a name.
+    """
+    known: tuple[ServiceName, ...] = get_args(ServiceName)
+    if unknown := external - set(known):
+        raise StackError(f"no service is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    elsewhere = external | {"worker"} if "prefect" in external else external
+    return tuple(name for name in known if name not in elsewhere)
 
 
 def endpoint(name: ServiceName, ports: Mapping[ServiceName, int]) -> Endpoint:

@@ -1,6 +1,7 @@
 """The flow's own part: the order of the steps, how a round ends, and what is tried again. The stages are stand-ins."""
 
 import errno
+import importlib
 import logging
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -209,3 +211,21 @@ def test_a_round_with_nothing_new_needs_neither_torch_nor_mlflow() -> None:
     code = "import sys, flows.retrain; print([name for name in ('torch', 'mlflow') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_takes_long_to_import_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stages before it need neither, and the log would stand still for half a minute."""
+    stage = ModuleType("pipeline.loop.model")
+    stage.train_model = lambda: "trained"  # type: ignore[attr-defined]
+
+    def loaded(name: str) -> ModuleType:
+        monkeypatch.setitem(sys.modules, name, stage)
+        return stage
+
+    monkeypatch.delitem(sys.modules, stage.__name__, raising=False)
+    monkeypatch.setattr(importlib, "import_module", loaded)
+    caplog.set_level("INFO", "pipeline.loop")
+    assert [retrain.later("train_model")(), retrain.later("train_model")()] == ["trained", "trained"]
+    assert caplog.messages == ["loading PyTorch and MLflow"]

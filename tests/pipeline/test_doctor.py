@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.doctor import Finding, examine
 from pipeline.errors import ServiceUnavailable
+from pipeline.setting_sources import STACK_ENV
 from pipeline.settings import Settings
 from pipeline.stack.health import free_port
 
@@ -62,6 +63,23 @@ def test_servers_that_do_not_answer_are_told_with_their_address(monkeypatch: pyt
     assert "projects" not in findings
     assert "deployment" not in findings, "what cannot be known is not guessed at"
     assert "x" * 40 not in str(findings)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_who_lacks_a_worker_is_told_what_helps(own_folder: Path, monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    """`fasten up` starts none beside a Prefect of the user's own, and `prefect` has to know where that is."""
+    monkeypatch.setattr("pipeline.orchestrator.server_version", lambda _: "3.8")
+    monkeypatch.setattr("pipeline.orchestrator.deployment_schedules", lambda _: [])
+    monkeypatch.setattr("pipeline.orchestrator.workers_online", lambda _: 0)
+    address = "FASTEN_PREFECT_API_URL=http://127.0.0.1:4200/api"
+    if own:
+        monkeypatch.setenv(*address.split("="))
+    else:
+        (own_folder / ".fasten").mkdir()
+        (own_folder / ".fasten" / STACK_ENV).write_text(f"{address}\n")
+    worker = found(Settings(device="cpu"))["worker"]
+    way_out = 'eval "$(fasten env)"; prefect worker start --pool fasten' if own else "run `fasten up`"
+    assert (worker.level, worker.detail) == ("problem", f"no worker serves the work pool “fasten”: {way_out}")
 
 
 @pytest.mark.usefixtures("own_folder")

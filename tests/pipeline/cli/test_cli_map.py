@@ -51,6 +51,13 @@ def test_every_command_explains_itself_and_each_of_its_options(name: str) -> Non
         assert "--no-" not in start
 
 
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_a_flag_is_shown_without_a_value(command: tuple[str, ...]) -> None:
+    lines = lines_of(*command, "--help")
+    assert [line for line in lines if "bool" in line.lower()] == []
+    assert any(re.match(r"--help +Show", line) for line in lines)
+
+
 def test_no_command_at_all_shows_the_map() -> None:
     result = runner.invoke(app, [], env=NARROW)
     assert result.exit_code == 2

@@ -72,14 +72,26 @@ def test_a_clock_that_says_nothing_of_use_says_nothing(date: str) -> None:
     assert asked.server_time is None
 
 
-def test_an_address_without_a_list_of_projects_is_asked_for_again() -> None:
-    config = LabelStudioConfig(url="http://ls.test/projects", token=SecretStr(TOKEN))
-    nothing_here = httpx.MockTransport(lambda _: httpx.Response(404, text="<html>"))
-    with (
-        LabelStudio(config, transport=nothing_here) as door,
-        pytest.raises(ServiceError, match=r"refused while listing projects \(404\); is FASTEN_LABEL_STUDIO_URL right"),
-    ):
-        door.find_project(7)
+def _a_project(door: LabelStudio) -> object:
+    return door.find_project(7)
+
+
+@pytest.mark.parametrize(
+    ("token", "asked", "doing"),
+    [
+        (TOKEN, _a_project, "listing projects"),
+        (TOKEN, LabelStudio.check, "asking its version"),
+        (jwt("refresh"), LabelStudio.check, "exchanging the personal access token"),
+    ],
+)
+def test_an_address_without_what_every_label_studio_has_is_asked_for_again(
+    token: str, asked: Callable[[LabelStudio], object], doing: str
+) -> None:
+    config = LabelStudioConfig(url="http://ls.test/projects", token=SecretStr(token))
+    nothing_here = httpx.MockTransport(lambda _: httpx.Response(404, json={}))
+    way_out = rf"refused while {doing} \(404\); is FASTEN_LABEL_STUDIO_URL right\? It may have a path too many$"
+    with LabelStudio(config, transport=nothing_here) as door, pytest.raises(ServiceError, match=way_out):
+        asked(door)
 
 
 def raising(error: Exception) -> Handler:

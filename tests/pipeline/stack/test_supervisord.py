@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.stack import health, launch, services, supervisord
+from pipeline.stack import StackConfig, health, launch, services, status, supervisord, up
+from pipeline.stack.state import Memory, exclusive, save_memory
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
@@ -151,3 +152,42 @@ def test_waiting_ends_with_the_last_complaint_once_the_process_is_gone() -> None
     last = health.wait_until(lambda: next(complaints), timeout_s=60, alive=lambda: next(lives))
     assert last == "still no answer"
     assert health.wait_until(lambda: None, timeout_s=60, alive=lambda: False) is None
+
+
+EVERY_SERVER = frozenset({"label-studio", "prefect", "mlflow"})
+
+
+def test_where_every_server_is_elsewhere_nothing_is_started(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    config = StackConfig(home=tmp_path)
+    state = up(config, external=EVERY_SERVER)
+    assert (state.urls, state.started) == ({}, frozenset())
+    assert not (config.folder / "supervisord.conf").exists()
+    assert (tmp_path / "stack.env").read_text() == ""
+    assert status(config, external=EVERY_SERVER) == []
+    assert caplog.messages == [
+        "Prefect is external, so no worker is started here; where runs belong: "
+        'eval "$(fasten env)"; prefect worker start --pool fasten'
+    ]
+
+
+def test_once_every_server_is_elsewhere_what_ran_here_is_ended(tmp_path: Path) -> None:
+    config, mark = StackConfig(home=tmp_path), "of an earlier up"
+    with exclusive(config):
+        memory = Memory(
+            home=str(tmp_path),
+            stack_id=mark,
+            socket=str(tmp_path / "none.sock"),
+            ports={"mlflow": 20003},
+            services=("mlflow",),
+        )
+        save_memory(config, memory)
+    with process(mark) as left:
+        up(config, external=EVERY_SERVER)
+        left.wait(timeout=10)  # raises where it lives on
+    assert status(config) == []
+    wanted = status(config, external=EVERY_SERVER - {"mlflow", "label-studio"})
+    assert [(service.name, service.detail) for service in wanted] == [
+        ("label-studio", "never started"),
+        ("mlflow", "not running"),
+    ]
