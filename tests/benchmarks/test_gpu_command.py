@@ -38,7 +38,7 @@ def test_every_part_leaves_its_figures(tmp_path: Path, monkeypatch: pytest.Monke
     assert {f"{part}: end" for part in gpu.PARTS} <= found.keys()
     assert all(found[f"{part}: end"].startswith("done") for part in gpu.PARTS), found
     assert found["machine"]["torch"] == torch.__version__
-    assert {cost["method"] for cost in found["step cost, fast, compiled"]} == {"paper", "ours"}
+    assert {cost["method"] for cost in found["step cost, fast, compiled"]} == {"two passes", "paper", "ours"}
     assert len(found["throughput, paper"]) == 5
     assert [row["seed"] for row in found["fast, sym:0.4"]["rows"]] == [0, 1, 2]
     assert found["paper, sym:0.4"]["rows"][0]["error"] is None
