@@ -11,6 +11,7 @@ from fasten_model.device import resolve_device
 from fasten_model.images.augment import crop, draw_flips, draw_shifts, normalize
 from fasten_model.images.feed import Feed
 from fasten_model.images.source import Images
+from fasten_model.modes import in_evaluation
 from fasten_model.network import TwoHeadNetwork, build_network
 from fasten_model.train.averaging import AveragedWeights
 from fasten_model.train.batch import Batch, Part, StepLosses, TrainingStep
@@ -190,11 +191,9 @@ class Loop:
         Weights can be finite, and too large for any number to come out: so it is asked about its last batch as well.
         sound: `_finite` before training, as a buffer may hold −∞ on purpose (a mask).
         """
-        network = self.scoring_network().eval()
-        try:  # not the compiled one, which would be compiled again
+        network = self.scoring_network()
+        with in_evaluation(network):  # not the compiled one, which would be compiled again
             logits = torch.cat(self._through(network, normalize(last.noisy.images)))
-        finally:
-            network.train()
         lost = (sound & ~self._finite()).any() | ~torch.isfinite(logits).all()
         if self.process.any(bool(lost))[0]:
             raise Diverged(f"training diverged in step {last.step}, its last; lower lr (it was {last.lr:.2g})")
