@@ -121,7 +121,7 @@ def _measured(row: Row, method: Method, cell: Cell, config: TrainConfig, rho: fl
     known = cell.truth >= 0  # real data does not have the truth of each sample
     given, truth = cell.problem.noisy_labels[known], cell.truth[known]
     labels = correction(outcome.beliefs.cpu()[known], given, truth, rho)
-    test = torch.softmax(_logits(outcome.network, cell.test_images), dim=1)
+    test = torch.softmax(_logits(outcome.network, cell.test_images) / outcome.temperature, dim=1)
     best = watcher.best_network
     distance, true_transition = None, cell.true_transition
     if outcome.transition_of is not None:  # T̂ of corrected labels is held against what they have become

@@ -54,14 +54,14 @@ COST = (
 
 LEGEND = """\
 Mean ± half of the 95 % confidence interval over the seeds (Student's t). test %: accuracy on the held-out test set
-after the last epoch, and at the epoch that was best on the clean validation set. ECE: expected calibration error, 15
-bins. labels right %: share of the noisy set whose likeliest class, as the method believes, is the truth; then the same
-among those whose given label is wrong. relabels right %: precision of the labels changed at ρ; wrong set right %: share
-of the wrong labels that this sets right. T̂ abs. error: mean |T̂ − T| over all entries; χ²: mean over rows of
-Σ (T̂ − T)²/T where T > 0. T is that of the given labels, counted; for a T̂ of labels as corrected (the paper's) that of
-those. CPU s: the process's own time. images/s: noisy images × epochs ÷ seconds. passes: images through the trunk,
-forward and backward, ÷ those of plain training on the noisy set. peak MiB: GPU memory allocated, or growth of the
-resident set on a CPU.
+after the last epoch, and at the epoch that was best on the clean validation set. ECE: expected calibration error of p
+on the test set, at the temperature where a method fits one, 15 bins. labels right %: share of the noisy set whose
+likeliest class, as the method believes, is the truth; then the same among those whose given label is wrong. relabels
+right %: precision of the labels changed at ρ; wrong set right %: share of the wrong labels that this sets right. T̂
+abs. error: mean |T̂ − T| over all entries; χ²: mean over rows of Σ (T̂ − T)²/T where T > 0. T is that of the given
+labels, counted; for a T̂ of labels as corrected (the paper's) that of those. CPU s: the process's own time. images/s:
+noisy images × epochs ÷ seconds. passes: images through the trunk, forward and backward, ÷ those of plain training on
+the noisy set. peak MiB: GPU memory allocated, or growth of the resident set on a CPU.
 """
 
 

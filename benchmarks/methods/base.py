@@ -54,6 +54,8 @@ class Outcome:
     transition_of: Tensor | None = None
     """int64 [N]: the labels that T̂ is of, where these are not the original ones but as the method has corrected them
     (the paper's T̂); its error is measured against theirs. None: the original ones."""
+    temperature: float = 1.0
+    """What the clean head's logits are divided by, where the method calibrates: p is their softmax."""
 
 
 Method = Callable[[Problem, TrainConfig, Observer | None], Outcome]

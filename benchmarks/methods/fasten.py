@@ -78,6 +78,7 @@ def run(problem: Problem, config: TrainConfig, observer: Observer | None = None)
             sample_ids=noisy.sample_ids,
         ).posterior.float(),
         transition=fitted.model.transition,
+        temperature=fitted.model.temperature,
         passes=_passes(problem, config, method) * (1 + _pairs_held_out(fitted, method) / len(noisy))
         + passes(
             problem,

@@ -75,6 +75,15 @@ def test_a_failing_method_is_a_row_with_one_line_and_the_others_go_on(
     assert "no such thing" in written
 
 
+def test_calibration_is_measured_at_the_temperature_that_a_method_says(cell: Cell) -> None:
+    def flattened(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        return replace(toy(problem, config, observer), temperature=1e6)  # every p is 1/K
+
+    row = measure("flat", flattened, "digits", cell, TrainConfig(device="cpu", epochs=1), rho=0.8)
+    assert row.accuracy_last is not None
+    assert row.ece == pytest.approx(abs(row.accuracy_last - 0.1), abs=1e-4)
+
+
 @pytest.mark.usefixtures("toys")
 def test_what_is_there_is_not_run_again_and_what_failed_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
