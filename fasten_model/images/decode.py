@@ -11,9 +11,9 @@ from torchvision.io import decode_image as decode
 
 from fasten_model.errors import DataError
 from fasten_model.images.ahead import work_ahead
+from fasten_model.images.effort import check_effort
 from fasten_model.images.header import read_header
 from fasten_model.images.png_transparency import lay_palette_on_white, whiten_colour_key
-from fasten_model.images.scans import check_scans
 
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded, width × height: about 150 MB while it is being resized."""
@@ -72,15 +72,14 @@ def decode_image(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Ten
     EXIF orientation is applied, transparency lies on white (as the reviewer's screen shows it), the longer side is
     resized to `size` with antialiasing, and the shorter one is filled with the image's own edge: a centre crop could
     cut off what the annotators saw. An animated image is refused. `DataError` says what is wrong with the bytes; an
-    image of more than `max_pixels`, or that takes more work than its pixels (`scans`), is refused before it is decoded.
+    image of more than `max_pixels`, or with more work in it than pixels make (`effort`), is refused undecoded.
     """
     header = read_header(data)
     if header.width * header.height > max_pixels:
         raise DataError(
             f"the image has {header.width} × {header.height} pixels, over the limit of {max_pixels}; make it smaller"
         )
-    if header.format == "JPEG":
-        check_scans(data)
+    check_effort(data)
     mode = ImageReadMode.RGB_ALPHA if header.has_alpha else ImageReadMode.RGB
     encoded = bytearray(data)
     if header.format == "PNG":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from fasten_model.images.scans import check_scans
+from fasten_model.images.effort import check_effort
 from pipeline.errors import ConfigError, DataError
 from pipeline.images.addresses import kind_of, literal
 from pipeline.s3 import S3Config
@@ -97,7 +97,7 @@ class VerifiedImage:
 def verify_image(data: bytes, config: ImageConfig) -> VerifiedImage:
     """Decode `data` once and describe it; raises `ImageError` on anything but a whole, bounded image.
 
-    The header's size, and how often a JPEG would be gone over, is checked before a pixel is decoded, so that a
+    The header's size, and how much work it makes besides its pixels, are checked before a pixel is decoded, so that a
     decompression bomb costs nothing. Of a JPEG with further pictures in it (MPF: a camera's preview, the other eye) the
     first is the image, as it is for every browser.
     """
@@ -105,11 +105,10 @@ def verify_image(data: bytes, config: ImageConfig) -> VerifiedImage:
         raise ImageError("image is empty", "0 bytes")
     if len(data) > config.max_bytes:
         raise ImageError("image has too many bytes", f"{len(data)}, limit {config.max_bytes}")
-    if data.startswith(b"\xff\xd8"):
-        try:
-            check_scans(data)
-        except DataError as error:
-            raise ImageError("image takes too long to decode", str(error)) from error
+    try:
+        check_effort(data)
+    except DataError as error:
+        raise ImageError("image takes too long to decode", str(error)) from error
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             width, height = image.size

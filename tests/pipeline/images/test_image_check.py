@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fasten_model.images.scans import MOST_SCANS, MOST_SEGMENTS
+from fasten_model.images.effort import MOST_CHUNKS, MOST_SCANS, MOST_SEGMENTS
 from pipeline.errors import ConfigError
 from pipeline.images.check import ImageConfig, ImageError, verify_image
-from tests.fasten_model.images.heavy_jpegs import many_scans, many_segments
+from tests.fasten_model.images.heavy_images import many_chunks, many_scans, many_segments
 
 CONFIG = ImageConfig()
 
@@ -75,8 +75,12 @@ def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
     assert caught.value.reason == "image has too many pixels"
 
 
-@pytest.mark.parametrize("data", [many_scans(MOST_SCANS + 1), many_segments(MOST_SEGMENTS)], ids=["scans", "segments"])
-def test_a_jpeg_that_is_work_for_days_is_refused_before_it_is_decoded(data: bytes) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [many_scans(MOST_SCANS + 1), many_segments(MOST_SEGMENTS), many_chunks(2 * MOST_CHUNKS)],
+    ids=["scans", "segments", "chunks"],
+)
+def test_an_image_that_is_work_for_days_is_refused_before_it_is_decoded(data: bytes) -> None:
     with pytest.raises(ImageError) as caught:
         verify_image(data, CONFIG)
     assert caught.value.reason == "image takes too long to decode"

@@ -1,7 +1,8 @@
-"""JPEGs that ask more of a decoder than their pixels do."""
+"""JPEGs and PNGs that ask more of a decoder than their pixels do."""
 
 import io
 import struct
+import zlib
 
 from PIL import Image
 
@@ -27,3 +28,13 @@ def many_scans(scans: int) -> bytes:
 def many_segments(segments: int) -> bytes:
     data = progressive()
     return data[:2] + _EMPTY_SEGMENT * segments + data[2:]
+
+
+def many_chunks(chunks: int) -> bytes:
+    """A PNG with so many chunks in all, IEND left out: all but two say, wrongly, what is transparent."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), 128).save(file, "PNG")
+    data = file.getvalue()
+    at = data.index(b"IDAT") - 4
+    empty = b"\0\0\0\0tRNS" + struct.pack(">I", zlib.crc32(b"tRNS"))
+    return data[:at] + empty * (chunks - 2) + data[at:]
