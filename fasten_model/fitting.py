@@ -9,7 +9,7 @@ then every audited sample teaches and tells. Reviews (`clean_estimates` false) o
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -62,8 +62,23 @@ class Fitted:
     """[K, K] T̂ as the last training step had it (rows sum to 1); the mean over the models."""
 
 
-def check_enough(noisy: int, clean: int, classes: Sequence[str]) -> None:
-    """What of `check_trainable` is known from the numbers of samples and the classes, before any image is read."""
+def check_enough(noisy: Collection[str], clean: Collection[str], classes: Sequence[str]) -> None:
+    """What of `check_trainable` is known from the labels and the classes, before any image is read.
+
+    noisy, clean: the label of each sample, or each label that there is once; all are among the classes.
+    """
+    _check_some(len(noisy), len(clean), classes)
+    audited, used = set(clean), set(noisy)
+    unlearnable = [name for name in classes if name in used and name not in audited]
+    if unlearnable:
+        raise DataError(
+            f"no audited sample of {'class' if len(unlearnable) == 1 else 'classes'} "
+            f"{', '.join(f'“{name}”' for name in unlearnable[:5])}{' …' if len(unlearnable) > 5 else ''}: "
+            "audit at least one of each, T̂ has no row without it"
+        )
+
+
+def _check_some(noisy: int, clean: int, classes: Sequence[str]) -> None:
     if len(classes) < 2:
         named = f" (“{classes[0]}”)" if classes else ""
         raise DataError(f"there is only one class{named}: nothing can be mislabelled; add classes to the label config")
@@ -82,29 +97,21 @@ def check_enough(noisy: int, clean: int, classes: Sequence[str]) -> None:
 
 def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Sequence[str]) -> None:
     """Raise `DataError` where FasTEN cannot be trained on these sets; the line says what is missing."""
-    check_enough(len(noisy), len(clean), classes)
-    if OTHERS in noisy.annotators:
-        raise DataError(f"an annotator is called “{OTHERS}”, which stands for all who are not known: take another name")
+    _check_some(len(noisy), len(clean), classes)
     check_labels("noisy labels", noisy.labels, len(noisy), len(classes))
     check_labels("clean labels", clean.labels, len(clean), len(classes))
-    audited = set(clean.labels.tolist())
-    missing = [name for index, name in enumerate(classes) if index not in audited]
-    used = set(noisy.labels.tolist())
-    unlearnable = [name for name in missing if classes.index(name) in used]
-    if unlearnable:
-        raise DataError(
-            f"no audited sample of {'class' if len(unlearnable) == 1 else 'classes'} "
-            f"{', '.join(f'“{name}”' for name in unlearnable[:5])}{' …' if len(unlearnable) > 5 else ''}: "
-            "audit at least one of each, T̂ has no row without it"
-        )
+    used, audited = ([classes[label] for label in set(labels.tolist())] for labels in (noisy.labels, clean.labels))
+    check_enough(used, audited, classes)
+    if OTHERS in noisy.annotators:
+        raise DataError(f"an annotator is called “{OTHERS}”, which stands for all who are not known: take another name")
     low, high = (int(label) for label in clean.given_labels.aminmax())
     if low < UNKNOWN or high >= len(classes):
         raise DataError(
             f"given labels must be from −1 to {len(classes) - 1}, found {low if low < UNKNOWN else high}: "
             "−1 where nobody had labelled the sample"
         )
-    if missing:
-        logger.warning("no sample at all of class %s: it is never predicted", ", ".join(missing[:5]))
+    if absent := [name for name in classes if name not in audited]:
+        logger.warning("no sample at all of class %s: it is never predicted", ", ".join(absent[:5]))
 
 
 def fit(

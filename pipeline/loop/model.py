@@ -76,7 +76,7 @@ def train_model(settings: Settings, pulled: Pulled, *, prefect_run_id: str | Non
         )
     snapshot = open_snapshot(pulled.snapshot)
     # First: a run that MLflow keeps would keep its snapshot.
-    check_enough(snapshot.manifest.rows["noisy"], snapshot.manifest.rows["clean"], snapshot.classes)
+    check_enough(_labels(snapshot.noisy_path), _labels(snapshot.clean_path), snapshot.classes)
     tags = {
         "fasten.snapshot_id": pulled.snapshot_id,
         "label_studio.project": str(pulled.labels.project_id),
@@ -154,6 +154,11 @@ def _fit_into(folder: Path, snapshot: Snapshot, settings: Settings, run: Trainin
     save_model(model, folder / "model")
     write_whole(folder / "fitted.json", json.dumps(summary(fitted)).encode())
     remove_checkpoint(folder / "checkpoint")
+
+
+def _labels(path: Path) -> set[str]:
+    """Those of a snapshot's file."""
+    return set(pq.read_table(path, columns=["label"])["label"].to_pylist())
 
 
 def _share_held_out(settings: Settings) -> float:

@@ -265,6 +265,7 @@ def test_labels_that_nothing_can_be_learnt_from(
     [snapshots] = loop.data_folder.glob("*/snapshots")
     [snapshot] = [open_snapshot(path) for path in snapshots.iterdir()]
     assert snapshot.manifest.rows["noisy"] + snapshot.manifest.rows["clean"] == len(tasks)
+    assert loop.runs() == []
     check_nothing_was_learnt(loop, bench.door)
 
 
