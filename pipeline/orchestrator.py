@@ -96,7 +96,8 @@ def connected(api_url: str) -> Iterator[SyncPrefectClient]:
         if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
             raise
         raise ServiceUnavailable(
-            f"Prefect at {api_url} does not answer: start it (`fasten up`), or set FASTEN_PREFECT_API_URL"
+            f"Prefect at {api_url} does not answer: start it (`fasten up` does, unless it is your own), or set "
+            "FASTEN_PREFECT_API_URL"
         ) from None
 
 
