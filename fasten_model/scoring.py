@@ -30,6 +30,7 @@ from fasten_model.label_noise import Given, LabelNoise
 from fasten_model.model import Model
 from fasten_model.relabel import TARGET_PRECISION
 from fasten_model.stacking import stacked
+from fasten_model.train.process import ALONE, this_process
 from fasten_model.train.training_set import check_votes
 
 _log = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ def score(
     votes: Tensor | None = None,
     sample_ids: Sequence[str] | None = None,
     with_features: bool = False,
+    sharded: bool = False,
 ) -> Scores:
     """Judge given labels by their images.
 
@@ -136,6 +138,8 @@ def score(
     all are judged as images that it has never seen. What was promised of ρ (`fasten_model.fit`) was tested for labels
     that it was trained on.
     with_features: keep what the trunk sees of each image, too; it is computed anyway.
+    sharded: every process that `torch.distributed` knows of calls this with the same arguments, sends its share of the
+    images through the network, and gets the scores of all.
 
     Raises `DataError` where labels, votes and images do not fit each other or the model, or ρ is no number from 0.
     """
@@ -156,11 +160,14 @@ def score(
         raise DataError(f"rho must be 0 or above, got {rho}")
     if not 0 <= target_precision <= 1:
         raise DataError(f"target_precision must be from 0 to 1, got {target_precision}")
+    process = this_process() if sharded else ALONE
     features = None
     if with_features:
-        logits, features = predict_with_features(model.network, images, normalized=True)
+        logits, features = predict_with_features(model.network, process.own_images(images), normalized=True)
+        features = process.gather(features, len(images))
     else:
-        logits = model.predict_logits(images)
+        logits = model.predict_logits(process.own_images(images))
+    logits = process.gather(logits, len(images))
     p = torch.softmax(logits / model.temperature, dim=1).double()
     noise = LabelNoise(transition=model.transition, annotators=model.annotators, matrices=model.annotator_transitions)
     given = Given(labels=given_labels.cpu(), annotators=tuple(annotators), votes=votes)

@@ -174,14 +174,16 @@ class FastenStep(TrainingStep):
     def _roles(self, clean: Part, batch: Batch) -> tuple[Tensor | None, Tensor]:
         """(weights in the clean loss, weights in T̂) of the clean batch [D]: with several folds, never both above 0.
 
-        None: all 1.
+        None: all 1. Those that train make up for those that do not, so that their mean weighs what a whole batch does.
         """
         estimates = self._clean_estimates[clean.index]
         if self._method.folds == 1:
             return None, estimates
         epoch = batch.step // max(1, batch.steps // self._loop.epochs(self._count))
         estimating = (self._folds[clean.index] == epoch % self._method.folds).float()
-        return 1 - estimating, estimates * estimating
+        training = 1 - estimating
+        trained = self._loop.process.sum(training.sum()).clamp(min=1)
+        return training * (clean.size / trained), estimates * estimating
 
     def _noisy_loss(
         self, clean_logits: Tensor, evidence: Tensor, labels: Tensor, batch: Batch, started: bool

@@ -17,9 +17,11 @@ from torch.multiprocessing.spawn import spawn
 
 from fasten_model.errors import DataError
 from fasten_model.images.source import TableImages
+from fasten_model.model import Model
 from fasten_model.network import build_network
 from fasten_model.predict import predict_logits
 from fasten_model.predict_sharded import predict_sharded
+from fasten_model.scoring import score
 from fasten_model.train import OURS, PAPER, TrainConfig, Trained, TrainingSet, train, train_cross_entropy
 from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.train.plan import noisy_epoch, own_share
@@ -103,6 +105,23 @@ class HalfUsed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.relu(self.layer(images.flatten(1)))
+
+
+def judged(*, sharded: bool) -> tuple[Tensor, ...]:
+    """p, q, the decisions and the features of the noisy samples."""
+    model = Model(
+        network=build_network("small", CLASSES),
+        classes=("a", "b", "c"),
+        preset="small",
+        image_size=SIDE,
+        temperature=1.5,
+        transition=torch.full((CLASSES, CLASSES), 0.1) + 0.7 * torch.eye(CLASSES),
+        rho=0.4,
+    )
+    data = samples()
+    found = score(model, data.noisy_images, data.noisy_labels, with_features=True, sharded=sharded)
+    assert found.features is not None
+    return found.probabilities, found.posterior, found.decisions, found.features
 
 
 def trained(config: TrainConfig) -> dict[str, Any]:
@@ -192,6 +211,7 @@ def jobs(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         "more processes than images",
         lambda: predict_sharded(build_network("small", CLASSES), samples().noisy_images[:1]),
     )
+    yield "judged", lambda: judged(sharded=True)
 
 
 def as_strict_as_nccl(all_reduce: Callable[..., Any]) -> Callable[..., Any]:
@@ -316,6 +336,14 @@ def test_scoring_in_shares_is_scoring(name: str, count: int, together: tuple[Pat
         torch.manual_seed(0)
         expected = predict_logits(build_network("small", CLASSES), samples().noisy_images[:count])
     for found in (results[name] for results in together[1]):
+        torch.testing.assert_close(found, expected)
+
+
+def test_labels_judged_in_shares_are_judged_alike(together: tuple[Path, list[dict[str, Any]]]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        expected = judged(sharded=False)
+    for found in (results["judged"] for results in together[1]):
         torch.testing.assert_close(found, expected)
 
 

@@ -1,8 +1,10 @@
 """FastenStep's clean batch: which samples train and which estimate T̂, and how."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -52,6 +54,15 @@ def test_with_folds_a_sample_either_estimates_or_trains_in_an_epoch_and_each_get
                 turns.setdefault(sample, []).append(estimates)
     assert all(turn[::2] == turn[1::2] for turn in turns.values()), "the same throughout an epoch"
     assert [sum(turn[::2]) for turn in turns.values()] == [1] * 12, "one epoch of three"
+
+
+def test_the_folds_that_train_weigh_what_the_whole_clean_batch_does() -> None:
+    data = random_set(clean_labels=torch.arange(12) % 3, clean_estimates=torch.ones(12, dtype=torch.bool))
+    for folds in (1, 2, 3):
+        run = Run.of(data, replace(PLAIN, folds=folds))
+        torch.nn.init.zeros_(run.loop.network.clean_head.weight)
+        torch.nn.init.zeros_(run.loop.network.clean_head.bias)
+        assert run.once(list(range(6)), list(range(12))).clean.item() == pytest.approx(math.log(3))
 
 
 def _every_clean_sample(
