@@ -19,6 +19,7 @@ from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
 from benchmarks.plan import HANDED, SIZES, Configure, Plan, run, same_for_all
 from benchmarks.report import markdown
 from benchmarks.results import ResultsFile, Row, read_rows
+from benchmarks.rows_file import check_writable
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.network import build_network
@@ -69,6 +70,8 @@ def run_and_report(
 
 def show_report(options: argparse.Namespace, reported: Callable[[str, Sequence[Path]], str]) -> None:
     """Print the tables of `--report`'s files, and write them to `--out`.md where that is given."""
+    if options.out:
+        check_writable(options.out.with_suffix(".md"))
     text = reported("all files", options.report)
     print(text)
     if options.out:
@@ -150,12 +153,10 @@ def plan_from(options: argparse.Namespace) -> Plan:
 
 
 def open_results(options: argparse.Namespace, plan: Plan) -> ResultsFile:
-    """The file of `--out`; `DataError` where `--no-resume` meets one that is there."""
+    """The file of `--out`; `DataError` where it cannot be written or `--no-resume` meets one that is there."""
     out = options.out or RESULTS / f"{options.out_begins}{options.dataset}"
     path = out.parent / f"{out.name.removesuffix('.parquet')}.parquet"
-    if path.exists() and not options.resume:
-        raise DataError(f"{path} is there already; leave --no-resume away to go on with it, or write elsewhere (--out)")
-    return ResultsFile(path, plan.settings())
+    return ResultsFile(path, plan.settings(), fresh=not options.resume)
 
 
 def chosen_methods(names: Sequence[str] | None) -> dict[str, Method]:

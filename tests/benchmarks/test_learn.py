@@ -150,6 +150,21 @@ def test_bad_arguments_are_one_line_and_status_2(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("where", ["file/a", "file/deep/a", "n" * 300])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learn, "run", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    for more in ((), ("--no-resume",), ("--report", str(tmp_path / "none.parquet"))):
+        status, said = ended((*SMALL, "--out", str(tmp_path / where), *more), capsys)
+        assert status == 2
+        assert "cannot be written" in said
+        assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_help_names_every_noise_and_method(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         finish(learn.main, ["--help"])
