@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.command import finish, parser, positive, use_threads
+from benchmarks.command import belief, finish, parser, positive, ratio, use_threads
 from benchmarks.data import DATASETS, KINDS, NoiseSpec, load_source, parse_noise
 from benchmarks.experiment import Budget, parse_budget
 from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
@@ -96,7 +96,7 @@ def add_options(made: argparse.ArgumentParser, *, out: str = "") -> None:
     )
     for name in ("noisy", "clean", "validation"):
         made.add_argument(f"--{name}", type=positive, help=f"{name} samples")
-    made.add_argument("--imbalance", type=float, default=1.0, help="how much the first class outnumbers the last")
+    made.add_argument("--imbalance", type=ratio, default=1.0, help="how much the first class outnumbers the last")
     made.add_argument("--seeds", type=positive, default=3, help="how many: 0, 1, …")
     made.add_argument("--first-seed", type=int, default=0)
     made.add_argument("--budget", type=parse_budget, default=Budget(epochs=15), help="15epochs or 60s, of each method")
@@ -107,7 +107,7 @@ def add_options(made: argparse.ArgumentParser, *, out: str = "") -> None:
     made.add_argument("--clean-batch", type=positive)
     made.add_argument("--lr", type=float)
     made.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror pictures (default: by data set)")
-    made.add_argument("--rho", type=float, default=0.8, help="belief from which on a label counts as changed")
+    made.add_argument("--rho", type=belief, default=0.8, help="belief from which on a label counts as changed")
     made.add_argument("--out", type=Path, help=f"where to, without ending (default: benchmarks/results/{out}DATASET)")
     made.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
                       help="go on with what --out has (default); --no-resume: end where it is there")  # fmt: skip
