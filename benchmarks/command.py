@@ -1,6 +1,7 @@
 """What the benchmarks' commands share on the command line: one line for whatever is wrong, and torch's threads."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -33,6 +34,23 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
+def belief(text: str) -> float:
+    """ρ, from 0; no belief reaches one above 1, which so means never. For `type=`."""
+    return _at_least(0, text)
+
+
+def ratio(text: str) -> float:
+    """How much more there is of one than of another, from 1; for `type=`."""
+    return _at_least(1, text)
+
+
+def _at_least(lowest: int, text: str) -> float:
+    number = float(text)
+    if not lowest <= number < math.inf:  # nor is NaN
+        raise argparse.ArgumentTypeError(f"{text} is no number from {lowest}")
     return number
 
 

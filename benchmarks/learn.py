@@ -12,13 +12,14 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.command import finish, parser, positive, use_threads
+from benchmarks.command import belief, finish, parser, positive, ratio, use_threads
 from benchmarks.data import DATASETS, KINDS, NoiseSpec, load_source, parse_noise
 from benchmarks.experiment import Budget, parse_budget
 from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
 from benchmarks.plan import HANDED, SIZES, Configure, Plan, run, same_for_all
 from benchmarks.report import markdown
 from benchmarks.results import ResultsFile, Row, read_rows
+from benchmarks.rows_file import check_writable
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.network import build_network
@@ -69,6 +70,8 @@ def run_and_report(
 
 def show_report(options: argparse.Namespace, reported: Callable[[str, Sequence[Path]], str]) -> None:
     """Print the tables of `--report`'s files, and write them to `--out`.md where that is given."""
+    if options.out:
+        check_writable(options.out.with_suffix(".md"))
     text = reported("all files", options.report)
     print(text)
     if options.out:
@@ -93,7 +96,7 @@ def add_options(made: argparse.ArgumentParser, *, out: str = "") -> None:
     )
     for name in ("noisy", "clean", "validation"):
         made.add_argument(f"--{name}", type=positive, help=f"{name} samples")
-    made.add_argument("--imbalance", type=float, default=1.0, help="how much the first class outnumbers the last")
+    made.add_argument("--imbalance", type=ratio, default=1.0, help="how much the first class outnumbers the last")
     made.add_argument("--seeds", type=positive, default=3, help="how many: 0, 1, …")
     made.add_argument("--first-seed", type=int, default=0)
     made.add_argument("--budget", type=parse_budget, default=Budget(epochs=15), help="15epochs or 60s, of each method")
@@ -104,7 +107,7 @@ def add_options(made: argparse.ArgumentParser, *, out: str = "") -> None:
     made.add_argument("--clean-batch", type=positive)
     made.add_argument("--lr", type=float)
     made.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror pictures (default: by data set)")
-    made.add_argument("--rho", type=float, default=0.8, help="belief from which on a label counts as changed")
+    made.add_argument("--rho", type=belief, default=0.8, help="belief from which on a label counts as changed")
     made.add_argument("--out", type=Path, help=f"where to, without ending (default: benchmarks/results/{out}DATASET)")
     made.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
                       help="go on with what --out has (default); --no-resume: end where it is there")  # fmt: skip
@@ -150,12 +153,10 @@ def plan_from(options: argparse.Namespace) -> Plan:
 
 
 def open_results(options: argparse.Namespace, plan: Plan) -> ResultsFile:
-    """The file of `--out`; `DataError` where `--no-resume` meets one that is there."""
+    """The file of `--out`; `DataError` where it cannot be written or `--no-resume` meets one that is there."""
     out = options.out or RESULTS / f"{options.out_begins}{options.dataset}"
     path = out.parent / f"{out.name.removesuffix('.parquet')}.parquet"
-    if path.exists() and not options.resume:
-        raise DataError(f"{path} is there already; leave --no-resume away to go on with it, or write elsewhere (--out)")
-    return ResultsFile(path, plan.settings())
+    return ResultsFile(path, plan.settings(), fresh=not options.resume)
 
 
 def chosen_methods(names: Sequence[str] | None) -> dict[str, Method]:

@@ -71,8 +71,8 @@ SCHEMA = schema_of(Row)
 class ResultsFile(RowsFile[Row]):
     """The rows of methods that were all run with the same settings."""
 
-    def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
-        super().__init__(path, Row, settings)
+    def __init__(self, path: Path, settings: Mapping[str, object], *, fresh: bool = False) -> None:
+        super().__init__(path, Row, settings, fresh=fresh)
 
 
 def write_rows(path: Path, rows: Sequence[Row], settings: Mapping[str, object]) -> None:

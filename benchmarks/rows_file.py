@@ -65,13 +65,18 @@ class RowsFile(Generic[RowT]):
     """The rows of one file that were all made with the same settings.
 
     settings: everything but the key that a figure depends on, as JSON values. A file that is there is gone on with;
-    `DataError` where it was made with other settings.
+    `DataError` where it was made with other settings, where `fresh` and it is there, or where nothing can be written.
     """
 
-    def __init__(self, path: Path, kind: type[RowT], settings: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, kind: type[RowT], settings: Mapping[str, object], *, fresh: bool = False) -> None:
         self.path = path
         self._kind = kind
         self._settings = json.loads(json.dumps(settings))
+        check_writable(path)
+        if fresh and path.exists():
+            raise DataError(
+                f"{path} is there already; leave --no-resume away to go on with it, or write elsewhere (--out)"
+            )
         self._check_settings()
 
     def rows(self) -> list[RowT]:
@@ -107,12 +112,19 @@ def write_file(path: Path, kind: type[RowT], rows: Sequence[RowT], settings: Map
     """Replace `path` by a file with `rows`."""
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(kind))
     table = table.replace_schema_metadata({_SETTINGS: json.dumps(settings).encode()})
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _staged(path) as staged:
         pq.write_table(table, staged)
         staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of `path` and try what `write_file` does there, before hours go into rows; else `DataError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.parent), _staged(path) as staged:
+            staged.write_bytes(b"rows")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); write elsewhere (--out)") from error
 
 
 def read_file(path: Path, kind: type[RowT]) -> tuple[list[RowT], dict[str, object]]:
@@ -128,6 +140,16 @@ def read_file(path: Path, kind: type[RowT]) -> tuple[list[RowT], dict[str, objec
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} is not a results file of the harness ({reason}); write elsewhere (--out)") from error
+
+
+@contextmanager
+def _staged(path: Path) -> Iterator[Path]:
+    """A name beside `path` for what is to take its place; nothing is left there."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield staged
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 @contextmanager

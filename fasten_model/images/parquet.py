@@ -65,6 +65,7 @@ def read_samples(
         # Left to itself, Arrow reads ahead, and keeps what it has read until the file is closed.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
             _check_schema(path, file.schema_arrow)
+            _check_texts(path, file)
             _check_whole(path, file)
             names = tuple(classes) if classes is not None else _file_classes(path, file)
             read = _Read(names)
@@ -88,7 +89,8 @@ def read_samples(
 _NULL = pa.types.is_null
 """A column without a single value may have no type of its own."""
 _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary, _NULL)
-_NAME = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer, _NULL)
+_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_NAME = (*_TEXT, pa.types.is_integer, _NULL)
 _FLOAT = (pa.types.is_float32, pa.types.is_float64)
 
 
@@ -114,6 +116,34 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
                 f"{path}: column {name} must hold strings or integers, found {schema.field(name).type}; write each "
                 "label as the name of its class"
             )
+
+
+def _check_texts(path: Path, file: pq.ParquetFile) -> None:
+    """Parquet lets any bytes be called a string; Arrow looks at them only when asked, and Python fails on them."""
+    schema = file.schema_arrow
+    names = [name for name in ("sample_id", *_label_columns(schema)) if _is_any(schema.field(name).type, _TEXT)]
+    start = 0
+    for batch in file.iter_batches(batch_size=2**16, columns=names) if names else ():
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid:
+                row, found = _first_bad_text(column)
+                raise DataError(
+                    f"{path}: column {name} must hold UTF-8 text, found {found!r} in row {start + row} (the first is "
+                    "0); write the file anew with its text decoded as what it is, say latin-1"
+                ) from None
+        start += batch.num_rows
+
+
+def _first_bad_text(column: pa.Array) -> tuple[int, bytes]:
+    values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    for row, value in enumerate(values.cast(pa.large_string()).view(pa.large_binary()).to_pylist()):
+        try:
+            (value or b"").decode()
+        except UnicodeDecodeError:
+            return row, value[:40]
+    raise AssertionError("Arrow found text that is not UTF-8, Python does not")
 
 
 def _check_whole(path: Path, file: pq.ParquetFile) -> None:
@@ -257,6 +287,9 @@ def _decode(images: Iterator[bytes], most: int, size: int, max_pixels: int) -> t
 
 
 def _rows(file: pq.ParquetFile) -> Iterator[dict[str, Any]]:
-    wanted = [name for name in ("sample_id", "image", "label", "given_label") if name in file.schema_arrow.names]
+    schema = file.schema_arrow
+    # Of the image the bytes alone: its path means nothing here, and need not even be text.
+    image = "image.bytes" if pa.types.is_struct(schema.field("image").type) else "image"
+    wanted = ["sample_id", image, *_label_columns(schema)]
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
         yield from batch.to_pylist()

@@ -150,6 +150,43 @@ def test_bad_arguments_are_one_line_and_status_2(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("where", ["file/a", "file/deep/a", "n" * 300])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learn, "run", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    for more in ((), ("--no-resume",), ("--report", str(tmp_path / "none.parquet"))):
+        status, said = ended((*SMALL, "--out", str(tmp_path / where), *more), capsys)
+        assert status == 2
+        assert "cannot be written" in said
+        assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "right"),
+    [
+        ("--rho", ("nan", "inf", "-1", "-0.1", "most"), {"0": 0.0, "0.8": 0.8, "2": 2.0}),  # above 1: never
+        ("--imbalance", ("nan", "inf", "0", "0.99", "-3", "much"), {"1": 1.0, "50": 50.0}),
+    ],
+)
+def test_numbers_that_mean_nothing_are_told_before_the_data_is_read(
+    option: str, wrong: Sequence[str], right: dict[str, float], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for text in wrong:
+        status, said = ended((*SMALL, "--root", "/nowhere", "--out", str(tmp_path / "a"), option, text), capsys)
+        assert status == 2
+        assert f"argument {option}: " in said
+        assert text in said
+        assert said.count("\n") == 1
+    options = parser("test", "test")
+    learn.add_options(options)
+    for text, number in right.items():
+        assert getattr(options.parse_args((option, text)), option[2:]) == number
+
+
 def test_help_names_every_noise_and_method(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         finish(learn.main, ["--help"])

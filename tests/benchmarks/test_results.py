@@ -95,6 +95,13 @@ def test_a_kill_leaves_every_row_that_was_added(tmp_path: Path) -> None:
     ResultsFile(path, {}).add(Row(noise="own", seed=-1, method="ce"))  # the dead process's lock is gone
 
 
+def test_a_folder_is_made_and_tried_before_there_is_a_row(tmp_path: Path) -> None:
+    ResultsFile(tmp_path / "deep" / "er" / "a.parquet", SETTINGS)
+    assert not list((tmp_path / "deep" / "er").iterdir())
+    with pytest.raises(DataError, match=r"cannot be written \(.+\); write elsewhere \(--out\)"):
+        ResultsFile(Path("/proc/x/y.parquet"), SETTINGS)
+
+
 def test_other_settings_are_named(tmp_path: Path) -> None:
     ResultsFile(tmp_path / "a.parquet", SETTINGS).add(row())
     with pytest.raises(DataError, match="epochs 3, this run has 5"):

@@ -197,6 +197,35 @@ def test_an_empty_file_gives_no_samples(tmp_path: Path) -> None:
     assert (len(samples.sample_ids), samples.images.shape, samples.classes) == (0, (0, 3, 4, 4), ())
 
 
+def as_text(values: list[bytes], kind: pa.DataType) -> pa.Array:
+    """These bytes as they are, called text."""
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(pa.array(range(len(values)), pa.int32()), as_text(values, pa.string()))
+    raw = pa.array(values, pa.large_binary() if kind == pa.large_string() else pa.binary())
+    return pa.Array.from_buffers(kind, len(values), raw.buffers())
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+@pytest.mark.parametrize("column", ["sample_id", "label", "given_label"])
+def test_text_that_is_not_utf_8_is_one_line_with_its_column_and_row(
+    tmp_path: Path, column: str, kind: pa.DataType
+) -> None:
+    columns: dict[str, Any] = {"sample_id": ["a", "b"], "label": ["x", "y"], "given_label": ["x", "y"]}
+    columns[column] = as_text([b"x", b"caf\xe9"], kind)
+    path = tmp_path / "latin.parquet"
+    pq.write_table(pa.table({**columns, "image": pa.array([{"bytes": png(), "path": None}] * 2, IMAGE)}), path)
+    with pytest.raises(DataError, match=rf"column {column} must hold UTF-8 text, found b'caf.xe9' in row 1 "):
+        read_samples(path, size=4, classes=("x", "y"))
+
+
+def test_a_path_that_is_not_utf_8_does_not_matter(tmp_path: Path) -> None:
+    images = pa.StructArray.from_arrays(
+        [pa.array([png()], pa.binary()), as_text([b"caf\xe9.png"], pa.string())], fields=list(IMAGE)
+    )
+    pq.write_table(pa.table({"sample_id": ["a"], "image": images, "label": ["x"]}), tmp_path / "latin.parquet")
+    assert read_samples(tmp_path / "latin.parquet", size=4).sample_ids == ("a",)
+
+
 def bad_file(folder: Path, kind: str) -> Path:
     path = folder / f"{kind}.parquet"
     if kind == "text":
