@@ -25,6 +25,7 @@ def _percent(title: str, of: Callable[[Row], float | None]) -> Column:
 ACCURACY = _percent("test %", lambda row: row.accuracy_last)
 LABELS = _percent("labels right %", lambda row: row.labels_correct)
 PRECISION = _percent("relabels right %", lambda row: row.relabel_precision)
+RECALL = _percent("wrong set right %", lambda row: row.relabel_recall)
 CALIBRATION = _percent("ECE %", lambda row: row.ece)
 DISTANCE = Column(title="T̂ abs. error", of=lambda row: row.transition_absolute, digits=4)
 SECONDS = Column(title="seconds", of=lambda row: row.seconds, digits=1)
@@ -37,7 +38,7 @@ LEARNING = (
     LABELS,
     _percent("of the wrong %", lambda row: row.labels_correct_of_wrong),
     PRECISION,
-    _percent("wrong set right %", lambda row: row.relabel_recall),
+    RECALL,
 )
 COST = (
     DISTANCE,

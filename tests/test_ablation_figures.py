@@ -5,9 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ablation import BASES, VARIANTS
-from benchmarks.report import ACCURACY, CPU_SECONDS, LABELS, Column, average, differences, ratios, show
+from benchmarks.report import (
+    ACCURACY,
+    CALIBRATION,
+    CPU_SECONDS,
+    DISTANCE,
+    LABELS,
+    PRECISION,
+    RECALL,
+    Column,
+    average,
+    differences,
+    ratios,
+    show,
+)
 from benchmarks.results import Row, read_rows
+from benchmarks.variants import BASES, VARIANTS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -36,9 +49,7 @@ def mean(rows: list[Row], method: str, column: Column) -> str:
     return f"{found.mean:.1f}"
 
 
-@pytest.mark.parametrize(
-    ("name", "seeds"), [("digits", (0, 1, 2)), ("fashion-mnist", (0,)), ("cifar10n", (0,))]
-)
+@pytest.mark.parametrize(("name", "seeds"), [("digits", (0, 1, 2)), ("fashion-mnist", (0,)), ("cifar10n", (0,))])
 def test_all_methods_on_the_same_work(name: str, seeds: tuple[int, ...]) -> None:
     head, lines = table_with(HEADS[name])
     assert [line[0] for line in lines] == [line[0] for line in lines if line[0]]
@@ -86,6 +97,19 @@ def test_ours_against_the_paper(name: str, head: list[str]) -> None:
             assert said.partition(" (")[0] == show(found, columns[line[0]], signed=True), (line[0], noise)
             assert found is not None
             assert not said.endswith(")") or said.endswith(f"(n {found.count})"), (line[0], noise)
+
+
+def test_what_else_is_measured() -> None:
+    head, lines = table_with(lambda line: line[0] == "`paper` → ours")
+    columns = {column.title: column for column in (PRECISION, RECALL, CALIBRATION, DISTANCE)}
+    for line in lines:
+        column = columns[line[0]]
+        for noise, said in zip(head[1:], line[1:], strict=True):
+            rows = rows_of("digits", noises=(noise.strip("`"),))
+            found = [average(rows, method, column) for method in ("fasten-paper", "fasten")]
+            digits = 4 if column is DISTANCE else 1
+            shown = [f"{each.mean:.{digits}f}" for each in found if each is not None]
+            assert said == " → ".join(text.lstrip("0") if digits == 4 else text for text in shown), (line[0], noise)
 
 
 def test_each_remedy() -> None:
