@@ -65,7 +65,7 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
 
 def test_a_server_that_is_not_there_is_one_line_with_the_way_out() -> None:
     nobody = f"http://127.0.0.1:{free_port()}/api"
-    with pytest.raises(ServiceUnavailable, match=f"{nobody} does not answer: start it \\(`fasten up`\\)"):
+    with pytest.raises(ServiceUnavailable, match=f"{nobody} does not answer: start it \\(`fasten up` does, "):
         orchestrator.server_version(nobody)
 
 
