@@ -60,6 +60,19 @@ def _check_range(name: str, values: Tensor, lowest: int, num_classes: int) -> No
         )
 
 
+def check_finite(name: str, logits: Tensor) -> None:
+    """`DataError` unless the network says something finite, logits [N,K], of each of the N images called `name`.
+
+    What is computed of NaN is compared, and sorted, without a word.
+    """
+    lost = ~torch.isfinite(logits).all(dim=1)
+    if lost.any():
+        raise DataError(
+            f"of {int(lost.sum())} of {len(lost)} {name} the network says nothing finite (the first: number "
+            f"{int(lost.nonzero()[0])}); train again, with a lower learning rate or another trunk"
+        )
+
+
 def check_names(what: str, names: Sequence[str]) -> None:
     """`DataError` unless these are different texts, none empty, that a file can hold (UTF-8)."""
     if isinstance(names, str) or not isinstance(names, Sequence):

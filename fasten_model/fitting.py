@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fasten_model.calibrate import fit_temperature
-from fasten_model.checks import check_encodable, check_labels, check_names, is_number
+from fasten_model.checks import check_encodable, check_finite, check_labels, check_names, is_number
 from fasten_model.device import resolve_device
 from fasten_model.ensemble import together
 from fasten_model.errors import DataError
@@ -205,6 +205,8 @@ def fit(
         held_logits[held] = process.each(partial(predict_logits, network, clean.at(held).images))[0]
         bulk_logits.append(predict_sharded(network, noisy.images, process=process)[0])
         network.cpu()
+        check_finite("held-out images", held_logits[held])
+        check_finite("noisy images", bulk_logits[number])
     seen = None
     if bulk_visits:  # as they are kept, to half precision
         seen = Seen(

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fasten_model.checks import check_tensor, check_votes, is_number, shown
+from fasten_model.checks import check_finite, check_tensor, check_votes, is_number, shown
 from fasten_model.errors import DataError
 from fasten_model.features import predict_with_features
 from fasten_model.images.source import Images, check_images
@@ -158,12 +158,7 @@ def score(
     logits = process.gather(logits, count)
     if features is not None:
         features = process.gather(features, count)
-    lost = ~torch.isfinite(logits).all(dim=1)
-    if lost.any():
-        raise DataError(
-            f"of {int(lost.sum())} of {count} images the network says nothing finite (the first: number "
-            f"{int(lost.nonzero()[0])}); train again, with a lower learning rate or another trunk"
-        )
+    check_finite("images", logits)
     p = torch.softmax(logits / model.temperature, dim=1).double()
     noise = LabelNoise(transition=model.transition, annotators=model.annotators, matrices=model.annotator_transitions)
     q = noise.posterior(p, given, model.evidence)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fasten_model.checks import is_number
 from fasten_model.errors import DataError
 from fasten_model.train.metrics import EpochMetrics
 from fasten_model.whole_file import PARTIAL, write_whole
@@ -65,8 +66,8 @@ class CheckpointConfig:
         return self if folds == 1 else replace(self, folder=self.path / f"{_FOLD}{number + 1}-of-{folds}")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.every_seconds < math.inf:
-            raise DataError(f"every_seconds must be 0 or above, got {self.every_seconds}")
+        if not (is_number(self.every_seconds) and 0 <= self.every_seconds < math.inf):
+            raise DataError(f"every_seconds must be 0 or above, got {self.every_seconds!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """Training: what cannot be trained on, and what a fitted model knows."""
 
 import json
+import math
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasten_model import label_noise
 from fasten_model.ensemble import Ensemble
@@ -98,6 +99,24 @@ def test_a_number_that_is_none_is_one_line(choice: dict[str, Any]) -> None:
     ((name, value),) = choice.items()
     with pytest.raises(DataError, match=f"^{name} must .*, got {value!r}$"):
         fit(images([0, 1]), images([0, 1]), CLASSES, QUICK, **choice)
+
+
+def test_a_network_that_is_lost_on_a_few_images_alone_judges_nothing() -> None:
+    """No step shows them as they are: training does not see it, and whatever is compared with NaN is not above it."""
+
+    class Lost(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            features = images.mean(dim=(2, 3))
+            white = (images.amin(dim=(1, 2, 3)) > 1.95) & (not self.training)
+            return torch.where(white[:, None], math.nan, features)
+
+    noisy = images([0, 1] * 20)
+    assert isinstance(noisy.images, Tensor)
+    noisy.images[7] = 255
+    with pytest.raises(
+        DataError, match=r"^of 1 of 40 noisy images the network says nothing finite \(the first: number 7"
+    ):
+        fit(noisy, images([0, 1] * 10, name="audited"), CLASSES, QUICK, trunk=Lost())
 
 
 def test_a_class_that_nobody_uses_does_not_stop_training() -> None:

@@ -115,6 +115,12 @@ def test_a_training_that_is_over_is_not_made_again(tmp_path: Path) -> None:
     assert heard == []
 
 
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "60", None])
+def test_a_time_that_is_none_is_one_line(seconds: Any) -> None:
+    with pytest.raises(DataError, match=f"^every_seconds must be 0 or above, got {seconds!r}$"):
+        CheckpointConfig(folder="c", every_seconds=seconds)
+
+
 def test_paths_may_be_texts(tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     save_file(build_trunk("small", image_size=SIDE).module.state_dict(), weights)
