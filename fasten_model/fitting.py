@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fasten_model.calibrate import fit_temperature
+from fasten_model.checks import check_encodable, check_finite, check_labels, check_names, is_number
 from fasten_model.device import resolve_device
 from fasten_model.ensemble import together
 from fasten_model.errors import DataError
@@ -36,7 +37,7 @@ from fasten_model.train.plan import epochs_over
 from fasten_model.train.process import this_process
 from fasten_model.train.seeds import derived_seed
 from fasten_model.train.stopping import Stop
-from fasten_model.train.training_set import check_labels, check_more_than_one
+from fasten_model.train.training_set import check_more_than_one
 from fasten_model.visited import Visited
 
 logger = logging.getLogger(__name__)
@@ -79,13 +80,10 @@ def check_enough(noisy: Collection[str], clean: Collection[str], classes: Sequen
 
 
 def _check_some(noisy: int, clean: int, classes: Sequence[str]) -> None:
+    check_names("the names of the classes", classes)
     if len(classes) < 2:
         named = f" (“{classes[0]}”)" if classes else ""
         raise DataError(f"there is only one class{named}: nothing can be mislabelled; add classes to the label config")
-    if len(set(classes)) < len(classes) or not all(isinstance(name, str) and name for name in classes):
-        raise DataError(
-            f"the names of the classes must be different texts, not empty, got {', '.join(map(repr, classes[:10]))}"
-        )
     if noisy == 0:
         raise DataError("there is no bulk label to learn from: label some tasks in the labels project first")
     if clean == 0:
@@ -104,6 +102,7 @@ def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Seque
     check_enough(used, audited, classes)
     if OTHERS in noisy.annotators:
         raise DataError(f"an annotator is called “{OTHERS}”, which stands for all who are not known: take another name")
+    check_encodable("the names of the annotators", noisy.annotators)
     low, high = (int(label) for label in clean.given_labels.aminmax())
     if low < UNKNOWN or high >= len(classes):
         raise DataError(
@@ -149,12 +148,11 @@ def fit(
     Where `torch.distributed` is initialised, all its processes call this with the same sets, train and score together,
     and get the same result. Raises `DataError` where the sets cannot be trained on, or a share is none.
     """
-    if not 0 < target_precision < 1:
-        raise DataError(f"target_precision must lie between 0 and 1, got {target_precision}")
-    if not 0 < certainty < 1:
-        raise DataError(f"certainty must lie between 0 and 1, got {certainty}")
-    if rho is not None and not 0 <= rho < math.inf:
-        raise DataError(f"rho must be 0 or above, got {rho}")
+    for name, share in (("target_precision", target_precision), ("certainty", certainty)):
+        if not (is_number(share) and 0 < share < 1):
+            raise DataError(f"{name} must lie between 0 and 1, got {share!r}")
+    if rho is not None and not (is_number(rho) and 0 <= rho < math.inf):
+        raise DataError(f"rho must be 0 or above, got {rho!r}")
     side = noisy.images.shape[-1]
     if config.image_size not in (None, side):
         raise DataError(
@@ -162,11 +160,13 @@ def fit(
         )
     rho = None if rho is None else float(rho)
     config = replace(config, image_size=side)
-    check_trainable(noisy, clean, classes)
+    process = this_process()
+    process.each(partial(check_trainable, noisy, clean, classes))
+    process.check_same("samples", noisy.labels, clean.labels)
     num_classes = len(classes)
     fold = folds_of(clean, num_classes, holdout=holdout, folds=folds)
     if checkpoint is not None:
-        this_process().first(partial(clear_other_layouts, checkpoint, folds))
+        process.first(partial(clear_other_layouts, checkpoint, folds))
     device = resolve_device(config.device)
     alongside = trains_along(clean, noisy)
     held_logits, held_visits = torch.zeros(2, len(clean), num_classes)
@@ -202,9 +202,11 @@ def fit(
             bulk_visits.append(visits[: len(noisy)])
             held_visits[held & alongside] = visits[len(noisy) :]
         network = trained[number].network.to(device)
-        held_logits[held] = predict_logits(network, clean.at(held).images)[0]
-        bulk_logits.append(predict_sharded(network, noisy.images)[0])
+        held_logits[held] = process.each(partial(predict_logits, network, clean.at(held).images))[0]
+        bulk_logits.append(predict_sharded(network, noisy.images, process=process)[0])
         network.cpu()
+        check_finite("held-out images", held_logits[held])
+        check_finite("noisy images", bulk_logits[number])
     seen = None
     if bulk_visits:  # as they are kept, to half precision
         seen = Seen(

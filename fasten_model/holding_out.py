@@ -15,6 +15,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from fasten_model.checks import is_number
 from fasten_model.errors import DataError
 from fasten_model.labelled import LabelledImages
 
@@ -32,12 +33,12 @@ def folds_of(clean: LabelledImages, num_classes: int, *, holdout: float | None =
     holdout: the share that the one model leaves out where `folds` is 1; HOLDOUT unless given. Raises `DataError` where
     both are given, or one is out of range.
     """
-    if not 1 <= folds <= MOST_FOLDS:
-        raise DataError(f"folds must be from 1 to {MOST_FOLDS}, got {folds}")
+    if not isinstance(folds, int) or not 1 <= folds <= MOST_FOLDS:
+        raise DataError(f"folds must be from 1 to {MOST_FOLDS}, got {folds!r}")
     if folds == 1:
         share = HOLDOUT if holdout is None else holdout
-        if not 0 <= share < 1:
-            raise DataError(f"holdout must be from 0 to below 1, got {share}")
+        if not (is_number(share) and 0 <= share < 1):
+            raise DataError(f"holdout must be from 0 to below 1, got {share!r}")
         return torch.where(holdout_mask(clean, share, num_classes), 0, NOWHERE)
     if holdout is not None:
         raise DataError(f"with {folds} folds every audited sample is held out once: leave holdout out, or folds at 1")

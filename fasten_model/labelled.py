@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fasten_model.checks import check_tensor, shown
 from fasten_model.errors import DataError
 from fasten_model.images.parquet import Samples, read_samples
 from fasten_model.images.source import Images, check_images, joined
@@ -63,26 +64,29 @@ class LabelledImages:
 
         sample_ids: `0`, `1`, …; which audited samples are held out depends on these. given_labels: unknown.
         estimates: all drawn at random. annotators, votes: not told apart. asked_in: not known. Raises `DataError` where
-        a shape or type is another, an id is no text, or an id or a name occurs twice.
+        a shape or type is another, an id is no text, or an id or a name occurs twice. Images may lie on a GPU; the rest
+        is copied to the CPU, where it is judged.
         """
+        check_images(images)
         count = len(images)
         ids = tuple(map(str, range(count))) if sample_ids is None else tuple(sample_ids)
         given = torch.full((count,), UNKNOWN) if given_labels is None else given_labels
         drawn = torch.ones(count, dtype=torch.bool) if estimates is None else estimates
         _check_ids(ids)
-        check_images(images)
         for name, tensor, dtype in (
             ("labels", labels, torch.int64),
             ("given_labels", given, torch.int64),
             ("estimates", drawn, torch.bool),
             *([] if asked_in is None else [("asked_in", asked_in, torch.int64)]),
         ):
+            check_tensor(name, tensor)
             if tensor.dtype != dtype or tensor.shape != (count,):
-                found = f"{tensor.dtype} {list(tensor.shape)}"
-                raise DataError(f"{name} must be {dtype} [{count}], got {found}".replace("torch.", ""))
+                raise DataError(f"{name} must be {dtype} [{count}], got {shown(tensor)}".replace("torch.", ""))
         if len(set(ids)) != count or len(ids) != count:
             raise DataError(f"sample_ids must be {count} different texts, got {len(ids)}, {len(set(ids))} different")
         names = tuple(annotators)
+        if votes is not None:
+            check_tensor("votes", votes)
         shape = (0, 0) if votes is None else tuple(votes.shape)
         if len(set(names)) != len(names) or shape != ((count, len(names)) if names else (0, 0)):
             raise DataError(
@@ -96,19 +100,22 @@ class LabelledImages:
         return cls(
             sample_ids=ids,
             images=images,
-            labels=labels,
-            given_labels=given,
-            estimates=drawn,
+            labels=labels.cpu(),
+            given_labels=given.cpu(),
+            estimates=drawn.cpu(),
             annotators=names,
-            votes=votes,
-            asked_in=asked_in,
+            votes=None if votes is None else votes.cpu(),
+            asked_in=None if asked_in is None else asked_in.cpu(),
         )
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
     def at(self, mask: Tensor) -> "LabelledImages":
-        """The rows where `mask` [N] is true."""
+        """The rows where `mask` [N] is true. `DataError` where it is no mask: rows by number are another thing."""
+        check_tensor("mask", mask)
+        if mask.dtype != torch.bool or mask.shape != (len(self),):
+            raise DataError(f"mask must be bool [{len(self)}], got {shown(mask)}")
         return LabelledImages(
             sample_ids=tuple(s for s, chosen in zip(self.sample_ids, mask.tolist(), strict=True) if chosen),
             images=self.images[mask],
@@ -155,7 +162,7 @@ def with_given(noisy: LabelledImages, audited: LabelledImages) -> LabelledImages
 
 
 def load_files(
-    clean: Path, noisy: Path, *, size: int, cache: Path | None = None
+    clean: str | Path, noisy: str | Path, *, size: int, cache: str | Path | None = None
 ) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
     """(noisy, clean, classes) from the two inline Parquet files; every clean row counts as drawn at random.
 
@@ -188,7 +195,7 @@ def _apart(noisy: LabelledImages, clean: LabelledImages) -> tuple[LabelledImages
     return noisy.at(~both), replace(clean, given_labels=torch.tensor(given, dtype=torch.int64))
 
 
-def from_samples(samples: Samples, path: Path) -> LabelledImages:
+def from_samples(samples: Samples, path: str | Path) -> LabelledImages:
     """The usable rows of an inline Parquet file; what was rejected is logged, by reason."""
     reasons: dict[str, int] = {}
     for _, reason in samples.rejected:

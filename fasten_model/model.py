@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,11 @@ class Model:
         """Image bytes → uint8 [N,3,S,S] as the network expects them; `DataError` names the position of a bad one."""
         decoded = []
         for position, data in enumerate(images):
+            if not isinstance(data, bytes | bytearray):
+                raise DataError(
+                    f"image {position} must be the bytes of an image file, got {type(data).__name__}: "
+                    "give Path(…).read_bytes() of each, in a list"
+                )
             try:
                 decoded.append(decode_image(data, self.image_size))
             except DataError as error:
@@ -107,7 +113,8 @@ class Model:
         Raises `DataError` where the images are of another type, shape or side.
         """
         check_images(images, self.image_size)
-        return predict_logits(self.network, images)[0]
+        # A copy: of what is made in inference mode torch lets nobody compute a gradient, or change it in place.
+        return predict_logits(self.network, images)[0].clone()
 
     def predict_probabilities(self, images: Tensor | Images) -> Tensor:
         """uint8 [N,3,S,S] → calibrated p = softmax(logits / temperature), fp32 [N,K] on the CPU; rows sum to 1."""
@@ -118,13 +125,14 @@ class Model:
         return self.predict_probabilities(self.decode(images))
 
 
-def save_model(model: Model, folder: Path) -> None:
+def save_model(model: Model, folder: str | Path) -> None:
     """Write `model` into `folder` (made if missing; other files in it are left alone).
 
     The JSON names the hash of the weights and is moved into place last, so that a reader finds the old model, the new
     one, or a clear error, but never one half of each.
-    Raises `DataError` where `folder` is a file, or the network keeps what cannot be saved.
+    Raises `DataError` where `folder` is a file or cannot be made, or the model holds what cannot be saved.
     """
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file: a model is a folder, give another name")
     tensors = {**model.network.state_dict(), _TRANSITION_KEY: model.transition.float()}
@@ -162,36 +170,42 @@ def save_model(model: Model, folder: Path) -> None:
     }
     try:
         text = json.dumps(description, ensure_ascii=False, indent=2)
-    except TypeError as error:
+        contents[JSON_FILE] = text.encode()  # the last one
+    except (TypeError, UnicodeEncodeError) as error:  # no JSON value, or text of broken bytes
         raise DataError(f"the model is not saved: {error}") from error
     _described(json.loads(text), folder / JSON_FILE)  # or it could never be loaded
-    contents[JSON_FILE] = text.encode()  # the last one
-    folder.mkdir(parents=True, exist_ok=True)
     staged = {name: folder / f".{name}.{os.getpid()}" for name in contents}
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             staged[name].write_bytes(content)
         for name, path in staged.items():
             path.replace(folder / name)
         if model.visited is None:  # an older model's
             (folder / VISITS_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"the model cannot be written to {folder} ({error.strerror or error})") from error
     finally:
         for path in staged.values():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
 
-def read_trunk_name(folder: Path) -> str:
+def read_trunk_name(folder: str | Path) -> str:
     """The name of the trunk of the model in `folder` (`fasten_model.trunks`); `DataError` as for `load_model`."""
-    return _read_description(folder / JSON_FILE).trunk
+    return _read_description(Path(folder) / JSON_FILE).trunk
 
 
-def load_model(folder: Path, *, device: str = "cpu", trunk: nn.Module | None = None, visits: bool = True) -> Model:
+def load_model(
+    folder: str | Path, *, device: str = "cpu", trunk: nn.Module | None = None, visits: bool = True
+) -> Model:
     """The model in `folder`, in evaluation mode on `device` (`auto`: a GPU where there is one).
 
     trunk: the module that was trained, where it was one of the caller's; a copy of it takes the weights. visits: read
     what training made of its samples, where that is there, which only judging their labels takes.
     Raises DataError if a file is missing, malformed, of another format, or does not fit the other one.
     """
+    folder = Path(folder)
     description = _read_description(folder / JSON_FILE)
     count, annotators = len(description.classes), description.annotators
     expected = _trunk_and_head_shapes(description, trunk, folder / JSON_FILE)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fasten_model.errors import DataError
+from fasten_model.checks import check_whole
 from fasten_model.trunk_weights import load_trunk_weights
 from fasten_model.trunks import MODULE_PREFIX, build_trunk
 
@@ -45,8 +45,8 @@ def build_network(
     Raises `DataError` for an unknown trunk, one that takes no such images, weights that do not fit it, or fewer than
     two classes.
     """
-    if num_classes < 2:
-        raise DataError(f"a classifier needs at least two classes, got {num_classes}")
+    check_whole("num_classes", num_classes, 2)
+    check_whole("image_size", image_size, 1)
     built = build_trunk(trunk, image_size=image_size)
     if weights is not None:
         load_trunk_weights(built.module, Path(weights), trunk_name=built.name)

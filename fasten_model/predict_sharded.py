@@ -12,9 +12,10 @@ def predict_sharded(
 ) -> tuple[Tensor, Tensor]:
     """`predict_logits`, each process on its share: (clean logits, noisy logits) [N,K] of all images, in every process.
 
-    Every process calls this, with the same network and the same images. process: the one that `torch.distributed`
-    knows of unless given; where there is only one, nothing is sent.
+    Every process calls this, with the same network and the same images; what goes wrong in one is raised in all.
+    process: the one that `torch.distributed` knows of unless given; where there is only one, nothing is sent.
     """
     process = process or this_process()
-    clean, noisy = predict_logits(network, process.own_images(images))
+    own = process.own_images(images)
+    clean, noisy = process.each(lambda: predict_logits(network, own))
     return process.gather(clean, len(images)), process.gather(noisy, len(images))

@@ -18,11 +18,13 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fasten_model.checks import check_finite, check_tensor, check_votes, is_number, shown
 from fasten_model.errors import DataError
 from fasten_model.features import predict_with_features
 from fasten_model.images.source import Images, check_images
@@ -31,7 +33,6 @@ from fasten_model.model import Model
 from fasten_model.relabel import TARGET_PRECISION
 from fasten_model.stacking import stacked
 from fasten_model.train.process import ALONE, this_process
-from fasten_model.train.training_set import check_votes
 
 _log = logging.getLogger(__name__)
 
@@ -138,49 +139,74 @@ def score(
     all are judged as images that it has never seen. What was promised of ρ (`fasten_model.fit`) was tested for labels
     that it was trained on.
     with_features: keep what the trunk sees of each image, too; it is computed anyway.
-    sharded: every process that `torch.distributed` knows of calls this with the same arguments, sends its share of the
-    images through the network, and gets the scores of all.
+    sharded: every process that `torch.distributed` knows of calls this with the same arguments, reads its share of the
+    images and sends it through the network, and gets the scores of all. What goes wrong in one is raised in all.
 
-    Raises `DataError` where labels, votes and images do not fit each other or the model, or ρ is no number from 0.
+    Raises `DataError` where labels, votes and images do not fit each other or the model, ρ is no number from 0, or what
+    the network says is not finite.
     """
-    check_images(images, model.image_size)
-    if given_labels.ndim != 1 or given_labels.dtype not in _WHOLE:
-        found = f"{given_labels.dtype} {list(given_labels.shape)}".replace("torch.", "")
-        raise DataError(f"given_labels must be whole numbers [N], got {found}")
-    given_labels = given_labels.long()  # of bytes torch would make a mask
-    if len(images) != len(given_labels):
-        raise DataError(f"{len(given_labels)} labels for {len(images)} images: score one label an image")
-    if ((given_labels < 0) | (given_labels >= len(model.classes))).any():
-        raise DataError(f"a given label lies outside the model's {len(model.classes)} classes")
-    if votes is not None:
-        check_votes("votes", votes, (len(images), len(annotators)), len(model.classes))
-    if sample_ids is not None and len(sample_ids) != len(images):
-        raise DataError(f"sample_ids must be {len(images)} texts, got {len(sample_ids)}")
-    if rho is not None and not 0 <= rho < math.inf:
-        raise DataError(f"rho must be 0 or above, got {rho}")
-    if not 0 <= target_precision <= 1:
-        raise DataError(f"target_precision must be from 0 to 1, got {target_precision}")
     process = this_process() if sharded else ALONE
-    features = None
-    if with_features:
-        logits, features = predict_with_features(model.network, process.own_images(images), normalized=True)
-        features = process.gather(features, len(images))
-    else:
-        logits = model.predict_logits(process.own_images(images))
-    logits = process.gather(logits, len(images))
+    ids = None if sample_ids is None else tuple(sample_ids)
+    given = process.each(lambda: _given(model, images, given_labels, tuple(annotators), votes, ids))
+    process.check_same("samples", given.labels)
+    if rho is not None and not (is_number(rho) and 0 <= rho < math.inf):
+        raise DataError(f"rho must be 0 or above, got {rho!r}")
+    if not (is_number(target_precision) and 0 <= target_precision <= 1):
+        raise DataError(f"target_precision must be from 0 to 1, got {target_precision!r}")
+    count, own_images = len(images), process.own_images(images)
+    logits, features = process.each(lambda: _looked_at(model, own_images, with_features=with_features))
+    logits = process.gather(logits, count)
+    if features is not None:
+        features = process.gather(features, count)
+    check_finite("images", logits)
     p = torch.softmax(logits / model.temperature, dim=1).double()
     noise = LabelNoise(transition=model.transition, annotators=model.annotators, matrices=model.annotator_transitions)
-    given = Given(labels=given_labels.cpu(), annotators=tuple(annotators), votes=votes)
     q = noise.posterior(p, given, model.evidence)
-    if model.visited is not None and sample_ids is not None:
-        trained_on, visits = model.visited.find(sample_ids, given_labels.cpu(), images)
-        _log.info("%d of %d labels are of those that the model was trained on", int(trained_on.sum()), len(images))
+    if model.visited is not None and ids is not None:
+        find = partial(model.visited.find, ids[process.rank :: process.world], process.own(given.labels), own_images)
+        known, means = process.each(find)
+        trained_on, visits = process.gather(known.byte(), count).bool(), process.gather(means, count)
+        _log.info("%d of %d labels are of those that the model was trained on", int(trained_on.sum()), count)
         if trained_on.any():
             said = noise.log_likelihood(given).clamp(min=math.log(torch.finfo(torch.float32).tiny))
             log_p = torch.log_softmax(logits.double(), dim=1)
             q = torch.where(trained_on[:, None], stacked(log_p, visits, said, model.visited.weights), q)
     thresholds = torch.tensor(model.thresholds if rho is None else rho, dtype=torch.float64)
-    return replace(decide(p, q, given_labels, rho=thresholds, target_precision=target_precision), features=features)
+    return replace(decide(p, q, given.labels, rho=thresholds, target_precision=target_precision), features=features)
+
+
+def _given(
+    model: Model,
+    images: Tensor | Images,
+    given_labels: Tensor,
+    annotators: tuple[str, ...],
+    votes: Tensor | None,
+    sample_ids: tuple[str, ...] | None,
+) -> Given:
+    """What the samples were called, on the CPU; `DataError` where the arguments do not fit each other or the model."""
+    check_images(images, model.image_size)
+    check_tensor("given_labels", given_labels)
+    if given_labels.ndim != 1 or given_labels.dtype not in _WHOLE:
+        raise DataError(f"given_labels must be whole numbers [N], got {shown(given_labels)}")
+    labels = given_labels.cpu().long()  # of bytes torch would make a mask
+    if len(images) != len(labels):
+        raise DataError(f"{len(labels)} labels for {len(images)} images: score one label an image")
+    if ((labels < 0) | (labels >= len(model.classes))).any():
+        raise DataError(f"a given label lies outside the model's {len(model.classes)} classes")
+    if votes is not None:
+        check_votes("votes", votes, (len(images), len(annotators)), len(model.classes))
+    elif annotators:
+        raise DataError(f"votes must be int64 [{len(images)}, {len(annotators)}], what each annotator said; got none")
+    if sample_ids is not None and len(sample_ids) != len(images):
+        raise DataError(f"sample_ids must be {len(images)} texts, got {len(sample_ids)}")
+    return Given(labels=labels, annotators=annotators, votes=None if votes is None else votes.cpu())
+
+
+def _looked_at(model: Model, images: Tensor | Images, *, with_features: bool) -> tuple[Tensor, Tensor | None]:
+    """(the clean head's logits [n,K], features of length 1 [n,D] where they are asked for)."""
+    if with_features:
+        return predict_with_features(model.network, images, normalized=True)
+    return model.predict_logits(images), None
 
 
 def _at(shares: Tensor, labels: Tensor) -> Tensor:

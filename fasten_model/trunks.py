@@ -52,6 +52,9 @@ def build_trunk(trunk: str | nn.Module, *, image_size: int = 32) -> Trunk:
         name = MODULE_PREFIX + type(trunk).__name__
         module = copy.deepcopy(trunk)
         return Trunk(name=name, module=module, feature_dim=feature_dim(module, image_size, name))
+    if not isinstance(trunk, str):
+        kind = f"the class {trunk.__name__}" if isinstance(trunk, type) else type(trunk).__name__
+        raise DataError(f"a trunk must be a name or a torch.nn.Module, made and ready to be called, got {kind}")
     if trunk in PRESETS:
         trunk = PRESETS[trunk].trunk
     if trunk in _OWN:
@@ -81,9 +84,12 @@ def feature_dim(module: nn.Module, image_size: int, name: str) -> int:
     except Exception as error:  # whatever a module of somebody else's raises
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(f"trunk {name} takes no images [B,3,{image_size},{image_size}]: {reason}") from error
-    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2 or features.shape[1] == 0:
         found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise DataError(f"trunk {name} must map images [2,3,S,S] to features [2,D], got {found}; pool and flatten them")
+    if features.dtype != images.dtype:  # the heads would refuse them, at the first step
+        kind = str(features.dtype).removeprefix("torch.")
+        raise DataError(f"trunk {name} must give float32 features as its images are, got {kind}; end it with .float()")
     return features.shape[1]
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from fasten_model.checks import check_names, check_whole
 from fasten_model.errors import DataError
 from fasten_model.images.cache import ImageCache, Place
 from fasten_model.images.decode import MAX_PIXELS, decode_image, decode_images
@@ -43,12 +44,12 @@ class Samples:
 
 
 def read_samples(
-    path: Path,
+    path: str | Path,
     *,
     size: int,
     classes: Sequence[str] | None = None,
     max_pixels: int = MAX_PIXELS,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> Samples:
     """Read `path`, a few hundred rows at a time, decoding each image to size × size (`decode_image`), in parallel.
 
@@ -61,6 +62,10 @@ def read_samples(
     A bad row (no id, an id seen before, no label, unknown class, bad image) is left out and told in `rejected`; only
     inline bytes count, the image's `path` is never opened. Raises DataError for a file that is not of this form.
     """
+    path = Path(path)
+    check_whole("size", size, 1)
+    if classes is not None:
+        check_names("classes", classes)
     try:
         # Left to itself, Arrow reads ahead, and keeps what it has read until the file is closed.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
@@ -73,7 +78,7 @@ def read_samples(
             if cache is None:
                 images, places = _decode(read.rows(file), file.metadata.num_rows, size, max_pixels)
             else:
-                with ImageCache(cache, size=size, max_pixels=max_pixels) as kept:
+                with ImageCache(Path(cache), size=size, max_pixels=max_pixels) as kept:
                     hashed = ((hashlib.sha256(data).hexdigest(), data) for data in read.rows(file))
                     places = [place for _, place in kept.add(hashed)]
                     images = kept.images([place for place in places if isinstance(place, int)])

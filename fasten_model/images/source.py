@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fasten_model.checks import check_tensor, shown
 from fasten_model.errors import DataError
 
 
@@ -39,16 +40,37 @@ class Images(Protocol):
         ...
 
 
-def check_images(images: Tensor | Images, side: int | None = None) -> None:
+def check_images(images: Tensor | Images, side: int | None = None, *, name: str = "images") -> None:
     """Raise `DataError` unless these are images as everything here takes them, uint8 [N,3,S,S], S being `side`.
 
     Floats from 0 to 1, say, would be taken for almost black.
     """
+    check_tensor(name, images)
     shape = tuple(images.shape)
     if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-        raise DataError(f"images must be uint8 [N,3,S,S], got {images.dtype} {list(shape)}".replace("torch.", ""))
+        raise DataError(f"{name} must be uint8 [N,3,S,S], got {shown(images)}{_way_out(images.dtype, shape)}")
     if side is not None and shape[2] != side:
-        raise DataError(f"images must be {side}×{side}, as the model was trained, got {shape[2]}×{shape[3]}")
+        raise DataError(f"{name} must be {side}×{side}, as the model was trained, got {shape[2]}×{shape[3]}")
+
+
+def _way_out(dtype: torch.dtype, shape: tuple[int, ...]) -> str:
+    """How to make images of what was given, one thing at a time; nothing where that cannot be guessed."""
+    if dtype.is_floating_point:
+        return "; of floats from 0 to 1: (255 * x).round().byte()"
+    if dtype != torch.uint8:
+        return "; of values from 0 to 255: x.byte()"
+    match shape:
+        case (_, _, _, 3):
+            return "; put the channels first: x.permute(0, 3, 1, 2)"
+        case (_, 1, _, _):
+            return "; repeat the one channel: x.expand(-1, 3, -1, -1)"
+        case (3, _, _):
+            return "; make a batch of the one image: x[None]"
+        case (_, _, _):
+            return "; give the one channel three times: x[:, None].expand(-1, 3, -1, -1)"
+        case (_, 3, _, _):
+            return "; crop or resize them to squares"
+    return ""
 
 
 class TableImages:

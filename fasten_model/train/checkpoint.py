@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fasten_model.checks import is_number
 from fasten_model.errors import DataError
 from fasten_model.train.metrics import EpochMetrics
 from fasten_model.whole_file import PARTIAL, write_whole
@@ -48,20 +49,25 @@ class CheckpointConfig:
     The last checkpoint outlives the training: whoever has its result in safety calls `remove_checkpoint`.
     """
 
-    folder: Path
+    folder: str | Path
     every_seconds: float = 60.0
     """No more work than this is lost; 0: after every step."""
     refuse_other: bool = True
     """A checkpoint of another training, or a damaged one, is an error; else it is replaced, with a warning."""
 
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.folder)
+
     def of_fold(self, number: int, folds: int) -> "CheckpointConfig":
         """Of training `number`, from 0, where `folds` trainings make one model: the folder itself is that of a single
         one, and each of several has one inside it."""
-        return self if folds == 1 else replace(self, folder=self.folder / f"{_FOLD}{number + 1}-of-{folds}")
+        return self if folds == 1 else replace(self, folder=self.path / f"{_FOLD}{number + 1}-of-{folds}")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.every_seconds < math.inf:
-            raise DataError(f"every_seconds must be 0 or above, got {self.every_seconds}")
+        if not (is_number(self.every_seconds) and 0 <= self.every_seconds < math.inf):
+            raise DataError(f"every_seconds must be 0 or above, got {self.every_seconds!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +90,7 @@ class CheckpointFolder:
     """The checkpoints of one training in one folder; `training` says which training that is."""
 
     def __init__(self, config: CheckpointConfig, training: Description) -> None:
-        self.path = config.folder
+        self.path = config.path
         self._every = config.every_seconds
         self.refuse_other = config.refuse_other
         self._training = json.loads(json.dumps(training, ensure_ascii=False))
@@ -187,8 +193,9 @@ class CheckpointFolder:
             )
 
 
-def remove_checkpoint(folder: Path) -> None:
+def remove_checkpoint(folder: str | Path) -> None:
     """Remove the checkpoint in `folder`, those of its folds, and the folder if nothing else is in it."""
+    folder = Path(folder)
     for inner in _folds(folder):
         _remove_one(inner)
     _remove_one(folder)
@@ -199,7 +206,7 @@ def clear_other_layouts(checkpoint: CheckpointConfig, folds: int) -> None:
 
     Raises `DataError` where others are refused; else they are removed, with a warning.
     """
-    folder = checkpoint.folder
+    folder = checkpoint.path
     own = f"-of-{folds}"
     others = [inner for inner in _folds(folder) if folds == 1 or not inner.name.endswith(own)]
     if folds > 1 and (folder / JSON_FILE).exists():

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+from fasten_model.checks import check_flag, check_whole, is_number
 from fasten_model.errors import DataError
 from fasten_model.presets import Preset, find_preset
 from fasten_model.train.method import OURS, PAPER, Method
@@ -15,7 +17,7 @@ class TrainConfig:
     preset: str = "small"
     trunk: str | None = None
     """Another trunk with the preset's settings (`fasten_model.network.build_network`)."""
-    trunk_weights: str | None = None
+    trunk_weights: str | Path | None = None
     """Path of a file with weights that the trunk starts from."""
     image_size: int | None = None
     """Side S of the square images."""
@@ -42,15 +44,23 @@ class TrainConfig:
     def __post_init__(self) -> None:
         settings = self.settings()
         for name, lowest in (("epochs", 1), ("noisy_batch", 2), ("clean_batch", 2), ("image_size", 1)):
-            value = getattr(settings, name)
-            if not isinstance(value, int) or value < lowest:
-                raise DataError(f"{name} must be a whole number from {lowest}, got {value}")
+            check_whole(name, getattr(settings, name), lowest)
+        if not isinstance(self.seed, int):
+            raise DataError(f"seed must be a whole number, got {self.seed!r}")
+        if not isinstance(self.method, Method | None):
+            raise DataError(f"method must be a Method, as OURS and PAPER are, got {self.method!r}")
+        for name, flag in (
+            ("horizontal_flip", settings.horizontal_flip),
+            ("compile", self.compile),
+            ("cuda_graphs", self.cuda_graphs),
+        ):
+            check_flag(name, flag)
         if self.cuda_graphs and not self.compile:
             raise DataError("cuda_graphs replays what was compiled: set compile, too")
-        if not 0 < settings.lr < math.inf:
-            raise DataError(f"lr must be above 0, got {settings.lr}")
-        if not 0 <= settings.weight_decay < math.inf:
-            raise DataError(f"weight_decay must be 0 or above, got {settings.weight_decay}")
+        if not (is_number(settings.lr) and 0 < settings.lr < math.inf):
+            raise DataError(f"lr must be above 0, got {settings.lr!r}")
+        if not (is_number(settings.weight_decay) and 0 <= settings.weight_decay < math.inf):
+            raise DataError(f"weight_decay must be 0 or above, got {settings.weight_decay!r}")
 
     def settings(self) -> Preset:
         """The preset with this config's own choices put in."""
@@ -65,7 +75,8 @@ class TrainConfig:
 
     def described(self) -> dict[str, object]:
         """Every choice by name, flat and with nothing left to a default: what to log with a run."""
-        own = {name: getattr(self, name) for name in ("trunk_weights", "compile", "cuda_graphs", "seed", "device")}
+        own = {name: getattr(self, name) for name in ("compile", "cuda_graphs", "seed", "device")}
+        own["trunk_weights"] = None if self.trunk_weights is None else str(self.trunk_weights)
         switches = {f"method.{name}": value for name, value in asdict(self.switches()).items()}
         settings = {f"preset.{name}": value for name, value in asdict(self.settings()).items() if name != "name"}
         return {"preset": self.preset, **own, **settings, **switches}

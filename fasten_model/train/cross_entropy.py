@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fasten_model.checks import check_labels
 from fasten_model.device import enough_memory
 from fasten_model.loss import cross_entropy
 from fasten_model.train.batch import Batch, StepLosses, TrainingStep
@@ -13,7 +14,7 @@ from fasten_model.train.fasten import Trained
 from fasten_model.train.loop import SMALLER, Loop
 from fasten_model.train.metrics import OnEpoch
 from fasten_model.train.process import this_process
-from fasten_model.train.training_set import check_images, check_labels, check_more_than_one
+from fasten_model.train.training_set import check_more_than_one, check_some_images
 from fasten_model.transition import identity_transition
 
 
@@ -43,7 +44,7 @@ def train_cross_entropy(
     observer: Callable[[int, nn.Module], None] | None = None,
 ) -> Trained:
     """Plain cross-entropy of the clean head on uint8 images [N,3,S,S] and int64 labels [N]."""
-    check_images("training images", images)
+    check_some_images("training images", images)
     check_labels("training labels", labels, len(images), num_classes)
     check_more_than_one(len(images))
     loop = Loop(config, num_classes, process=this_process())

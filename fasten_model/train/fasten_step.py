@@ -150,6 +150,8 @@ class FastenStep(TrainingStep):
         ]
         predicted = torch.cat(logits)
         if not torch.isfinite(predicted).all():
+            if step == 0:
+                raise Diverged("the network says nothing finite before it has learnt anything: look at its trunk")
             raise Diverged(f"training diverged in step {step}; lower lr (it was {batch.lr:.2g})")
         if self._method.calibrated:
             self._temperature = torch.tensor(fit_temperature(predicted, labels), device=self._loop.device)

@@ -1,13 +1,31 @@
 """FasTEN's switches: the reference as published, and each remedy for a weakness of it that can be turned on."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
+from fasten_model.checks import check_flag, check_whole, is_number
 from fasten_model.errors import DataError
 
 Estimator = Literal["clean_batch", "clean_decayed", "bulk", "bulk_posterior"]
 Correction = Literal["confidence", "posterior", "average", "ensemble", "none"]
+
+_NUMBERS: tuple[tuple[tuple[str, ...], str, Callable[[float], bool]], ...] = (
+    (("rho", "noisy_loss_weight", "pair_weight"), "0 or above", lambda value: 0 <= value < math.inf),
+    (
+        ("memory", "prior_strength", "pooled_strength", "annotator_strength", "fresh_passes"),
+        "above 0",
+        lambda value: 0 < value < math.inf,
+    ),
+    (
+        ("correction_start", "average_momentum", "ema", "clean_loss_weight"),
+        "from 0 to 1",
+        lambda value: 0 <= value <= 1,
+    ),
+    (("smoothing",), "above 0 and at most 1", lambda value: 0 < value <= 1),
+)
+"""Fields, what their numbers must be, and whether one is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,23 +116,15 @@ class Method:
                 raise DataError(
                     f"{name} must be one of {', '.join(get_args(hints[name]))}, got {getattr(self, name)!r}"
                 )
-        for name in ("rho", "noisy_loss_weight", "pair_weight"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise DataError(f"{name} must be 0 or above, got {value}")
-        for name in ("memory", "prior_strength", "pooled_strength", "annotator_strength", "fresh_passes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise DataError(f"{name} must be above 0, got {value}")
-        for name in ("correction_start", "average_momentum", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DataError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
-        if self.clean_loss_weight is not None and not 0 <= self.clean_loss_weight <= 1:
-            raise DataError(f"clean_loss_weight must be from 0 to 1, got {self.clean_loss_weight}")
-        if not 0 < self.smoothing <= 1:
-            raise DataError(f"smoothing must be above 0 and at most 1, got {self.smoothing}")
-        if self.folds < 1:
-            raise DataError(f"folds must be at least 1, got {self.folds}")
+        for names, wanted, fits in _NUMBERS:
+            for name in names:
+                value = getattr(self, name)
+                left_out = value is None and type(None) in get_args(hints[name])
+                if not left_out and not (is_number(value) and fits(value)):
+                    raise DataError(f"{name} must be {wanted}, got {value!r}")
+        check_whole("folds", self.folds, 1)
+        for name in (name for name, hint in hints.items() if hint is bool):
+            check_flag(name, getattr(self, name))
         self._check_together()
 
     def _check_together(self) -> None:

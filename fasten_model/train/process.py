@@ -3,6 +3,7 @@
 Sample n belongs to process n mod world, which alone holds its image and its label, as its number n // world.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -58,21 +59,43 @@ class Process:
         return made[0]  # type: ignore[return-value]
 
     def each(self, make: Callable[[], T]) -> T:
-        """What `make` returns, called in every process; a `DataError` in one of them is raised in all."""
+        """What `make` returns, called in every process; an error in one of them is raised in all, that none waits.
+
+        A `DataError` is the same in all; any other is itself where it came up, and a `DataError` that tells of it in
+        the others.
+        """
         if self.world == 1:
             return make()
         made: T | None = None
-        own = None
+        own, other = None, None
         try:
             made = make()
         except DataError as error:
             own = str(error)
+        except Exception as error:
+            other = error
+            own = f"process {self.rank} has failed: {type(error).__name__} {error}".partition("\n")[0]
         told: list[str | None] = [None] * self.world
         dist.all_gather_object(told, own)
+        if other is not None:
+            raise other
         for line in told:
             if line is not None:
                 raise SharedError(line)
         return made  # type: ignore[return-value]
+
+    def check_same(self, what: str, *tensors: Tensor) -> None:
+        """`DataError`, in all, where not every process has the same: shares that each has taken beforehand, say, whose
+        results would be put together as if they were parts of one set."""
+        if self.world == 1:
+            return
+        digest = hashlib.sha256()
+        for tensor in tensors:
+            digest.update(f"{list(tensor.shape)}".encode() + tensor.cpu().numpy().tobytes())
+        told: list[str] = [""] * self.world
+        dist.all_gather_object(told, digest.hexdigest())
+        if len(set(told)) > 1:
+            raise SharedError(f"the processes were given different {what}: give each all of them, it takes its share")
 
     def own(self, values: Tensor) -> Tensor:
         """The rows of `values` [N, …] that belong to this process, in the order of their numbers: a view."""

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fasten_model.checks import check_labels, check_tensor, check_votes, check_whole, shown
 from fasten_model.errors import DataError
-from fasten_model.images.source import Images
-
-UNKNOWN = -1
-"""Where an annotator said nothing."""
+from fasten_model.images.source import Images, check_images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,34 +44,36 @@ class TrainingSet:
     came with, as the bulk does; what it truly is no step is told."""
 
     def __post_init__(self) -> None:
-        if self.num_classes < 2:
-            raise DataError(f"training needs at least two classes, got {self.num_classes}")
+        check_whole("num_classes", self.num_classes, 2)
         for kind, images, labels in (
             ("noisy", self.noisy_images, self.noisy_labels),
             ("clean", self.clean_images, self.clean_labels),
         ):
-            check_images(f"{kind} images", images)
+            check_some_images(f"{kind} images", images)
             check_labels(f"{kind} labels", labels, len(images), self.num_classes)
         check_more_than_one(len(self.noisy_labels))
         if (self.held_out_images is None) != (self.held_out_labels is None):
             raise DataError("held_out_images and held_out_labels go together: give both or neither")
         if self.held_out_images is not None and self.held_out_labels is not None:
-            check_images("held-out images", self.held_out_images)
+            check_some_images("held-out images", self.held_out_images)
             check_labels("held-out labels", self.held_out_labels, len(self.held_out_images), self.num_classes)
         if self.held_out_rows is not None:
             self._check_held_out_rows(self.held_out_rows)
         for kind, others in (("clean", self.clean_images), ("held-out", self.held_out_images)):
             if others is not None and others.shape[1:] != self.noisy_images.shape[1:]:
-                raise DataError(f"{kind} images are {_shape(others)}, noisy ones {_shape(self.noisy_images)}")
+                raise DataError(f"{kind} images are {shown(others)}, noisy ones {shown(self.noisy_images)}")
+        check_tensor("clean_estimates", self.clean_estimates)
         if self.clean_estimates.dtype != torch.bool or self.clean_estimates.shape != self.clean_labels.shape:
             raise DataError(
-                f"clean_estimates must be bool [{len(self.clean_labels)}], got {_shape(self.clean_estimates)}"
+                f"clean_estimates must be bool [{len(self.clean_labels)}], got {shown(self.clean_estimates)}"
             )
         if not self.clean_estimates.any():
             raise DataError("no clean sample was audited at random, so T cannot be estimated; audit a few hundred")
+        if self.votes is not None:
+            check_tensor("votes", self.votes)
         if self.votes is not None and (self.votes.ndim != 2 or self.votes.shape[1] == 0):
             count = len(self.noisy_labels)
-            raise DataError(f"votes must be int64 [{count}, R] of at least one annotator, got {_shape(self.votes)}")
+            raise DataError(f"votes must be int64 [{count}, R] of at least one annotator, got {shown(self.votes)}")
         annotators = 1 if self.votes is None else self.votes.shape[1]
         for name, votes, count in (
             ("votes", self.votes, len(self.noisy_labels)),
@@ -84,8 +84,9 @@ class TrainingSet:
 
     def _check_held_out_rows(self, rows: Tensor) -> None:
         wanted = None if self.held_out_labels is None else self.held_out_labels.shape
+        check_tensor("held_out_rows", rows)
         if rows.dtype != torch.int64 or rows.shape != wanted:
-            raise DataError(f"held_out_rows must be int64 {list(wanted or [0])}, got {_shape(rows)}")
+            raise DataError(f"held_out_rows must be int64 {list(wanted or [0])}, got {shown(rows)}")
         if len(rows) and not -1 <= int(rows.min()) <= int(rows.max()) < len(self.noisy_labels):
             raise DataError(f"held_out_rows must be from −1 to {len(self.noisy_labels) - 1}")
 
@@ -128,11 +129,9 @@ class TrainingSet:
         return tuple((counts == 0).nonzero().squeeze(1).tolist())
 
 
-def check_images(name: str, images: Tensor | Images) -> None:
+def check_some_images(name: str, images: Tensor | Images) -> None:
     """`DataError` unless `images` is uint8 [N,3,S,S] with N ≥ 1."""
-    shape = images.shape
-    if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-        raise DataError(f"{name} must be uint8 [N,3,S,S], got {_shape(images)}")
+    check_images(images, name=name)
     if len(images) == 0:
         raise DataError(f"there are no {name}; nothing can be trained without them")
 
@@ -143,27 +142,3 @@ def check_more_than_one(count: int) -> None:
         raise DataError(
             "there is only one noisy sample to train on, and BatchNorm has no statistics of one: label more tasks"
         )
-
-
-def check_labels(name: str, labels: Tensor, count: int, num_classes: int) -> None:
-    """`DataError` unless `labels` is int64 [count] within 0…num_classes − 1."""
-    if labels.dtype != torch.int64 or labels.shape != (count,):
-        raise DataError(f"{name} must be int64 [{count}], got {_shape(labels)}")
-    low, high = (int(value) for value in labels.aminmax())
-    if low < 0 or high >= num_classes:
-        raise DataError(f"{name} must be from 0 to {num_classes - 1}, found {low if low < 0 else high}")
-
-
-def check_votes(name: str, votes: Tensor, shape: tuple[int, int], num_classes: int) -> None:
-    """`DataError` unless `votes` is int64 of that shape within −1 (nothing said) … num_classes − 1."""
-    if votes.dtype != torch.int64 or tuple(votes.shape) != shape:
-        raise DataError(f"{name} must be int64 {list(shape)}, got {_shape(votes)}")
-    if votes.numel() == 0:
-        return
-    low, high = (int(value) for value in votes.aminmax())
-    if low < UNKNOWN or high >= num_classes:
-        raise DataError(f"{name} must be from −1 to {num_classes - 1}, found {low if low < UNKNOWN else high}")
-
-
-def _shape(tensor: Tensor | Images) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

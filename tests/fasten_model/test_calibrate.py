@@ -65,7 +65,7 @@ def test_a_few_that_are_wrong_do_not_make_it_know_nothing() -> None:
 
 @pytest.mark.parametrize("count", [40, 200])
 def test_a_model_that_is_as_right_as_it_says_is_left_so(count: int) -> None:
-    """Right 98 times in a hundred, on average over audits that are as small as one begins with."""
+    """Right 96 times in a hundred, on average over audits that are as small as one begins with."""
     generator = torch.Generator().manual_seed(1)
     confidences = []
     for _ in range(50):
@@ -82,6 +82,29 @@ def test_no_samples_leave_the_model_as_it_is() -> None:
 
 def test_constant_logits_stay_within_bounds() -> None:
     assert MIN_TEMPERATURE <= fit_temperature(torch.zeros(5, 3), torch.tensor([0, 1, 2, 0, 1])) <= MAX_TEMPERATURE
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "says"),
+    [
+        (torch.zeros(3), torch.zeros(3).long(), r"^logits must be \[N,K\], got \[3\]$"),
+        (torch.zeros(3, 2), torch.zeros(4).long(), r"^labels must be int64 \[3\], got int64 \[4\]$"),
+        (torch.zeros(3, 2), torch.tensor([0, 1, 2]), "^labels must be from 0 to 1, found 2$"),
+        (torch.zeros(3, 2), [0, 1, 1], "^labels must be a tensor, got list: "),
+    ],
+)
+def test_labels_that_do_not_fit_are_a_data_error(logits: torch.Tensor, labels: torch.Tensor, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        fit_temperature(logits, labels)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e4, 1e30])
+def test_logits_of_any_size_leave_it_within_bounds(scale: float) -> None:
+    """All right: as it is, where logits are so large that nothing could be surer. All wrong: as unsure as can be."""
+    logits = scale * torch.randn(40, 10, generator=torch.Generator().manual_seed(0))
+    right, wrong = (fit_temperature(logits, labels) for labels in (logits.argmax(dim=1), logits.argmin(dim=1)))
+    assert right == pytest.approx(1, abs=1e-3)
+    assert wrong == pytest.approx(1 if scale < 1 else MAX_TEMPERATURE, abs=1e-3)
 
 
 def test_infinite_logits_are_a_data_error() -> None:

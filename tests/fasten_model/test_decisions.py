@@ -1,12 +1,15 @@
 """Decisions by the posterior: what is changed, what is kept, and that the label is the original one otherwise."""
 
+import math
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasten_model.errors import DataError
 from fasten_model.model import Model
@@ -119,6 +122,45 @@ def test_images_are_judged_with_the_models_own_temperature_transition_and_rho(mo
 def test_what_cannot_be_scored_is_one_line(model: Model, labels: list[int], rho: float | None, says: str) -> None:
     with pytest.raises(DataError, match=says):
         score(model, torch.zeros(3, 3, 16, 16, dtype=torch.uint8), torch.tensor(labels), rho=rho)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"given_labels": [0, 1, 2]}, "^given_labels must be a tensor, got list: "),
+        (
+            {"given_labels": np.zeros(3, np.int64)},
+            r"^given_labels must be a tensor, got ndarray int64 \[3\]: torch\.from_num",
+        ),
+        ({"images": np.zeros((3, 3, 16, 16), np.uint8)}, "^images must be a tensor, got ndarray uint8"),
+        ({"rho": "0.5"}, "^rho must be 0 or above, got '0.5'$"),
+        ({"rho": [0.5] * 3}, r"^rho must be 0 or above, got \[0.5, 0.5, 0.5\]$"),
+        ({"target_precision": None}, "^target_precision must be from 0 to 1, got None$"),
+        ({"annotators": ["ann"]}, r"^votes must be int64 \[3, 1\], what each annotator said; got none$"),
+        ({"annotators": ["ann"], "votes": [[0]] * 3}, "^votes must be a tensor, got list: "),
+        ({"sample_ids": ["a"]}, "^sample_ids must be 3 texts, got 1$"),
+    ],
+)
+def test_arguments_that_are_something_else_are_one_line(model: Model, changes: dict[str, Any], says: str) -> None:
+    sound: dict[str, Any] = {
+        "images": torch.zeros(3, 3, 16, 16, dtype=torch.uint8),
+        "given_labels": torch.tensor([0, 1, 2]),
+    }
+    with pytest.raises(DataError, match=says):
+        score(model, **(sound | changes))
+
+
+def test_labels_of_images_that_the_network_says_nothing_of_are_not_judged(model: Model) -> None:
+    class Lost(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            bright = images.mean(dim=(1, 2, 3))[:, None]
+            return torch.where(bright > 0, math.nan, bright).expand(-1, 4)
+
+    images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    images[1:] = 255
+    lost = replace(model, network=build_network(Lost(), 3, image_size=16))
+    with pytest.raises(DataError, match=r"^of 2 of 3 images the network says nothing finite \(the first: number 1\)"):
+        score(lost, images, torch.tensor([0, 1, 2]))
 
 
 @pytest.mark.parametrize("target", [-0.1, 1.1, float("nan")])

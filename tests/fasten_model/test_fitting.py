@@ -1,6 +1,7 @@
 """Training: what cannot be trained on, and what a fitted model knows."""
 
 import json
+import math
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasten_model import label_noise
 from fasten_model.ensemble import Ensemble
@@ -65,6 +66,10 @@ def flipped(data: LabelledImages, *, every: int) -> LabelledImages:
         ([0, 1], [0, 1], ("dark", "dark"), "names of the classes must be different"),
         ([0, 1], [0, 1], ("dark", ""), "names of the classes must be different texts, not empty"),
         ([0, 1], [0, 1], (1, 2), "names of the classes must be different texts, not empty, got 1, 2"),
+        ([0, 1], [0, 1], ("dark", "\ud800"), r"^the names of the classes: '\\ud800' is no text that UTF-8 can hold"),
+        ([0, 1], [0, 1], "db", "^the names of the classes must be a list of texts in the order of .*, got 'db'$"),
+        ([0, 1], [0, 1], {"bright": 1, "dark": 0}, "must be a list of texts in the order of their numbers, got {'bri"),
+        ([0, 1], [0, 1], 2, "must be a list of texts in the order of their numbers, got 2$"),
         ([], [0, 1], CLASSES, "no bulk label"),
         ([0, 1], [], CLASSES, "clean set is empty"),
         ([0, 1], [0, 0], CLASSES, "no audited sample of class “bright”"),
@@ -72,9 +77,7 @@ def flipped(data: LabelledImages, *, every: int) -> LabelledImages:
         ([0, 1], [0, 1, -1], CLASSES, "clean labels must be from 0 to 1, found -1"),
     ],
 )
-def test_what_cannot_be_trained_on_is_one_line(
-    noisy: list[int], clean: list[int], classes: tuple[str, ...], says: str
-) -> None:
+def test_what_cannot_be_trained_on_is_one_line(noisy: list[int], clean: list[int], classes: Any, says: str) -> None:
     with pytest.raises(DataError, match=says):
         check_trainable(images(noisy), images(clean), classes)
 
@@ -83,6 +86,37 @@ def test_nobody_is_called_as_all_who_are_not_known() -> None:
     noisy = replace(images([0, 1]), annotators=("me", "others"), votes=torch.tensor([[0, 1], [1, 1]]))
     with pytest.raises(DataError, match=r"an annotator is called “others”.*take another name"):
         check_trainable(noisy, images([0, 1]), CLASSES)
+
+
+def test_an_annotator_whose_name_no_file_can_hold_is_told_before_the_training() -> None:
+    noisy = replace(images([0, 1]), annotators=("me", "\udcff"), votes=torch.tensor([[0, 1], [1, 1]]))
+    with pytest.raises(DataError, match=r"^the names of the annotators: '\\udcff' is no text that UTF-8 can hold"):
+        check_trainable(noisy, images([0, 1]), CLASSES)
+
+
+@pytest.mark.parametrize("choice", [{"rho": "0.8"}, {"target_precision": "0.9"}, {"certainty": None}], ids=str)
+def test_a_number_that_is_none_is_one_line(choice: dict[str, Any]) -> None:
+    ((name, value),) = choice.items()
+    with pytest.raises(DataError, match=f"^{name} must .*, got {value!r}$"):
+        fit(images([0, 1]), images([0, 1]), CLASSES, QUICK, **choice)
+
+
+def test_a_network_that_is_lost_on_a_few_images_alone_judges_nothing() -> None:
+    """No step shows them as they are: training does not see it, and whatever is compared with NaN is not above it."""
+
+    class Lost(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            features = images.mean(dim=(2, 3))
+            white = (images.amin(dim=(1, 2, 3)) > 1.95) & (not self.training)
+            return torch.where(white[:, None], math.nan, features)
+
+    noisy = images([0, 1] * 20)
+    assert isinstance(noisy.images, Tensor)
+    noisy.images[7] = 255
+    with pytest.raises(
+        DataError, match=r"^of 1 of 40 noisy images the network says nothing finite \(the first: number 7"
+    ):
+        fit(noisy, images([0, 1] * 10, name="audited"), CLASSES, QUICK, trunk=Lost())
 
 
 def test_a_class_that_nobody_uses_does_not_stop_training() -> None:
@@ -352,8 +386,8 @@ def test_several_trainings_that_were_cut_off_go_on_in_the_one_that_was_running(t
     assert heard == [1, 2, 3, 3, 4]
     expected, found = whole.model.network.state_dict(), again.model.network.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    remove_checkpoint(checkpoint.folder)
-    assert not checkpoint.folder.exists()
+    remove_checkpoint(checkpoint.path)
+    assert not checkpoint.path.exists()
 
 
 def test_one_stop_does_for_several_trainings_and_leaves_in_good_order(tmp_path: Path) -> None:
@@ -389,7 +423,7 @@ def test_a_stop_that_comes_while_the_last_checkpoint_is_written_is_heard(
     monkeypatch.setattr(CheckpointFolder, "write", interrupted)
     with pytest.raises(Stopped):
         fit(noisy, clean, CLASSES, config, folds=2, checkpoint=checkpoint, stop=StopOn(signal.SIGUSR1))
-    assert [path.name for path in checkpoint.folder.iterdir()] == ["fold-1-of-2"]
+    assert [path.name for path in checkpoint.path.iterdir()] == ["fold-1-of-2"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2)])
@@ -400,13 +434,13 @@ def test_the_checkpoint_of_a_training_with_other_folds_is_refused_or_replaced_an
     config = TrainConfig(epochs=1, noisy_batch=32, clean_batch=16, device="cpu")
     checkpoint = CheckpointConfig(folder=tmp_path / "checkpoint", every_seconds=0)
     fit(noisy, clean, CLASSES, config, folds=before, checkpoint=checkpoint)
-    foreign = checkpoint.folder / "fold-notes"
+    foreign = checkpoint.path / "fold-notes"
     foreign.mkdir()
     (foreign / "checkpoint.json").write_text("mine")
-    there = sorted(checkpoint.folder.rglob("*"))
+    there = sorted(checkpoint.path.rglob("*"))
     with pytest.raises(DataError, match=rf"checkpoint of another training .*here folds {after}"):
         fit(noisy, clean, CLASSES, config, folds=after, checkpoint=checkpoint)
-    assert sorted(checkpoint.folder.rglob("*")) == there
+    assert sorted(checkpoint.path.rglob("*")) == there
     fit(noisy, clean, CLASSES, config, folds=after, checkpoint=replace(checkpoint, refuse_other=False))
-    remove_checkpoint(checkpoint.folder)
-    assert sorted(checkpoint.folder.rglob("*")) == [foreign, foreign / "checkpoint.json"]
+    remove_checkpoint(checkpoint.path)
+    assert sorted(checkpoint.path.rglob("*")) == [foreign, foreign / "checkpoint.json"]

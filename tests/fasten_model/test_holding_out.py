@@ -105,9 +105,12 @@ def test_a_share_and_folds_exclude_each_other() -> None:
     clean = audited([(0, True)] * 4)
     with pytest.raises(DataError, match="with 3 folds every audited sample is held out once: leave holdout out"):
         folds_of(clean, 1, holdout=0.25, folds=3)
-    for folds in (0, MOST_FOLDS + 1):
-        with pytest.raises(DataError, match=f"folds must be from 1 to {MOST_FOLDS}, got {folds}"):
-            folds_of(clean, 1, folds=folds)
+    for folds in (0, MOST_FOLDS + 1, 2.5, "3"):
+        with pytest.raises(DataError, match=f"folds must be from 1 to {MOST_FOLDS}, got {folds!r}"):
+            folds_of(clean, 1, folds=folds)  # type: ignore[arg-type]
+    for share in (1, -0.1, float("nan"), "0.25"):
+        with pytest.raises(DataError, match=f"holdout must be from 0 to below 1, got {share!r}"):
+            folds_of(clean, 1, holdout=share)  # type: ignore[arg-type]
 
 
 def test_the_settings_know_the_same_bound() -> None:

@@ -67,6 +67,25 @@ def test_probabilities_are_the_tempered_softmax_of_the_clean_head() -> None:
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(3))
 
 
+def test_logits_can_be_changed_and_learnt_from() -> None:
+    """They were made in inference mode, of which torch allows neither."""
+    model = small_model()
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    teacher = model.predict_logits(images)
+    teacher /= 2
+    student = torch.zeros(2, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad((student * teacher).sum(), student)
+    assert torch.equal(gradient, teacher)
+
+
+@pytest.mark.parametrize(
+    ("images", "kind"), [(["a.png"], "str"), ([Path("a.png")], "PosixPath"), (b"abc", "int"), ("a.png", "str")]
+)
+def test_what_is_no_image_bytes_is_one_line(images: Any, kind: str) -> None:
+    with pytest.raises(DataError, match=rf"^image 0 must be the bytes of an image file, got {kind}: .*read_bytes\(\)"):
+        small_model().predict_bytes(images)
+
+
 def test_no_images_give_no_predictions() -> None:
     assert small_model().predict_bytes([]).shape == (0, 3)
 
@@ -101,6 +120,19 @@ def test_labels_of_fewer_bits_are_judged_alike(dtype: torch.dtype) -> None:
     found, expected = score(model, images, labels.to(dtype)), score(model, images, labels)
     assert torch.equal(found.given_labels, labels)
     assert torch.equal(found.posterior, expected.posterior)
+
+
+def test_a_path_may_be_a_text(tmp_path: Path) -> None:
+    folder = str(tmp_path / "model")
+    save_model(small_model(), folder)
+    assert load_model(folder).classes == small_model().classes
+    assert read_trunk_name(folder) == "small"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"^the model cannot be written to .*/file/model \(Not a directory\)$"):
+        save_model(small_model(), tmp_path / "file" / "model")
 
 
 def test_a_file_in_a_models_place_is_one_line(tmp_path: Path) -> None:
@@ -186,6 +218,7 @@ def test_a_trunk_whose_state_is_no_tensor_is_not_saved(tmp_path: Path) -> None:
         ({"annotators": ("a", "a"), "annotator_transitions": torch.full((2, 3, 3), 1 / 3)}, "must be different names"),
         ({"rho": math.nan}, "'rho' must be a number from 0"),
         ({"temperature": torch.ones(())}, "not saved: .*Tensor"),
+        ({"metadata": {"note": "\ud800"}}, "not saved: .*surrogates not allowed"),
     ],
 )
 def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, changes: dict[str, Any], says: str) -> None:

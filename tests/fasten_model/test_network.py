@@ -70,5 +70,5 @@ def test_an_unknown_trunk_lists_those_there_are() -> None:
 
 
 def test_a_single_class_is_refused() -> None:
-    with pytest.raises(DataError, match="at least two classes, got 1"):
+    with pytest.raises(DataError, match="num_classes must be a whole number from 2, got 1"):
         build_network("small", 1)

@@ -1,6 +1,7 @@
 """Trunks by name or given: what fits is built, what does not is one line."""
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -127,6 +128,17 @@ class Viewing(nn.Module):
         return images.view(len(images), -1)
 
 
+class Cast(nn.Module):
+    """Gives features of some type, of which there may be too few."""
+
+    def __init__(self, dtype: torch.dtype, width: int = 4) -> None:
+        super().__init__()
+        self._dtype, self._width = dtype, width
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, : self._width].to(self._dtype)
+
+
 class Broken(nn.Module):
     """Raises as somebody's module might."""
 
@@ -143,12 +155,24 @@ class Broken(nn.Module):
         (nn.MultiheadAttention(32, 1), "takes no images"),
         (Viewing(), r"takes no images .* Use \.reshape"),
         (Broken(), "takes no images"),
+        (Cast(torch.float32, width=0), r"got \[2, 0\]"),
+        (Cast(torch.float64), r"trunk module:Cast must give float32 features .* got float64; end it with \.float\(\)"),
+        (Cast(torch.float16), "got float16"),
+        (Cast(torch.int64), "got int64"),
     ],
 )
 def test_a_module_that_is_no_trunk_is_one_line(module: nn.Module, says: str) -> None:
     with pytest.raises(DataError, match=says) as caught:
         build_trunk(module)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trunk", "kind"), [(Viewing, "the class Viewing"), (lambda images: images, "function"), (None, "NoneType")]
+)
+def test_what_is_neither_a_name_nor_a_module_is_one_line(trunk: Any, kind: str) -> None:
+    with pytest.raises(DataError, match=f"^a trunk must be a name or a torch.nn.Module, .* got {kind}$"):
+        build_trunk(trunk)
 
 
 def photographs(count: int = 64, side: int = 16) -> Tensor:

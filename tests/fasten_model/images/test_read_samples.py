@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from PIL import Image
 from fasten_model.errors import DataError
 from fasten_model.images import parquet
 from fasten_model.images.parquet import read_samples
+from fasten_model.images.source import in_memory
+from fasten_model.labelled import load_files
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -60,6 +63,35 @@ def test_rows_come_back_in_order_with_images_labels_and_given_labels(tmp_path: P
     assert samples.rejected == ()
 
 
+def test_paths_may_be_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "clean.parquet", [row("a", "dog", image=png(10)), row("b", "cat", image=png(20))])
+    cache = str(tmp_path / "cache")
+    for found in (read_samples(str(path), size=8), read_samples(str(path), size=8, cache=cache)):
+        assert found.sample_ids == ("a", "b")
+        assert in_memory(found.images)[:, 0, 0, 0].tolist() == [10, 20]
+    noisy, clean, classes = load_files(str(path), str(path), size=8, cache=cache)
+    assert (len(noisy), len(clean), classes) == (0, 2, ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        *(
+            ({"size": size}, f"^size must be a whole number from 1, got {re.escape(repr(size))}$")
+            for size in (0, -1, 8.0, "8", (8, 8))
+        ),
+        ({"classes": "cat"}, "^classes must be a list of texts in the order of their numbers, got 'cat'$"),
+        ({"classes": ["cat", "cat"]}, "^classes must be different texts, not empty, got 'cat', 'cat'$"),
+        ({"classes": [0, 1]}, "^classes must be different texts, not empty, got 0, 1$"),
+    ],
+    ids=str,
+)
+def test_a_senseless_choice_is_one_line(choice: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "clean.parquet", [row("a", "cat")])
+    with pytest.raises(DataError, match=says):
+        read_samples(path, **({"size": 8} | choice))
+
+
 def test_the_file_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2000, 6_000), dtype=np.uint8)
     path = tmp_path / "large.parquet"
@@ -93,7 +125,7 @@ def test_classes_come_from_the_argument_then_the_metadata_then_the_labels(tmp_pa
 
 def test_integer_labels_index_the_classes_or_are_their_own_names(tmp_path: Path) -> None:
     rows = [row("a", 2), row("b", 10)]
-    named = read_samples(write(tmp_path / "named.parquet", rows, label=pa.int8()), size=4, classes="abcdefghijk")
+    named = read_samples(write(tmp_path / "named.parquet", rows, label=pa.int8()), size=4, classes=list("abcdefghijk"))
     assert named.labels.tolist() == [2, 10]
     bare = read_samples(write(tmp_path / "bare.parquet", rows, label=pa.int64()), size=4)
     assert (bare.classes, bare.labels.tolist()) == (("2", "10"), [0, 1])
@@ -124,7 +156,7 @@ def test_doubles_are_integers_with_gaps_as_pandas_writes_them(tmp_path: Path, ki
     bare = read_samples(path, size=4)
     assert (bare.classes, bare.labels.tolist(), bare.given_labels.tolist()) == (("2", "10"), [1, 0, 0], [0, -1, -1])
     assert bare.rejected == (("d", "it has no label"),)
-    assert read_samples(path, size=4, classes="abcdefghijk").labels.tolist() == [10, 2, 2]
+    assert read_samples(path, size=4, classes=list("abcdefghijk")).labels.tolist() == [10, 2, 2]
 
 
 @pytest.mark.parametrize("value", [0.5, float("inf")])

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fasten_model.errors import DataError
 from fasten_model.train import OURS, PAPER, Method, TrainConfig, train
 from fasten_model.train import checkpoint as checkpoint_module
-from fasten_model.train.checkpoint import JSON_FILE, CheckpointConfig, CheckpointFolder
+from fasten_model.train.checkpoint import JSON_FILE, CheckpointConfig, CheckpointFolder, remove_checkpoint
 from fasten_model.train.loop import Loop
 from fasten_model.train.stopping import Stopped
+from fasten_model.trunks import build_trunk
 from fasten_model.whole_file import write_whole
 from tests.fasten_model.train.killed_training import (
     CONFIG,
@@ -111,6 +113,29 @@ def test_a_training_that_is_over_is_not_made_again(tmp_path: Path) -> None:
     assert outcome(again) == outcome(first)
     assert again.history == first.history, "seconds too"
     assert heard == []
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "60", None])
+def test_a_time_that_is_none_is_one_line(seconds: Any) -> None:
+    with pytest.raises(DataError, match=f"^every_seconds must be 0 or above, got {seconds!r}$"):
+        CheckpointConfig(folder="c", every_seconds=seconds)
+
+
+def test_paths_may_be_texts(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file(build_trunk("small", image_size=SIDE).module.state_dict(), weights)
+    as_text = CheckpointConfig(folder=str(tmp_path / "c"))
+    first = train(samples(), replace(CONFIG, trunk_weights=weights), checkpoint=as_text)
+    again = train(
+        samples(),
+        replace(CONFIG, trunk_weights=str(weights)),
+        checkpoint=CheckpointConfig(folder=tmp_path / "c"),
+        stop=killed_after(0),
+    )
+    assert outcome(again) == outcome(first)
+    assert as_text.of_fold(0, 2).folder == tmp_path / "c" / "fold-1-of-2"
+    remove_checkpoint(as_text.folder)
+    assert not (tmp_path / "c").exists()
 
 
 def test_each_epoch_is_told_of_by_the_process_in_which_it_ends(tmp_path: Path) -> None:

@@ -16,20 +16,25 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from fasten_model.errors import DataError
+from fasten_model.fitting import fit
 from fasten_model.images.source import TableImages
+from fasten_model.labelled import LabelledImages
 from fasten_model.model import Model
 from fasten_model.network import build_network
 from fasten_model.predict import predict_logits
 from fasten_model.predict_sharded import predict_sharded
 from fasten_model.scoring import score
+from fasten_model.stacking import Weights
 from fasten_model.train import OURS, PAPER, TrainConfig, Trained, TrainingSet, train, train_cross_entropy
 from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.train.plan import noisy_epoch, own_share
 from fasten_model.train.process import ALONE, Process, this_process
 from fasten_model.train.stopping import Stopped
 from fasten_model.train.sync_batch_norm import CpuSyncBatchNorm, synchronise_batch_norm
+from fasten_model.visited import Visited
 
 WORLD = 2
+COUNTS = [21, 1, 0]
 SIDE, CLASSES = 12, 3
 # SGD: where a gradient is nearly zero Adam makes a whole step of what is only a rounding error.
 CONFIG = TrainConfig(
@@ -107,9 +112,10 @@ class HalfUsed(nn.Module):
         return torch.relu(self.layer(images.flatten(1)))
 
 
-def judged(*, sharded: bool) -> tuple[Tensor, ...]:
-    """p, q, the decisions and the features of the noisy samples."""
-    model = Model(
+def judge() -> Model:
+    """Trained on every second of the noisy samples, it says."""
+    data, seen = samples(), torch.arange(0, 21, 2)
+    return Model(
         network=build_network("small", CLASSES),
         classes=("a", "b", "c"),
         preset="small",
@@ -117,11 +123,76 @@ def judged(*, sharded: bool) -> tuple[Tensor, ...]:
         temperature=1.5,
         transition=torch.full((CLASSES, CLASSES), 0.1) + 0.7 * torch.eye(CLASSES),
         rho=0.4,
+        visited=Visited.of(
+            [str(int(number)) for number in seen],
+            data.noisy_labels[seen],
+            data.noisy_images[seen],
+            -torch.rand(len(seen), CLASSES, generator=torch.Generator().manual_seed(1)),
+            Weights(),
+        ),
     )
+
+
+def judged(count: int, *, sharded: bool) -> tuple[Tensor, ...]:
+    """p, q, the decisions and the features of the first noisy samples."""
     data = samples()
-    found = score(model, data.noisy_images, data.noisy_labels, with_features=True, sharded=sharded)
+    found = score(
+        judge(),
+        data.noisy_images[:count],
+        data.noisy_labels[:count],
+        sample_ids=[str(number) for number in range(count)],
+        with_features=True,
+        sharded=sharded,
+    )
     assert found.features is not None
     return found.probabilities, found.posterior, found.decisions, found.features
+
+
+class Unreadable(TableImages):
+    """Images that the second process cannot read."""
+
+    def __init__(self, table: Tensor, rows: Tensor | None, error: Exception) -> None:
+        super().__init__(table, rows)
+        self._error = error
+
+    def take(self, index: Tensor) -> Tensor:
+        if this_process().rank == 1:
+            raise self._error
+        return super().take(index)
+
+    def __getitem__(self, chosen: slice | Tensor) -> "Unreadable":
+        return Unreadable(self._table, self._rows[chosen], self._error)
+
+
+def complaint(attempt: Callable[[], Any]) -> tuple[str, str]:
+    """(kind, text) of the error that it ends with."""
+    try:
+        attempt()
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "", ""
+
+
+def complaints() -> list[tuple[str, str]]:
+    """Of scoring and training where something is wrong in one process only."""
+    data, rank = samples(), this_process().rank
+    assert isinstance(data.noisy_images, Tensor)
+    assert isinstance(data.clean_images, Tensor)
+    labels = data.noisy_labels
+    attempts: list[Callable[[], Any]] = []
+    for error in (DataError("the disk is gone"), OSError("the disk\nis gone")):
+        images = Unreadable(data.noisy_images, None, error)
+        attempts.append(partial(score, judge(), images, labels, sharded=True))
+        attempts.append(partial(predict_sharded, build_network("small", CLASSES), images))
+    attempts.append(partial(score, judge(), data.noisy_images, labels + 5 * rank, sharded=True))
+    share = slice(rank, 20, 2)
+    attempts.append(partial(score, judge(), data.noisy_images[share], labels[share], sharded=True))
+    attempts.append(partial(score, judge(), data.noisy_images[rank:], labels[rank:], sharded=True))
+    noisy = LabelledImages.from_tensors(data.noisy_images, labels)
+    clean = LabelledImages.from_tensors(data.clean_images, data.clean_labels)
+    attempts.append(partial(fit, noisy.at(torch.arange(21) % 2 == rank), clean, ["a", "b", "c"], CONFIG))
+    attempts.append(partial(fit, noisy, clean.at(torch.full((9,), rank == 0)), ["a", "b", "c"], CONFIG))
+    return [complaint(attempt) for attempt in attempts]
 
 
 def trained(config: TrainConfig) -> dict[str, Any]:
@@ -211,7 +282,9 @@ def jobs(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         "more processes than images",
         lambda: predict_sharded(build_network("small", CLASSES), samples().noisy_images[:1]),
     )
-    yield "judged", lambda: judged(sharded=True)
+    for count in COUNTS:
+        yield f"{count} judged", partial(judged, count, sharded=True)
+    yield "complaints", complaints
 
 
 def as_strict_as_nccl(all_reduce: Callable[..., Any]) -> Callable[..., Any]:
@@ -339,12 +412,28 @@ def test_scoring_in_shares_is_scoring(name: str, count: int, together: tuple[Pat
         torch.testing.assert_close(found, expected)
 
 
-def test_labels_judged_in_shares_are_judged_alike(together: tuple[Path, list[dict[str, Any]]]) -> None:
+@pytest.mark.parametrize("count", COUNTS)
+def test_labels_judged_in_shares_are_judged_alike(count: int, together: tuple[Path, list[dict[str, Any]]]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        expected = judged(sharded=False)
-    for found in (results["judged"] for results in together[1]):
+        expected = judged(count, sharded=False)
+    for found in (results[f"{count} judged"] for results in together[1]):
         torch.testing.assert_close(found, expected)
+
+
+def test_what_goes_wrong_in_one_process_ends_all(together: tuple[Path, list[dict[str, Any]]]) -> None:
+    """And at once: where one waited for another it would be for the whole of a timeout."""
+    first, second = (results["complaints"] for results in together[1])
+    assert first[:2] == second[:2] == [("SharedError", "the disk is gone")] * 2
+    assert first[2:4] == [("SharedError", "process 1 has failed: OSError the disk")] * 2
+    assert second[2:4] == [("OSError", "the disk\nis gone")] * 2
+    assert first[4:] == second[4:]
+    outside, shares, sizes, fitted, empty = first[4:]
+    assert outside == ("SharedError", "a given label lies outside the model's 3 classes")
+    apart = "the processes were given different samples: give each all of them, it takes its share"
+    assert shares == sizes == fitted == ("SharedError", apart)
+    assert empty[0] == "SharedError"
+    assert empty[1].startswith("the clean set is empty")
 
 
 @pytest.mark.parametrize("name", norms())

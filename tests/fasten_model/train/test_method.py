@@ -28,7 +28,10 @@ NAN, INFINITY = float("nan"), float("inf")
             for value in (-0.1, 1.1, NAN)
         ),
         *({"smoothing": value} for value in (0.0, -1e-3, 1.1, NAN)),
-        *({"folds": value} for value in (0, -1)),
+        *({"folds": value} for value in (0, -1, 1.5)),
+        *({name: "0.5"} for name in ("rho", "memory", "ema", "smoothing")),
+        *({name: None} for name in ("rho", "memory", "ema", "smoothing")),
+        {"visits": "no"},
     ],
     ids=str,
 )
@@ -126,6 +129,8 @@ def test_the_preset_decides_the_method_unless_one_is_chosen() -> None:
     [
         {"preset": "tiny"}, {"epochs": 0}, {"epochs": 1.5}, {"noisy_batch": 1}, {"clean_batch": 0}, {"image_size": 0},
         {"lr": 0.0}, {"lr": -1.0}, {"lr": NAN}, {"lr": INFINITY}, {"weight_decay": -1.0}, {"weight_decay": NAN},
+        {"lr": "1e-3"}, {"weight_decay": "0"}, {"epochs": True}, {"seed": None}, {"seed": 1.5}, {"method": "paper"},
+        {"horizontal_flip": "no"}, {"compile": "no"}, {"cuda_graphs": 1},
     ],
     ids=str,
 )  # fmt: skip

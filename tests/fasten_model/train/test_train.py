@@ -278,6 +278,19 @@ def test_divergence_is_one_clear_line(change: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_trunk_that_never_said_a_number_is_not_blamed_on_the_learning_rate() -> None:
+    class Lost(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean(dim=(2, 3)) / (images.std() < 1e-3)  # it is tried with images of zeros
+
+    sets = squares()
+    held_out = replace(sets, held_out_images=sets.clean_images, held_out_labels=sets.clean_labels)
+    with pytest.raises(
+        DataError, match=r"^the network says nothing finite before it has learnt .*: look at its trunk$"
+    ):
+        train(held_out, replace(CONFIG, method=OURS), trunk=Lost())
+
+
 def test_an_unknown_device_says_what_to_use() -> None:
     with pytest.raises(DataError, match="use auto, cpu or cuda"):
         train(squares(), replace(CONFIG, device="quantum"))

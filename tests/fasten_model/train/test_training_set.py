@@ -34,7 +34,7 @@ NO_LABELS = torch.empty(0, dtype=torch.int64)
         ({"clean_images": NO_IMAGES, "clean_labels": NO_LABELS}, "no clean images"),
         ({"noisy_images": NO_IMAGES, "noisy_labels": NO_LABELS}, "no noisy images"),
         ({"noisy": 1}, "only one noisy sample to train on, and BatchNorm has no statistics of one: label more tasks"),
-        ({"num_classes": 1}, "at least two classes, got 1"),
+        ({"num_classes": 1}, "num_classes must be a whole number from 2, got 1"),
         ({"clean_estimates": torch.zeros(9, dtype=torch.bool)}, "no clean sample was audited at random"),
         ({"clean_estimates": torch.ones(4, dtype=torch.bool)}, r"bool \[9\], got bool \[4\]"),
         ({"clean_estimates": torch.ones(9)}, r"bool \[9\], got float32 \[9\]"),
