@@ -53,10 +53,10 @@ def image_column(schema: pa.Schema) -> str:
     return "image.bytes" if _is_struct(schema) else "image"
 
 
-def image_type(schema: pa.Schema) -> pa.DataType:
-    """The type of the bytes in that column."""
+def holds_images(schema: pa.Schema) -> bool:
+    """Whether that column is one of bytes."""
     kind = schema.field("image").type
-    return kind.field("bytes").type if _is_struct(schema) else kind
+    return _is_any(kind.field("bytes").type if _is_struct(schema) else kind, _BINARY)
 
 
 def _is_struct(schema: pa.Schema) -> bool:
@@ -124,7 +124,7 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
     missing = sorted({"sample_id", "image", "label"} - set(schema.names))
     if missing:
         raise DataError(f"{path} has no column {', '.join(missing)} (found: {', '.join(schema.names)})")
-    if not _is_any(image_type(schema), _BINARY):
+    if not holds_images(schema):
         raise DataError(
             f"{path}: column image must be struct<bytes: binary, path: string>, found {schema.field('image').type}; "
             "store the bytes of the image file itself, not its path nor text made of it (base64)"

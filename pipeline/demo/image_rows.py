@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fasten_model.images import class_names
-from fasten_model.images.columns import check_texts, image_column, image_type, inline_bytes, is_text
+from fasten_model.images.columns import check_texts, holds_images, image_column, inline_bytes
 from fasten_model.images.label_values import are_indices, plain_label
 from pipeline.demo.image_files import extension
 from pipeline.errors import DataError
@@ -74,9 +74,9 @@ def read_images(path: Path, rows: Collection[int]) -> dict[int, bytes]:
     wanted = set(rows)
     images: dict[int, bytes] = {}
     with _one_line(path), pq.ParquetFile(path) as file:
-        image = image_column(file.schema_arrow)
-        if is_text(image_type(file.schema_arrow)):
+        if not holds_images(file.schema_arrow):
             return {}
+        image = image_column(file.schema_arrow)
         start = 0
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
