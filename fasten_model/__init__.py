@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from fasten_model.errors import DataError, FastenError
     from fasten_model.fitting import Fitted, fit
     from fasten_model.images.parquet import Samples, read_samples
-    from fasten_model.labelled import LabelledImages, load_files
+    from fasten_model.labelled import LabelledImages
+    from fasten_model.labelled_files import load_files
     from fasten_model.loss import forward_loss
     from fasten_model.model import Model, load_model, save_model
     from fasten_model.network import TwoHeadNetwork, build_network
@@ -76,7 +77,8 @@ _HOMES = {
     "errors": ("DataError", "FastenError"),
     "fitting": ("Fitted", "fit"),
     "images.parquet": ("Samples", "read_samples"),
-    "labelled": ("LabelledImages", "load_files"),
+    "labelled": ("LabelledImages",),
+    "labelled_files": ("load_files",),
     "loss": ("forward_loss",),
     "model": ("Model", "load_model", "save_model"),
     "network": ("TwoHeadNetwork", "build_network"),

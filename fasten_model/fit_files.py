@@ -5,17 +5,19 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from fasten_model.before_decoding import check_files, check_network, check_places, check_some
 from fasten_model.device import resolve_device
-from fasten_model.errors import DataError
-from fasten_model.fitting import Fitted, fit, summary
-from fasten_model.labelled import LabelledImages, load_files
+from fasten_model.fitting import Fitted, check_promise, fit, summary
+from fasten_model.holding_out import check_folds
+from fasten_model.labelled import LabelledImages
+from fasten_model.labelled_files import load_files
 from fasten_model.model import save_model
 from fasten_model.relabel import CERTAINTY, TARGET_PRECISION
 from fasten_model.train import EpochMetrics, TrainConfig
 from fasten_model.train.checkpoint import CheckpointConfig, remove_checkpoint
 from fasten_model.train.process import this_process
 from fasten_model.train.stopping import Stop
-from fasten_model.whole_file import check_writable, write_whole
+from fasten_model.whole_file import write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +51,17 @@ def fit_files(
     process = this_process()
     resolve_device(config.device)
 
+    def check() -> None:
+        check_promise(target_precision=target_precision, certainty=certainty, rho=rho)
+        check_folds(holdout=holdout, folds=folds)
+        check_places(out, checkpoint)
+        check_network(config)
+        check_files(clean, noisy, size=config.settings().image_size)
+
     def read() -> _Sets:
-        return _read(clean, noisy, out, config, cache)
+        return _read(clean, noisy, config, cache)
+
+    process.first(check)  # now, and not after images have been decoded for hours
 
     # The first process fills the cache, so that the others need not decode the same images at the same time.
     decoded = process.each(lambda: read() if process.is_first or cache is None else None)
@@ -81,17 +92,11 @@ def fit_files(
     return fitted
 
 
-def _read(clean: Path, noisy: Path, out: Path, config: TrainConfig, cache: Path | None) -> _Sets:
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file: give --out a folder")
-    check_writable(out)
+def _read(clean: Path, noisy: Path, config: TrainConfig, cache: Path | None) -> _Sets:
     _log.info("reading %s and %s", clean, noisy)
     noisy_set, clean_set, classes = load_files(clean, noisy, size=config.settings().image_size, cache=cache)
     for path, samples in ((clean, clean_set), (noisy, noisy_set)):
-        if len(samples) == 0:
-            raise DataError(f"{path} has no sample that can be trained on")
-    if len(classes) < 2:
-        raise DataError(f"{clean} and {noisy} know only one class (“{classes[0]}”): there is nothing to tell apart")
+        check_some(path, len(samples))
     return noisy_set, clean_set, classes
 
 

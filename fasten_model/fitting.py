@@ -69,6 +69,11 @@ def check_enough(noisy: Collection[str], clean: Collection[str], classes: Sequen
     noisy, clean: the label of each sample, or each label that there is once; all are among the classes.
     """
     _check_some(len(noisy), len(clean), classes)
+    check_audited(noisy, clean, classes)
+
+
+def check_audited(noisy: Collection[str], clean: Collection[str], classes: Sequence[str]) -> None:
+    """`DataError` where the noisy samples have a class, of these, that no audited one has."""
     audited, used = set(clean), set(noisy)
     unlearnable = [name for name in classes if name in used and name not in audited]
     if unlearnable:
@@ -79,11 +84,16 @@ def check_enough(noisy: Collection[str], clean: Collection[str], classes: Sequen
         )
 
 
-def _check_some(noisy: int, clean: int, classes: Sequence[str]) -> None:
+def check_classes(classes: Sequence[str]) -> None:
+    """`DataError` unless they are two or more different names that a file can hold."""
     check_names("the names of the classes", classes)
     if len(classes) < 2:
         named = f" (“{classes[0]}”)" if classes else ""
         raise DataError(f"there is only one class{named}: nothing can be mislabelled; add classes to the label config")
+
+
+def _check_some(noisy: int, clean: int, classes: Sequence[str]) -> None:
+    check_classes(classes)
     if noisy == 0:
         raise DataError("there is no bulk label to learn from: label some tasks in the labels project first")
     if clean == 0:
@@ -111,6 +121,15 @@ def check_trainable(noisy: LabelledImages, clean: LabelledImages, classes: Seque
         )
     if absent := [name for name in classes if name not in audited]:
         logger.warning("no sample at all of class %s: it is never predicted", ", ".join(absent[:5]))
+
+
+def check_promise(*, target_precision: float, certainty: float, rho: float | None) -> None:
+    """`DataError` unless ρ is a number from 0, or can be chosen for that precision with that certainty."""
+    for name, share in (("target_precision", target_precision), ("certainty", certainty)):
+        if not (is_number(share) and 0 < share < 1):
+            raise DataError(f"{name} must lie between 0 and 1, got {share!r}")
+    if rho is not None and not (is_number(rho) and 0 <= rho < math.inf):
+        raise DataError(f"rho must be 0 or above, got {rho!r}")
 
 
 def fit(
@@ -148,11 +167,7 @@ def fit(
     Where `torch.distributed` is initialised, all its processes call this with the same sets, train and score together,
     and get the same result. Raises `DataError` where the sets cannot be trained on, or a share is none.
     """
-    for name, share in (("target_precision", target_precision), ("certainty", certainty)):
-        if not (is_number(share) and 0 < share < 1):
-            raise DataError(f"{name} must lie between 0 and 1, got {share!r}")
-    if rho is not None and not (is_number(rho) and 0 <= rho < math.inf):
-        raise DataError(f"rho must be 0 or above, got {rho!r}")
+    check_promise(target_precision=target_precision, certainty=certainty, rho=rho)
     side = noisy.images.shape[-1]
     if config.image_size not in (None, side):
         raise DataError(

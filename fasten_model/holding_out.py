@@ -30,19 +30,26 @@ NOWHERE = -1
 def folds_of(clean: LabelledImages, num_classes: int, *, holdout: float | None = None, folds: int = 1) -> Tensor:
     """int64 [C]: the number, below `folds`, of the model that each audited sample is held out from, or NOWHERE.
 
-    holdout: the share that the one model leaves out where `folds` is 1; HOLDOUT unless given. Raises `DataError` where
-    both are given, or one is out of range.
+    holdout: the share that the one model leaves out where `folds` is 1; HOLDOUT unless given. Raises `DataError` as
+    `check_folds` does.
     """
-    if not isinstance(folds, int) or not 1 <= folds <= MOST_FOLDS:
-        raise DataError(f"folds must be from 1 to {MOST_FOLDS}, got {folds!r}")
+    check_folds(holdout=holdout, folds=folds)
     if folds == 1:
         share = HOLDOUT if holdout is None else holdout
-        if not (is_number(share) and 0 <= share < 1):
-            raise DataError(f"holdout must be from 0 to below 1, got {share!r}")
         return torch.where(holdout_mask(clean, share, num_classes), 0, NOWHERE)
-    if holdout is not None:
-        raise DataError(f"with {folds} folds every audited sample is held out once: leave holdout out, or folds at 1")
     return _cross_folds(clean, folds)
+
+
+def check_folds(*, holdout: float | None, folds: int) -> None:
+    """`DataError` where both a share and several folds are asked for, or one is out of range."""
+    if not isinstance(folds, int) or not 1 <= folds <= MOST_FOLDS:
+        raise DataError(f"folds must be from 1 to {MOST_FOLDS}, got {folds!r}")
+    if holdout is None:
+        return
+    if folds > 1:
+        raise DataError(f"with {folds} folds every audited sample is held out once: leave holdout out, or folds at 1")
+    if not (is_number(holdout) and 0 <= holdout < 1):
+        raise DataError(f"holdout must be from 0 to below 1, got {holdout!r}")
 
 
 def is_held_out(sample_id: str, share: float) -> bool:

@@ -1,19 +1,14 @@
-"""Labelled images, and how they come from the two inline Parquet files."""
+"""Labelled images, those of a training or of one that scores them."""
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fasten_model.checks import check_tensor, shown
 from fasten_model.errors import DataError
-from fasten_model.images.parquet import Samples, read_samples
 from fasten_model.images.source import Images, check_images, joined
-
-_log = logging.getLogger(__name__)
 
 UNKNOWN = -1
 """The given label of a sample that nobody has labelled; the vote of someone who said nothing."""
@@ -158,63 +153,4 @@ def with_given(noisy: LabelledImages, audited: LabelledImages) -> LabelledImages
         estimates=torch.cat([noisy.estimates, audited.estimates]),
         annotators=noisy.annotators,
         votes=None if noisy.votes is None else torch.cat([noisy.votes, audited.votes_of(noisy.annotators)]),
-    )
-
-
-def load_files(
-    clean: str | Path, noisy: str | Path, *, size: int, cache: str | Path | None = None
-) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
-    """(noisy, clean, classes) from the two inline Parquet files; every clean row counts as drawn at random.
-
-    A sample in both files is an audited one: what the noisy file says of it is its given label. With the folder
-    `cache` images are decoded once, kept there, and read as they are needed.
-
-    The classes are those of the clean file, then those that only the noisy file has (which no training will take, for
-    want of an audited sample: `fitting.check_trainable` says so).
-    """
-    clean_samples, noisy_samples = (read_samples(path, size=size, cache=cache) for path in (clean, noisy))
-    classes = tuple(clean_samples.classes)
-    classes += tuple(name for name in noisy_samples.classes if name not in classes)
-    position = torch.tensor([classes.index(name) for name in noisy_samples.classes], dtype=torch.int64)
-    noisy_set, clean_set = from_samples(noisy_samples, noisy), from_samples(clean_samples, clean)
-    return *_apart(replace(noisy_set, labels=position[noisy_set.labels]), clean_set), classes
-
-
-def _apart(noisy: LabelledImages, clean: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """No sample in both: labels that are known to be wrong would be learnt, and who is held out would not be known."""
-    audited = set(clean.sample_ids)
-    both = torch.tensor([sample_id in audited for sample_id in noisy.sample_ids], dtype=torch.bool)
-    if not both.any():
-        return noisy, clean
-    _log.info("%d samples are in both files: their audited label counts", int(both.sum()))
-    said = dict(zip(noisy.sample_ids, noisy.labels.tolist(), strict=True))
-    given = [
-        said.get(sample_id, UNKNOWN) if label == UNKNOWN else label
-        for sample_id, label in zip(clean.sample_ids, clean.given_labels.tolist(), strict=True)
-    ]
-    return noisy.at(~both), replace(clean, given_labels=torch.tensor(given, dtype=torch.int64))
-
-
-def from_samples(samples: Samples, path: str | Path) -> LabelledImages:
-    """The usable rows of an inline Parquet file; what was rejected is logged, by reason."""
-    reasons: dict[str, int] = {}
-    for _, reason in samples.rejected:
-        reasons[reason] = reasons.get(reason, 0) + 1
-    if samples.rejected:
-        _log.warning(
-            "%s: %d of %d rows are left out",
-            path,
-            len(samples.rejected),
-            len(samples.rejected) + len(samples.sample_ids),
-        )
-    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:5]:
-        _log.warning("  %d: %s", count, reason)
-    if len(reasons) > 5:
-        _log.warning("  and more for %d other reasons", len(reasons) - 5)
-    return LabelledImages(
-        sample_ids=tuple(samples.sample_ids),
-        images=samples.images,
-        labels=samples.labels,
-        given_labels=samples.given_labels,
-        estimates=torch.ones(len(samples.sample_ids), dtype=torch.bool),
     )

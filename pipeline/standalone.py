@@ -10,8 +10,7 @@ from pathlib import Path
 from fasten_model.device import resolve_device
 from fasten_model.fit_files import fit_files
 from fasten_model.fitting import Fitted
-from fasten_model.images.parquet import read_samples
-from fasten_model.labelled import from_samples
+from fasten_model.labelled_files import load_to_score
 from fasten_model.model import JSON_FILE, load_model
 from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.whole_file import check_writable
@@ -80,7 +79,7 @@ def score_file(
         raise DataError(f"{out} exists and is no scores file: give --out another name")
     check_writable(out.parent)
     loaded = load_model(model, device=device)
-    samples = from_samples(read_samples(noisy, size=loaded.image_size, classes=loaded.classes), noisy)
+    samples = load_to_score(noisy, size=loaded.image_size, classes=loaded.classes, annotators=loaded.annotators)
     if len(samples) == 0:
         raise DataError(f"{noisy} has no sample that can be scored: the model knows {_some(loaded.classes)}")
     logger.info("scoring %d labels, device %s", len(samples), resolve_device(device))

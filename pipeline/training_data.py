@@ -16,9 +16,10 @@ from fasten_model.images.cache import ImageCache
 from fasten_model.images.decode import decode_images
 from fasten_model.images.source import TableImages
 from fasten_model.labelled import UNKNOWN, LabelledImages
+from fasten_model.votes import columns_of, vote_table
 from pipeline.images.store import ImageStore
 from pipeline.snapshot import Snapshot
-from pipeline.votes import columns_of, count_votes, vote_table
+from pipeline.votes import count_votes
 
 logger = logging.getLogger(__name__)
 

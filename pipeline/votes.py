@@ -1,79 +1,14 @@
-"""The annotators' votes of a snapshot as one table of numbers: a row for each sample, a column for each annotator."""
+"""The votes of a snapshot (`fasten_model.votes`)."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from fasten_model.labelled import UNKNOWN
+from fasten_model import votes
 from pipeline.snapshot import Snapshot
-
-MOST_ANNOTATORS = 64
-"""Annotators with a column of their own; each has a transition matrix of K·K numbers."""
-LEAST_VOTES = 30
-"""Votes from which an annotator has a column of their own: with fewer their own matrix is the shared one in all but
-name."""
-MOST_OTHERS = 4
-"""Columns that all others share: so many of their votes of one sample are counted, the first by name."""
-OTHERS = "others/"
-"""What the shared columns' names begin with. Annotators of Label Studio are `user:{id}`."""
 
 
 def count_votes(snapshot: Snapshot) -> Mapping[str, int]:
     """Annotator → votes, of noisy and clean samples."""
-    counts: Counter[str] = Counter()
-    for path in (snapshot.noisy_path, snapshot.clean_path):
-        _, names, _ = _flat(pq.read_table(path, columns=["votes"])["votes"])
-        for row in pc.value_counts(names).to_pylist():
-            counts[row["values"]] += row["counts"]
-    return counts
-
-
-def columns_of(counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Whose votes are told apart: those with most votes, in order of their names, then what the others share."""
-    by_votes = sorted(counts, key=lambda name: (-counts[name], name))
-    own = [name for name in by_votes[:MOST_ANNOTATORS] if counts[name] >= LEAST_VOTES]
-    others = len(counts) - len(own)
-    return (*sorted(own), *(f"{OTHERS}{number}" for number in range(1, min(others, MOST_OTHERS) + 1)))
-
-
-def vote_table(votes: pa.ChunkedArray, columns: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """int64 [N,R]: the votes (`pipeline.schema`) of N samples in the order of `columns`; −1 where there is none.
-
-    A vote for a class that is none of `classes` is none.
-    """
-    rows, names, labels = _flat(votes)
-    table = np.full((len(votes), len(columns)), UNKNOWN, dtype=np.int64)
-    own = [name for name in columns if not name.startswith(OTHERS)]
-    column, label = _places(names, own), _places(labels, list(classes))
-    cast = label >= 0
-    named = cast & (column >= 0)
-    table[rows[named], column[named]] = label[named]
-    if len(columns) > len(own):
-        unnamed = cast & (column < 0)
-        row, said = rows[unnamed], label[unnamed]
-        # The how-many-th of its sample each of them is: rows are in order.
-        turn = np.arange(len(row)) - np.searchsorted(row, row, side="left")
-        fits = turn < len(columns) - len(own)
-        table[row[fits], len(own) + turn[fits]] = said[fits]
-    return torch.from_numpy(table)
-
-
-def _flat(votes: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array, pa.Array]:
-    """(row, annotator, label) of each vote, in order of the rows."""
-    lists = votes.combine_chunks()
-    structs = pc.list_flatten(lists)
-    rows = np.asarray(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), dtype=np.int64)
-    return rows, structs.field("annotator"), structs.field("label")
-
-
-def _places(values: pa.Array, among: list[str]) -> NDArray[np.int64]:
-    """int64: the place of each value in `among`, −1 where it is none of them."""
-    found = pc.fill_null(pc.index_in(values, pa.array(among, pa.string())), -1)
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
+    paths = (snapshot.noisy_path, snapshot.clean_path)
+    return votes.count_votes(pq.read_table(path, columns=["votes"])["votes"] for path in paths)

@@ -19,7 +19,7 @@ def load_cifar10n(root: Path | None, *, size: int, limit: int | None, seed: int)
     """`train.parquet` and `test.parquet` in `root`; only the chosen rows are decoded."""
     folder = existing_folder("cifar10n", root)
     train, test = folder / "train.parquet", folder / "test.parquet"
-    classes = stated_classes(train)
+    classes = stated_classes(train, ["clean_label"])
     if classes is None or len(classes) < 2:
         raise DataError(f"{train} does not name its classes (schema metadata 'classes')")
     columns = _labels(train, ("clean_label", *HUMAN), classes)

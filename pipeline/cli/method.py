@@ -14,9 +14,15 @@ _TARGET = Settings.model_fields["target_precision"].default
 _CERTAINTY = Settings.model_fields["certainty"].default
 
 CleanFile = Annotated[
-    Path, typer.Option(metavar="FILE", help="Audited samples: sample_id, image, label (and given_label, where known).")
+    Path,
+    typer.Option(
+        metavar="FILE",
+        help="Audited samples: sample_id, image, label (and given_label, provenance, votes, where known).",
+    ),
 ]
-NoisyFile = Annotated[Path, typer.Option(metavar="FILE", help="Bulk-labelled samples: sample_id, image, label.")]
+NoisyFile = Annotated[
+    Path, typer.Option(metavar="FILE", help="Bulk-labelled samples: sample_id, image, label (and votes, where known).")
+]
 
 
 def _check_rho(value: str | None) -> str | None:

@@ -1,6 +1,5 @@
 """Parquet files with the image inline: the columns first, then the images of the chosen rows only."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fasten_model.images import class_names
+from fasten_model.images.columns import check_texts, holds_images, image_column, inline_bytes
 from fasten_model.images.label_values import are_indices, plain_label
 from pipeline.demo.image_files import extension
 from pipeline.errors import DataError
@@ -25,23 +26,16 @@ def _one_line(path: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be read as Parquet: {reason}") from error
 
 
-def stated_classes(path: Path) -> tuple[str, ...] | None:
-    """The class names in the schema's metadata (`classes`: a JSON list, or names between commas), if any.
+def stated_classes(path: Path, columns: Sequence[str] = ("label", "given_label")) -> tuple[str, ...] | None:
+    """The class names in the schema's metadata, if any (`fasten_model.images.class_names.stated_classes`).
 
-    Raises DataError when the file cannot be read.
+    Raises DataError when the file cannot be read, or states them in a way that cannot.
     """
     if not path.is_file():
         raise DataError(f"no file {path}")
     with _one_line(path):
-        raw = (pq.read_schema(path).metadata or {}).get(b"classes")
-    if not raw:
-        return None
-    text = raw.decode("utf-8", errors="replace")
-    try:
-        names = json.loads(text)
-    except ValueError:
-        names = text.split(",")
-    return tuple(str(name).strip() for name in names) if isinstance(names, list) else None
+        schema = pq.read_schema(path)
+    return class_names.stated_classes(path, schema, columns)
 
 
 def read_columns(
@@ -49,23 +43,27 @@ def read_columns(
 ) -> dict[str, list[str | None]]:
     """Those of the columns `names` that `path` has, as text.
 
-    Where `classes` are given, a whole number indexes them, unless one of them looks like a number: then it is a name,
-    as `fasten_model.read_samples` has it. A null, an empty text, −1 and a number that means none of the `classes`
-    become None. Raises DataError when the file cannot be read, or lacks `image` or a `required` column.
+    Whole numbers are read as `fasten_model.read_samples` does: of a `ClassLabel` they stand for its names; else, where
+    `classes` are given, they index them, unless one of these looks like a number: then each is a name. A null, an empty
+    text, −1 and a number that means none of the classes become None. Raises DataError when the file cannot be read, or
+    lacks `image` or a `required` column, or has text that is not UTF-8.
     """
     if not path.is_file():
         raise DataError(f"no file {path}")
     with _one_line(path), pq.ParquetFile(path) as file:
-        found = file.schema_arrow.names
-        missing = sorted({"image", *required} - set(found))
+        schema = file.schema_arrow
+        missing = sorted({"image", *required} - set(schema.names))
         if missing:
-            raise DataError(f"{path} has no column {missing[0]!r} (found: {', '.join(found)})")
-        table = file.read([name for name in names if name in found])
-    meant = None if classes is None else _by_number(classes)
-    return {
-        name: [_text(value, None if name == "sample_id" else meant) for value in table.column(name).to_pylist()]
-        for name in table.column_names
-    }
+            raise DataError(f"{path} has no column {missing[0]!r} (found: {', '.join(schema.names)})")
+        found = [name for name in names if name in schema.names]
+        check_texts(path, file, found)
+        table = file.read(found)
+    columns: dict[str, list[str | None]] = {}
+    for name in found:
+        labels = name != "sample_id"
+        meant = _by_number(class_names.class_label(path, schema, name), classes) if labels else None
+        columns[name] = [_text(value, meant) for value in table.column(name).to_pylist()]
+    return columns
 
 
 def read_images(path: Path, rows: Collection[int]) -> dict[int, bytes]:
@@ -76,12 +74,15 @@ def read_images(path: Path, rows: Collection[int]) -> dict[int, bytes]:
     wanted = set(rows)
     images: dict[int, bytes] = {}
     with _one_line(path), pq.ParquetFile(path) as file:
+        if not holds_images(file.schema_arrow):
+            return {}
+        image = image_column(file.schema_arrow)
         start = 0
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
             if not wanted.isdisjoint(range(start, start + count)):
                 position = start
-                for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=["image"]):
+                for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[image]):
                     column = batch.column(0)
                     for offset in range(batch.num_rows):
                         if position + offset in wanted and (data := _image_bytes(column[offset].as_py())) is not None:
@@ -92,13 +93,21 @@ def read_images(path: Path, rows: Collection[int]) -> dict[int, bytes]:
 
 
 def _image_bytes(value: Any) -> bytes | None:
-    data = value.get("bytes") if isinstance(value, dict) else value
+    data = inline_bytes(value)
     return data if isinstance(data, bytes) and extension(data) is not None else None
 
 
-def _by_number(classes: Sequence[str]) -> dict[str, str]:
-    """A whole number, as text → the class that it means."""
-    return {str(index): name for index, name in enumerate(classes)} if are_indices(classes) else {c: c for c in classes}
+def _by_number(label: Sequence[str] | None, classes: Sequence[str] | None) -> dict[str, str] | None:
+    """A whole number of a column, as text → the class that it means; None where it is a name whatever the classes.
+
+    label: the names of a `ClassLabel`, where the column is one.
+    """
+    names = classes if label is None else label
+    if names is None:
+        return None
+    if label is not None or are_indices(names):
+        return {str(index): name for index, name in enumerate(names)}
+    return {name: name for name in names}
 
 
 def _text(value: Any, by_number: Mapping[str, str] | None) -> str | None:

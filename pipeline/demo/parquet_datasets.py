@@ -17,7 +17,7 @@ _Columns = Mapping[str, Sequence[str | None]]
 def load_cifar10n(root: Path, limit: int, most_held_out: int, seed: int) -> DemoDataset:
     """CIFAR-10 with its real human labels: the three raters are the three annotators, one or two of them a task."""
     train, test = root / "train.parquet", root / "test.parquet"
-    classes = stated_classes(train)
+    classes = stated_classes(train, ["clean_label"])
     if classes is None:
         raise DataError(f"{train} does not name its classes (schema metadata 'classes')")
     names = ("clean_label", *CIFAR_RATERS)

@@ -13,11 +13,12 @@ from torch import Tensor
 from fasten_model.annotators import AnnotatorTransitions, annotator_transitions, pooled_counts
 from fasten_model.beta import beta_interval
 from fasten_model.transition import dirichlet_transition, symmetric_transition
+from fasten_model.votes import MOST_ANNOTATORS, vote_table
 from pipeline.errors import DataError
 from pipeline.people.records import Annotator, Confusion, Share
 from pipeline.records import NAMELESS
 from pipeline.snapshot import Snapshot
-from pipeline.votes import MOST_ANNOTATORS, count_votes, vote_table
+from pipeline.votes import count_votes
 
 MOST_CONFUSIONS = 3
 """Told of each annotator."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,7 +15,7 @@ from fasten_model import fitting
 from fasten_model.model import load_model
 from fasten_model.relabel import NEVER
 from pipeline.errors import DataError
-from pipeline.schema import SCORES
+from pipeline.schema import NOISY, SCORES
 from pipeline.settings import Settings
 from pipeline.standalone import score_file, train_files
 
@@ -159,6 +160,30 @@ def test_the_samples_of_a_training_are_known_again_and_not_those_of_another_file
     assert scores == scores_of(Path("model"), noisy)
     write_samples(noisy, rows)
     assert own != scores_of(Path("model"), noisy), "visits make a difference here"
+
+
+def test_votes_and_provenance_of_the_files_make_a_difference(
+    clean: Path, noisy: Path, make_squares: MakeSquares, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two annotators of whom one is right: the label is the other's, and so wrong in every fifth case."""
+    for path in (clean, noisy):
+        table = pq.read_table(path)
+        truth = {sample_id: label for sample_id, _, label in make_squares("bulk", 90)}
+        rows = table.select(["sample_id", "label"]).to_pylist()
+        right = [(truth.get(row["sample_id"], row["label"]), row["label"]) for row in rows]
+        said = [[{"annotator": "ann", "label": ann}, {"annotator": "bob", "label": bob}] for ann, bob in right]
+        pq.write_table(table.append_column("votes", pa.array(said, NOISY.field("votes").type)), path)
+    train_files(clean=clean, noisy=noisy, out=Path("model"), settings=quick())
+    assert load_model(Path("model")).annotators == ("ann", "bob", "others")
+    with_votes = scores_of(Path("model"), noisy)
+    pq.write_table(pq.read_table(noisy).drop_columns("votes"), noisy)
+    assert with_votes != scores_of(Path("model"), noisy)
+    assert "votes" not in caplog.text
+
+    reviews = pa.array(["audit", "review"] * 15)
+    pq.write_table(pq.read_table(clean).append_column("provenance", reviews), clean)
+    fitted = train_files(clean=clean, noisy=noisy, out=Path("other"), settings=quick(folds=3))
+    assert fitted.held_out == 15, "every audit is held out from one model, and no review"
 
 
 def test_the_model_version_changes_with_the_model(trained: Path, clean: Path, noisy: Path) -> None:

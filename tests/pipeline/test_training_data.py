@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from fasten_model.labelled import UNKNOWN, load_files
+from fasten_model.labelled import UNKNOWN
+from fasten_model.labelled_files import load_files
 from pipeline.errors import DataError
 from pipeline.images.check import VerifiedImage
 from pipeline.images.store import ImageStore

@@ -1,5 +1,6 @@
 """Data sets of the harness in Parquet: CIFAR-10N's two files, and anybody's own."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,36 @@ def test_numbers_with_gaps_are_read_alike_in_every_column(tmp_path: Path) -> Non
     assert source.given is not None
     assert source.given[:3].tolist() == [0, 1, 1]
     assert source.train_labels[:3].tolist() == [1, 1, -1]
+
+
+def test_numbers_of_a_class_label_have_its_names_in_every_column(tmp_path: Path) -> None:
+    def named(path: Path, **names: Sequence[str]) -> Path:
+        features = {column: {"names": found, "_type": "ClassLabel"} for column, found in names.items()}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
+        return path
+
+    clean = write(tmp_path / "clean.parquet", {"sample_id": list(range(20)), "label": ["cat", "dog"] * 10})
+    labels = {"label": [0, 1, -1, 1], "true_label": [1, 0, 0, -1]}
+    noisy = write(tmp_path / "noisy.parquet", {"sample_id": list(range(100, 104)), **labels})
+    named(noisy, label=["dog", "cat"], true_label=["cat", "dog"])
+    source = load_source("parquet", clean=clean, noisy=noisy, size=6)
+    assert source.classes == ("dog", "cat")
+    assert source.given is not None
+    assert source.given[:3].tolist() == [0, 1, 1]
+    assert source.train_labels[:3].tolist() == [0, 1, -1]
+    assert sorted(set(source.test_labels.tolist())) == [0, 1]
+
+
+def test_cifar10n_may_state_its_classes_as_a_class_label(cifar10n: Path) -> None:
+    feature = {"names": ["airplane", "automobile", "bird", "cat"], "_type": "ClassLabel"}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"clean_label": feature}}})}
+    for name in ("train.parquet", "test.parquet"):
+        table = pq.read_table(cifar10n / name)
+        pq.write_table(table.replace_schema_metadata(metadata), cifar10n / name)
+    source = load_source("cifar10n", root=cifar10n, size=6)
+    assert source.classes == ("airplane", "automobile", "bird", "cat")
+    assert torch.equal(source.human["worst"], (source.train_labels + 1) % 4)
 
 
 def test_own_files_without_a_usable_row_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fasten_model.errors import DataError
 from fasten_model.images import parquet
 from fasten_model.images.parquet import read_samples
 from fasten_model.images.source import in_memory
-from fasten_model.labelled import load_files
+from fasten_model.labelled_files import load_files
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

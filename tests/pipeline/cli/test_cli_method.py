@@ -209,7 +209,11 @@ def test_images_that_do_not_decode_are_counted_and_left_out(
 
 @pytest.mark.parametrize(
     ("out", "says"),
-    [("noisy.parquet", "is a file: give --out a folder"), ("noisy.parquet/model", "nothing can be written to")],
+    [
+        ("noisy.parquet", "is a file: give --out a folder"),
+        ("noisy.parquet/model", "nothing can be written to"),
+        ("/proc/model", "nothing can be written to /proc/model"),
+    ],
 )
 def test_a_model_needs_a_folder(clean: Path, noisy: Path, out: str, says: str) -> None:
     assert says in refused("train", "--clean", clean, "--noisy", noisy, "--out", out)
@@ -254,6 +258,7 @@ def rename_a_class(path: Path) -> None:
         ("noisy.parquet", "exists and is no scores file"),
         ("clean.parquet", "exists and is no scores file"),
         ("clean.parquet/scores.parquet", "nothing can be written to"),
+        ("/proc/scores.parquet", "nothing can be written to /proc"),
     ],
 )
 def test_scores_never_replace_anything_but_scores(trained: Path, clean: Path, noisy: Path, out: str, says: str) -> None:

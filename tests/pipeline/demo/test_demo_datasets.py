@@ -221,6 +221,61 @@ def test_class_indices_get_the_names_of_the_schema_metadata(tmp_path: Path) -> N
     assert {s.sample_id: s.truth or s.votes[0].label for s in dataset.samples} == {"a": "cat", "b": "dog", "x": "dog"}
 
 
+def _class_label(path: Path, **names: list[str]) -> Path:
+    """The file with the metadata that `datasets` gives to columns of numbers that have names."""
+    features = {column: {"names": found, "_type": "ClassLabel"} for column, found in names.items()}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
+    return path
+
+
+def test_numbers_of_a_class_label_are_its_names_in_each_file_and_column(tmp_path: Path) -> None:
+    rows: dict[str, Any] = {"sample_id": list("abcd"), "label": [0, 1, -1, 7], "true_label": [1, 0, 0, 0]}
+    noisy = _write_rows(tmp_path / "noisy.parquet", rows)
+    _class_label(noisy, label=["dog", "cat"], true_label=["cat", "dog"])
+    clean = _write_rows(tmp_path / "clean.parquet", {"sample_id": ["x"], "label": [0], "given_label": [1]})
+    _class_label(clean, label=["cat", "dog"], given_label=["cat", "dog"])
+    dataset = load_dataset("parquet", clean=clean, noisy=noisy)
+    assert dataset.classes == ("dog", "cat")
+    found = {s.sample_id: (s.truth, s.votes[0].label) for s in dataset.samples}
+    assert found == {"a": ("dog", "dog"), "b": ("cat", "cat"), "x": ("cat", "dog")}
+
+
+def test_a_class_label_without_names_is_one_line(tmp_path: Path) -> None:
+    paths = _own_files(tmp_path)
+    _write_rows(paths["noisy"], {"sample_id": ["a"], "label": [0]})
+    _class_label(paths["noisy"], label=[])
+    with pytest.raises(DataError, match=r"the names of ClassLabel label, .* must be a JSON list of names"):
+        load_dataset("parquet", **paths)
+
+
+def _latin(texts: list[bytes]) -> pa.Array:
+    """These bytes as they are, called text."""
+    return pa.Array.from_buffers(pa.string(), len(texts), pa.array(texts, pa.binary()).buffers())
+
+
+@pytest.mark.parametrize("column", ["sample_id", "label", "given_label", "true_label"])
+def test_text_that_is_not_utf_8_is_one_line(tmp_path: Path, column: str) -> None:
+    paths = _own_files(tmp_path)
+    rows: dict[str, Any] = {"sample_id": ["a", "b"], "label": ["cat", "dog"]}
+    _write_rows(paths["noisy"], {**rows, column: _latin([b"cat", b"caf\xe9"])})
+    with pytest.raises(DataError, match=rf"column {column} must hold UTF-8 text, found b'caf.xe9' in row 1 ") as error:
+        load_dataset("parquet", **paths)
+    assert "\n" not in str(error.value)
+
+
+def test_neither_a_path_that_is_not_utf_8_nor_a_text_for_an_image_is_read(tmp_path: Path) -> None:
+    latin = _latin([b"caf\xe9"])
+    images = pa.StructArray.from_arrays([pa.array([_png(7)]), latin], names=["bytes", "path"])
+    pq.write_table(pa.table({"image": images}), tmp_path / "path.parquet")
+    assert read_images(tmp_path / "path.parquet", [0]) == {0: _png(7)}
+    for name, column in (("text", latin), ("base64", pa.StructArray.from_arrays([latin], names=["bytes"]))):
+        pq.write_table(pa.table({"image": column}), tmp_path / f"{name}.parquet")
+        assert read_images(tmp_path / f"{name}.parquet", [0]) == {}
+    pq.write_table(pa.table({"image": pa.StructArray.from_arrays([latin], names=["path"])}), tmp_path / "no.parquet")
+    assert read_images(tmp_path / "no.parquet", [0]) == {}
+
+
 def test_numbers_are_names_where_the_stated_classes_are_numbers(tmp_path: Path) -> None:
     rows: dict[str, Any] = {"sample_id": [0, 1, 2, 3], "label": [3, 7, 1, None]}  # with a gap, so doubles
     noisy = _write_rows(tmp_path / "noisy.parquet", rows | {"label": pa.array(rows["label"], pa.float64())}, ["3", "7"])

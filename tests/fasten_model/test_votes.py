@@ -1,19 +1,27 @@
 """Votes as a table: who has a column of their own, and where each vote goes."""
 
-from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
+from collections.abc import Callable
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.schema import NOISY
-from pipeline.snapshot import Snapshot
-from pipeline.votes import LEAST_VOTES, MOST_ANNOTATORS, MOST_OTHERS, OTHERS, columns_of, count_votes, vote_table
+from fasten_model.votes import (
+    LEAST_VOTES,
+    MOST_ANNOTATORS,
+    MOST_OTHERS,
+    OTHERS,
+    columns_of,
+    count_unknown,
+    count_votes,
+    majority,
+    vote_table,
+)
 
 CLASSES = ("cat", "dog")
+VOTES = pa.list_(pa.struct([("annotator", pa.string()), ("label", pa.string())]))
 Votes = list[list[tuple[str, str]]]
 ANNOTATORS = [f"user:{number}" for number in range(5)]
 votes_of_samples = st.lists(
@@ -23,7 +31,7 @@ votes_of_samples = st.lists(
 
 def column(samples: Votes) -> pa.ChunkedArray:
     rows = [[{"annotator": name, "label": label} for name, label in said] for said in samples]
-    return pa.chunked_array([pa.array(rows, NOISY.field("votes").type)])
+    return pa.chunked_array([pa.array(rows, VOTES)])
 
 
 @given(votes_of_samples)
@@ -60,8 +68,34 @@ def test_those_with_few_votes_share_columns_and_the_busiest_have_their_own() -> 
     assert columns_of(many) == (*sorted(many)[:MOST_ANNOTATORS], *others)
 
 
-def test_votes_are_counted_over_noisy_and_clean_samples(tmp_path: Path) -> None:
-    for name, samples in (("noisy", [[("a", "cat"), ("b", "dog")]]), ("clean", [[("a", "dog")], []])):
-        pq.write_table(pa.table({"votes": column(samples)}), tmp_path / f"{name}.parquet")
-    paths = SimpleNamespace(noisy_path=tmp_path / "noisy.parquet", clean_path=tmp_path / "clean.parquet")
-    assert count_votes(cast(Snapshot, paths)) == {"a": 2, "b": 1}
+def test_a_model_tells_those_apart_that_it_knows_whatever_the_numbers_of_votes() -> None:
+    assert columns_of({"new": 500, "b": 1}, ["b", "a", f"{OTHERS}1"]) == ("b", "a", f"{OTHERS}1")
+    assert columns_of({"b": 1}, ["b", "a", f"{OTHERS}1"]) == ("b", "a")
+
+
+def test_votes_are_counted_over_all_columns() -> None:
+    assert count_votes([column([[("a", "cat"), ("b", "dog")]]), column([[("a", "dog")], []])]) == {"a": 2, "b": 1}
+    assert count_votes([]) == {}
+
+
+@pytest.mark.parametrize("text", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+@pytest.mark.parametrize("lists", [pa.list_, pa.large_list], ids=["list", "large list"])
+def test_what_lacks_an_annotator_or_a_label_is_no_vote_however_it_is_stored(
+    lists: Callable[[pa.DataType], pa.DataType], text: pa.DataType
+) -> None:
+    ann, nobody, nothing = (
+        {"annotator": name, "label": label} for name, label in (("ann", "dog"), (None, "cat"), ("ann", None))
+    )
+    kind = lists(pa.struct([("annotator", text), ("label", text)]))
+    votes = pa.chunked_array([pa.array([[nobody, None, ann], None, [nothing]], kind)])
+    assert count_votes([votes]) == {"ann": 1}
+    assert vote_table(votes, ["ann", f"{OTHERS}1"], CLASSES).tolist() == [[1, -1], [-1, -1], [-1, -1]]
+
+
+def test_votes_for_other_classes_are_counted() -> None:
+    assert count_unknown(column([[("a", "eel"), ("b", "dog")], [("a", "fox")]]), CLASSES) == 2
+
+
+def test_the_majority_is_the_class_with_most_votes_and_nothing_where_two_have_as_many() -> None:
+    votes = torch.tensor([[1, 1, 0], [0, 1, -1], [-1, -1, -1], [-1, 2, -1]])
+    assert majority(votes, 3).tolist() == [1, -1, -1, 2]
