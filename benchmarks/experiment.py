@@ -22,6 +22,7 @@ from benchmarks.machine import code_line, hardware_line
 from benchmarks.measures import accuracy, correction, expected_calibration_error, transition_error
 from benchmarks.methods.base import Method, Outcome
 from benchmarks.results import Row
+from benchmarks.rows_file import reason_of
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.network import TwoHeadNetwork
@@ -95,8 +96,7 @@ def measure(
         row = replace(row, epochs=epochs, config=_described(config))
         return _measured(row, method, cell, config, rho)
     except Exception as error:  # one method's failure must not end a night of runs
-        reason = str(error).strip().splitlines()
-        return replace(row, error=f"{type(error).__name__}: {reason[0] if reason else ''}"[:300])
+        return replace(row, error=reason_of(error))
 
 
 def _described(config: TrainConfig) -> str:

@@ -12,14 +12,15 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.command import belief, finish, parser, positive, ratio, use_threads
+from benchmarks.command import belief, finish, parser, positive, ratio, results_path, use_threads
 from benchmarks.data import DATASETS, KINDS, NoiseSpec, load_source, parse_noise
 from benchmarks.experiment import Budget, parse_budget
 from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
-from benchmarks.plan import HANDED, SIZES, Configure, Plan, run, same_for_all
+from benchmarks.plan import HANDED, SIZES, Configure, Plan, own_switches, run
 from benchmarks.report import markdown
 from benchmarks.results import ResultsFile, Row, read_rows
 from benchmarks.rows_file import check_writable
+from benchmarks.run_notes import exit_status
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.network import build_network
@@ -54,28 +55,35 @@ def run_and_report(
     options: argparse.Namespace,
     methods: Mapping[str, Method],
     reported: Callable[[str, Sequence[Path]], str],
-    configure: Configure = same_for_all,
-) -> None:
-    """Run what `options` ask for and write the tables beside the rows, whatever ends the run; print them."""
+    configure: Configure = own_switches,
+) -> int:
+    """Run what `options` ask for and write the tables beside the rows, whatever ends the run; print them.
+
+    1 and a line on stderr where rows failed, else 0.
+    """
     plan = plan_from(options)
     results = open_results(options, plan)
+    tables = results.path.with_suffix(".md")
     try:
-        run(plan, methods, results, configure)
+        rows = run(plan, methods, results, configure)
     finally:
         if results.path.exists():
             text = reported(plan.dataset, [results.path])
-            results.path.with_suffix(".md").write_text(text, encoding="utf-8")
+            tables.write_text(text, encoding="utf-8")
     print(text)
+    return exit_status(rows, tables)
 
 
-def show_report(options: argparse.Namespace, reported: Callable[[str, Sequence[Path]], str]) -> None:
+def show_report(options: argparse.Namespace, reported: Callable[[str, Sequence[Path]], str]) -> int:
     """Print the tables of `--report`'s files, and write them to `--out`.md where that is given."""
-    if options.out:
-        check_writable(options.out.with_suffix(".md"))
+    tables = results_path(options.out).with_suffix(".md") if options.out else None
+    if tables:
+        check_writable(tables)
     text = reported("all files", options.report)
     print(text)
-    if options.out:
-        options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    if tables:
+        tables.write_text(text, encoding="utf-8")
+    return 0
 
 
 def add_options(made: argparse.ArgumentParser, *, out: str = "") -> None:
@@ -154,8 +162,7 @@ def plan_from(options: argparse.Namespace) -> Plan:
 
 def open_results(options: argparse.Namespace, plan: Plan) -> ResultsFile:
     """The file of `--out`; `DataError` where it cannot be written or `--no-resume` meets one that is there."""
-    out = options.out or RESULTS / f"{options.out_begins}{options.dataset}"
-    path = out.parent / f"{out.name.removesuffix('.parquet')}.parquet"
+    path = results_path(options.out or RESULTS / f"{options.out_begins}{options.dataset}")
     return ResultsFile(path, plan.settings(), fresh=not options.resume)
 
 
@@ -188,10 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report(f"Methods of the harness: {subject}", paths)
 
     if options.report:
-        show_report(options, reported)
-    else:
-        run_and_report(options, chosen_methods(options.methods), reported)
-    return 0
+        return show_report(options, reported)
+    return run_and_report(options, chosen_methods(options.methods), reported)
 
 
 if __name__ == "__main__":

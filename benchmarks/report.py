@@ -6,6 +6,7 @@ from typing import Protocol
 
 from benchmarks.measures import Mean, mean_with_interval
 from benchmarks.results import Row
+from benchmarks.switches import EXPLAINED, switch_lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,8 @@ the noisy set. peak MiB: GPU memory allocated, or growth of the resident set on 
 
 
 def markdown(title: str, rows: Sequence[Row], settings: Sequence[str]) -> str:
-    """Everything about `rows`: an overview of all cells, then each cell by itself, then what failed.
+    """Everything about `rows`: an overview of all cells, each cell by itself, how each method was configured, and what
+    failed.
 
     settings: lines that say how the rows were made.
     """
@@ -80,6 +82,8 @@ def markdown(title: str, rows: Sequence[Row], settings: Sequence[str]) -> str:
     for cell in cells:
         inside = [row for row in good if cell_of(row) == cell]
         parts += [f"## {cell}", _given(inside), _by_method(inside, LEARNING), _by_method(inside, COST)]
+    if lines := switch_lines(good):
+        parts += ["## Configured", EXPLAINED, "\n".join(lines)]
     failed = [row for row in rows if row.error is not None]
     if failed:
         lines = [f"- {cell_of(row)}, seed {row.seed}, {row.method}: {row.error}" for row in failed]
