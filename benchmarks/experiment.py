@@ -123,10 +123,11 @@ def _measured(row: Row, method: Method, cell: Cell, config: TrainConfig, rho: fl
     labels = correction(outcome.beliefs.cpu()[known], given, truth, rho)
     test = torch.softmax(_logits(outcome.network, cell.test_images) / outcome.temperature, dim=1)
     best = watcher.best_network
-    distance, true_transition = None, cell.true_transition
+    distance, true_transition, pairs = None, cell.true_transition, cell.pairs
     if outcome.transition_of is not None:  # T̂ of corrected labels is held against what they have become
         true_transition = counted_transition(truth, outcome.transition_of.cpu()[known], cell.problem.num_classes)
-    if outcome.transition is not None:
+        pairs = len(truth)
+    if outcome.transition is not None and pairs:
         distance = transition_error(outcome.transition, true_transition)
     epochs = row.epochs or 0
     return replace(
@@ -141,8 +142,8 @@ def _measured(row: Row, method: Method, cell: Cell, config: TrainConfig, rho: fl
         ece=expected_calibration_error(test, cell.test_labels),
         transition_absolute=distance.absolute if distance else None,
         transition_chi2=distance.chi2 if distance else None,
-        true_diagonal=float(true_transition.double().diagonal().mean()),
-        estimated_diagonal=distance.estimated_diagonal if distance else None,
+        true_diagonal=float(true_transition.double().diagonal().mean()) if pairs else None,
+        estimated_diagonal=None if outcome.transition is None else float(outcome.transition.double().diagonal().mean()),
         labels_correct=labels.correct,
         labels_correct_of_wrong=labels.correct_of_wrong,
         relabel_precision=labels.precision,

@@ -17,7 +17,7 @@ from benchmarks.data import DATASETS, KINDS, NoiseSpec, load_source, parse_noise
 from benchmarks.experiment import Budget, parse_budget
 from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
 from benchmarks.plan import HANDED, SIZES, Configure, Plan, own_switches, run
-from benchmarks.report import markdown
+from benchmarks.report import markdown, settings_line
 from benchmarks.results import ResultsFile, Row, read_rows
 from benchmarks.rows_file import check_writable
 from benchmarks.run_notes import exit_status
@@ -28,6 +28,8 @@ from fasten_model.presets import PRESETS
 from fasten_model.train import TrainConfig
 
 RESULTS = Path(__file__).parent / "results"
+OWN_LABELS = ("clothing1m", "parquet")
+"""Data sets whose noisy labels are what they came with."""
 
 
 def gathered(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
@@ -36,8 +38,7 @@ def gathered(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
     lines = []
     for path in paths:
         found, settings = read_rows(path)
-        said = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
-        lines.append(f"`{path.name}`: {said}.")
+        lines.append(settings_line(path, settings))
         for row in found:
             key = (row.dataset, *row.key)
             if key not in rows or row.error is None:
@@ -70,7 +71,7 @@ def run_and_report(
         if results.path.exists():
             text = reported(plan.dataset, [results.path])
             tables.write_text(text, encoding="utf-8")
-    print(text)
+    print(f"{text}\nThis is {tables}, its rows are {results.path}.")
     return exit_status(rows, tables)
 
 
@@ -98,16 +99,18 @@ def add_options(made: argparse.ArgumentParser, *, out: str = "") -> None:
     )
     made.add_argument("--limit", type=positive, help="keep at most so many images of each part in memory")
     kinds = "; ".join(KINDS.values()).replace("%", "%%")
-    asym = [NoiseSpec(kind="asym", rate=0.4)]
     made.add_argument(
-        "--noise", nargs="+", type=parse_noise, default=asym, metavar="KIND", help=f"one or several cells: {kinds}"
-    )
-    for name in ("noisy", "clean", "validation"):
-        made.add_argument(f"--{name}", type=positive, help=f"{name} samples")
+        "--noise", nargs="+", type=parse_noise, metavar="KIND",
+        help=f"one or several cells (default: asym:0.4; {' and '.join(OWN_LABELS)}: own): {kinds}",
+    )  # fmt: skip
+    for place, name in enumerate(("noisy", "clean", "validation")):
+        usual = ", ".join(f"{dataset} {SIZES[dataset][place]}" for dataset in DATASETS)
+        made.add_argument(f"--{name}", type=positive, help=f"{name} samples (default: {usual})")
     made.add_argument("--imbalance", type=ratio, default=1.0, help="how much the first class outnumbers the last")
-    made.add_argument("--seeds", type=positive, default=3, help="how many: 0, 1, …")
+    made.add_argument("--seeds", type=positive, default=3, help="how many (default 3: 0, 1 and 2)")
     made.add_argument("--first-seed", type=int, default=0)
-    made.add_argument("--budget", type=parse_budget, default=Budget(epochs=15), help="15epochs or 60s, of each method")
+    made.add_argument("--budget", type=parse_budget, default=Budget(epochs=15),
+                      help="15epochs or 60s, of each method (default: 15epochs)")  # fmt: skip
     made.add_argument("--preset", choices=tuple(PRESETS), help="trunk, optimiser, schedule, batches (default: small)")
     made.add_argument("--trunk", help="another trunk in the preset's place; a preset's name alone means that preset")
     made.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
@@ -148,7 +151,7 @@ def plan_from(options: argparse.Namespace) -> Plan:
     return Plan(
         dataset=options.dataset,
         source=source,
-        noises=tuple(options.noise),
+        noises=noises_of(options),
         seeds=tuple(range(options.first_seed, options.first_seed + options.seeds)),
         noisy=options.noisy or noisy,
         clean=options.clean or clean,
@@ -158,6 +161,12 @@ def plan_from(options: argparse.Namespace) -> Plan:
         config=config,
         rho=options.rho,
     )
+
+
+def noises_of(options: argparse.Namespace) -> tuple[NoiseSpec, ...]:
+    """Those of `--noise`. Data that came with labels of its own is about them: other noise would be in their place."""
+    usual = NoiseSpec(kind="own") if options.dataset in OWN_LABELS else NoiseSpec(kind="asym", rate=0.4)
+    return tuple(options.noise or [usual])
 
 
 def open_results(options: argparse.Namespace, plan: Plan) -> ResultsFile:

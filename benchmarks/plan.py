@@ -101,7 +101,8 @@ def run(
     good = [row for row in results.rows() if row.error is None]
     warn_of_kept(results.path, [row for row in good if row.key in asked], plan.config.device)
     chosen = {row.method: row.epochs for row in good}
-    to_come = {noise for noise, _, _ in asked - {row.key for row in good}}
+    missing = asked - {row.key for row in good}
+    to_come, done = {noise for noise, _, _ in missing}, 0
     for noise in plan.noises[1:]:  # the first is drawn below
         if str(noise) in to_come:
             plan.draw(noise, plan.seeds[0])
@@ -121,7 +122,8 @@ def run(
                 if row.error is None:
                     chosen[name] = row.epochs
                 results.add(row)
-                print(_line(row), flush=True)
+                done += 1
+                print(f"{done}/{len(missing)} {_line(row)}", flush=True)
     return [row for row in results.rows() if row.key in asked]
 
 

@@ -1,7 +1,8 @@
 """Rows of results as Markdown tables that are also readable in a terminal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from benchmarks.measures import Mean, mean_with_interval
@@ -129,6 +130,17 @@ def table(head: Sequence[str], body: Iterable[Sequence[str]], *, texts: Sequence
     )
 
 
+def settings_line(path: Path, settings: Mapping[str, object]) -> str:
+    """“`a.parquet`: dataset digits, …”: what all its rows were made with."""
+    said = []
+    for name, value in settings.items():
+        if name == "source" and isinstance(value, list):
+            said.append(f"source of {value[0]} training and {value[-1]} test images")
+        elif value is not None:
+            said.append(f"{name} {value}")
+    return f"`{path.name}`: {', '.join(said)}."
+
+
 class Made(Protocol):
     """A row that knows where it was made."""
 
@@ -200,6 +212,7 @@ def _by_method(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 def _given(rows: Sequence[Row]) -> str:
     """What the cell's methods were given."""
     noise, first = _mean(rows, _percent("", lambda row: row.noise_rate)), rows[0]
-    return (
-        f"{first.noisy} noisy samples, {noise.mean if noise else 0:.1f} % of them labelled wrong; {first.clean} clean."
-    )
+    wrong = f"{noise.mean:.1f} % of them labelled wrong" if noise else "whose true labels nobody knows"
+    seeds = {frozenset(row.seed for row in rows if row.method == name) for name in {row.method for row in rows}}
+    uneven = " Not every method has every seed yet: their means are of different draws." if len(seeds) > 1 else ""
+    return f"{first.noisy} noisy samples, {wrong}; {first.clean} clean.{uneven}"

@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.command import finish, parser, positive, results_path, share, use_threads
 from benchmarks.data import DATASETS, NoiseSpec, Source, load_source, parse_noise
 from benchmarks.plan import HANDED
+from benchmarks.report import settings_line
 from benchmarks.review_loop.looks import Looks, Setup
 from benchmarks.review_loop.play import Game, play
 from benchmarks.review_loop.policies import POLICIES
@@ -209,7 +210,7 @@ def report(title: str, paths: Sequence[Path]) -> str:
     for path in paths:
         found, settings = read_file(path, RoundRow)
         rows += found
-        lines.append(f"`{path.name}`: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".")
+        lines.append(settings_line(path, settings))
     return markdown(title, rows, lines)
 
 
@@ -239,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if results.path.exists():
             text = report(f"The review loop: {plan.dataset}", [results.path])
             tables.write_text(text, encoding="utf-8")
-    print(text)
+    print(f"{text}\nThis is {tables}, its rows are {results.path}.")
     return exit_status(rows, tables)
 
 

@@ -12,6 +12,7 @@ from benchmarks.command import finish, parser
 from benchmarks.data import Cell, draw_cell
 from benchmarks.experiment import Budget, epochs_within, measure, parse_budget
 from benchmarks.methods import Observer, Outcome, Problem
+from benchmarks.report import markdown
 from benchmarks.results import read_rows
 from fasten_model.errors import DataError
 from fasten_model.network import build_network
@@ -73,6 +74,28 @@ def test_a_failing_method_is_a_row_with_one_line_and_the_others_go_on(
     written = (tmp_path / "a.md").read_text(encoding="utf-8")
     assert "## digits, sym:0.4" in written
     assert "## Failed\n\n- digits, sym:0.4, seed 0, broken: RuntimeError: no such thing\n" in written
+
+
+@pytest.mark.usefixtures("toys")
+def test_who_watches_sees_how_much_is_left_and_where_the_tables_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*SMALL, "--methods", "toy", "other", "--budget", "1epochs", "--out", str(tmp_path / "a"), "--seeds"]
+    assert learn.main([*arguments, "1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":0.4")[0] for line in printed[:2]] == ["1/2 asym", "2/2 asym"]
+    assert printed[-1] == f"This is {tmp_path / 'a.md'}, its rows are {tmp_path / 'a.parquet'}."
+    assert learn.main([*arguments, "2"]) == 0
+    assert [line[:13] for line in capsys.readouterr().out.splitlines()[:2]] == ["1/2 asym:0.4,", "2/2 asym:0.4,"]
+
+
+def test_data_with_labels_of_its_own_is_about_those_unless_told_otherwise() -> None:
+    options = parser("test", "test")
+    learn.add_options(options)
+    for dataset, noise in (("digits", "asym:0.4"), ("cifar10n", "asym:0.4"), ("parquet", "own"), ("clothing1m", "own")):
+        assert [str(each) for each in learn.noises_of(options.parse_args(["--dataset", dataset]))] == [noise]
+    chosen = options.parse_args(["--dataset", "parquet", "--noise", "sym:0.2", "own"])
+    assert [str(each) for each in learn.noises_of(chosen)] == ["sym:0.2", "own"]
 
 
 @pytest.mark.usefixtures("toys")
@@ -333,6 +356,24 @@ def test_memory_is_what_a_method_grows_by_whatever_was_freed_before(cell: Cell) 
     assert row.peak_memory_mib is not None
     assert row.peak_memory_mib > 30
     assert last.sum() == 2**10
+
+
+def test_what_nobody_knows_the_truth_of_has_no_figures_of_it(cell: Cell) -> None:
+    """Data of one's own: no sample was labelled by people and audited as well."""
+    cell = replace(cell, truth=torch.full_like(cell.truth, -1), true_transition=torch.eye(10), pairs=0)
+
+    def of_corrected(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        return replace(toy(problem, config, observer), transition_of=problem.noisy_labels)
+
+    for method in (toy, of_corrected):
+        row = measure("x", method, "digits", cell, TrainConfig(epochs=1, device="cpu"), rho=0.8)
+        assert row.error is None
+        assert row.accuracy_last is not None
+        assert row.estimated_diagonal == 1
+        for figure in (row.noise_rate, row.labels_correct, row.transition_absolute, row.transition_chi2):
+            assert figure is None
+        assert row.true_diagonal is None
+    assert "64 noisy samples, whose true labels nobody knows; 20 clean." in markdown("t", [row], [])
 
 
 def test_every_figure_of_a_row_is_the_methods_own(cell: Cell) -> None:
