@@ -98,7 +98,7 @@ def fast_target(trained: Trained) -> Target | None:
 
 def step_targets(title: str, costs: Sequence[StepCost], *, tiny: bool) -> list[Target]:
     """Each method's step at each size of clean batch."""
-    wanted = f"at most 1 + B_clean/B_noisy + {STEP_OVERHEAD:.0%}"
+    wanted = f"at most 1 + B_clean/B_noisy + {100 * STEP_OVERHEAD:.0f} %"
     return [
         Target(
             what=f"{title}: {cost.method}, {cost.clean_batch} clean beside {cost.noisy_batch} noisy",

@@ -90,7 +90,7 @@ def test_a_step_may_cost_a_twentieth_more_than_its_bound() -> None:
     targets = step_targets("step cost, fast", costs, tiny=False)
     assert [target.verdict for target in targets] == ["missed", "reached"]
     assert targets[1].what == "step cost, fast: ours, 16 clean beside 64 noisy"
-    assert targets[1].wanted == "at most 1 + B_clean/B_noisy + 5% = 1.312 × plain CE"
+    assert targets[1].wanted == "at most 1 + B_clean/B_noisy + 5 % = 1.312 × plain CE"
 
 
 def test_scoring_has_nine_tenths_of_the_bare_pass() -> None:

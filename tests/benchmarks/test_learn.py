@@ -196,8 +196,9 @@ def test_other_settings_are_refused_and_leave_the_rows_alone(
     ],
 )
 def test_bad_arguments_are_one_line_and_status_2(
-    wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("benchmarks.plan.measure", lambda *_, **__: pytest.fail("trained"))
     status, said = ended((*SMALL[:2], "--out", str(tmp_path / "a"), *wrong), capsys)
     assert status == 2
     assert said.count("\n") == 1
