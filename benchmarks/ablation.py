@@ -100,12 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_threads(options.threads)
     if options.list:
         print(table(["variant", "predicted"], ([v.name, v.predicted] for v in VARIANTS.values()), texts=(0, 1)))
-    elif options.report:
-        show_report(options, report)
-    else:
-        chosen = find_variants(options.variants)
-        run_and_report(options, {variant.name: as_method(variant) for variant in chosen}, report, configure)
-    return 0
+        return 0
+    if options.report:
+        return show_report(options, report)
+    chosen = find_variants(options.variants)
+    return run_and_report(options, {variant.name: as_method(variant) for variant in chosen}, report, configure)
 
 
 if __name__ == "__main__":

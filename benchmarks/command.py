@@ -4,11 +4,12 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import torch
 
-from fasten_model.errors import FastenError
+from fasten_model.errors import DataError, FastenError
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,10 +20,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
-def parser(module: str, description: str | None) -> Parser:
-    """A parser for `python -m module` with the options that every benchmark has."""
+def parser(module: str, description: str | None, *, device: bool = True) -> Parser:
+    """A parser for `python -m module` with the options that every benchmark has; --device where one is computed on."""
     made = Parser(prog=f"python -m {module}", description=str(description).splitlines()[0])
-    made.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1")
+    if device:
+        made.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1")
     made.add_argument(
         "--threads", type=positive, default=1, help="of torch on the CPU; with 1, two runs side by side stay fair"
     )
@@ -47,6 +49,22 @@ def ratio(text: str) -> float:
     return _at_least(1, text)
 
 
+def above_zero(text: str) -> float:
+    """A number above 0 that is not infinite. For `type=`."""
+    number = float(text)
+    if not 0 < number < math.inf:  # nor is NaN
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def share(text: str) -> float:
+    """A share or a probability, between 0 and 1. For `type=`."""
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
 def _at_least(lowest: int, text: str) -> float:
     number = float(text)
     if not lowest <= number < math.inf:  # nor is NaN
@@ -54,8 +72,22 @@ def _at_least(lowest: int, text: str) -> float:
     return number
 
 
+def results_path(out: Path) -> Path:
+    """The Parquet file that `--out` names, with or without its ending; `DataError` where it names a folder."""
+    try:
+        is_folder = out.is_dir()
+    except OSError:  # a name too long, a folder that is closed: `check_writable` says so
+        is_folder = False
+    if is_folder:
+        raise DataError(f"{out} is a folder; name the results in it: --out {out / 'NAME'}")
+    return out.with_name(f"{out.name.removesuffix('.parquet')}.parquet")  # “a.1” has no ending
+
+
 def finish(run: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and end the process: 2 and one line on stderr for an error that the user can cause, 130 for ^C."""
+    """Run a command and end the process: 2 and one line on stderr for an error that the user can cause, 130 for ^C.
+
+    1, if the command says so: it ran to its end, and something of it failed.
+    """
     try:
         sys.exit(run(arguments))
     except FastenError as error:

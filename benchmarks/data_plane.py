@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.command import finish, parser, positive, use_threads
+from benchmarks.command import finish, parser, positive, results_path, use_threads
 from benchmarks.machine import code_line, hardware_line
 from benchmarks.plane import ingest, pulling, pushing, tables
 from benchmarks.plane.figure import Figure
@@ -116,7 +116,7 @@ def command_line(arguments: Sequence[str] | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or report."""
-    made = parser("benchmarks.data_plane", __doc__)
+    made = parser("benchmarks.data_plane", __doc__, device=False)
     made.add_argument("--tasks", type=positive, nargs="*", default=[1000, 10_000, 60_000], help="sizes of projects")
     made.add_argument(
         "--memory", type=positive, nargs="*", default=[], help="further sizes, pulled once for the memory"
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise DataError("there is nothing to pull: give --tasks, --memory or --postgres")
     if options.served > options.pictures:
         raise DataError(f"--served {options.served} is more than the {options.pictures} that --pictures makes")
-    results = RowsFile(options.out.with_suffix(".parquet"), Figure, {})
+    results = RowsFile(results_path(options.out), Figure, {})
     run = Run(
         tasks=options.tasks, memory=options.memory, postgres=options.postgres, questions=options.questions,
         pictures=options.pictures, served=options.served, parts=options.parts, results=results,

@@ -7,7 +7,6 @@ of the held-out images. The queue counts labels that the loop would hand out wro
 the truth) among the first samples of each order: those are the labels that a reviewer sets right.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 
 import torch
 
+from benchmarks.command import finish, parser, positive, use_threads
 from benchmarks.machine import machine_line
 from fasten_model.fitting import fit
 from fasten_model.holding_out import holdout_mask
@@ -117,11 +117,13 @@ def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return float((logits.argmax(dim=1) == labels).double().mean())
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the seeds and print mean, spread and range of every figure."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    seeds = parser.parse_args().seeds
+    made = parser("benchmarks.demo_data", __doc__, device=False)
+    made.add_argument("--seeds", type=positive, default=5)
+    options = made.parse_args(arguments)
+    use_threads(options.threads)
+    seeds = options.seeds
     print(f"{machine_line()}; digits, 1,200 noisy + 200 audited, n = {seeds} seeds")
     runs = []
     for seed in range(seeds):
@@ -132,7 +134,8 @@ def main() -> None:
         values = [run[name] for run in runs]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{name:55} {statistics.mean(values):8.2f} {spread:7.2f} {min(values):7.2f} {max(values):7.2f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    finish(main)

@@ -22,6 +22,7 @@ from benchmarks.machine import code_line, hardware_line
 from benchmarks.measures import accuracy, correction, expected_calibration_error, transition_error
 from benchmarks.methods.base import Method, Outcome
 from benchmarks.results import Row
+from benchmarks.rows_file import reason_of
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.network import TwoHeadNetwork
@@ -95,8 +96,7 @@ def measure(
         row = replace(row, epochs=epochs, config=_described(config))
         return _measured(row, method, cell, config, rho)
     except Exception as error:  # one method's failure must not end a night of runs
-        reason = str(error).strip().splitlines()
-        return replace(row, error=f"{type(error).__name__}: {reason[0] if reason else ''}"[:300])
+        return replace(row, error=reason_of(error))
 
 
 def _described(config: TrainConfig) -> str:
@@ -123,10 +123,11 @@ def _measured(row: Row, method: Method, cell: Cell, config: TrainConfig, rho: fl
     labels = correction(outcome.beliefs.cpu()[known], given, truth, rho)
     test = torch.softmax(_logits(outcome.network, cell.test_images) / outcome.temperature, dim=1)
     best = watcher.best_network
-    distance, true_transition = None, cell.true_transition
+    distance, true_transition, pairs = None, cell.true_transition, cell.pairs
     if outcome.transition_of is not None:  # T̂ of corrected labels is held against what they have become
         true_transition = counted_transition(truth, outcome.transition_of.cpu()[known], cell.problem.num_classes)
-    if outcome.transition is not None:
+        pairs = len(truth)
+    if outcome.transition is not None and pairs:
         distance = transition_error(outcome.transition, true_transition)
     epochs = row.epochs or 0
     return replace(
@@ -141,8 +142,8 @@ def _measured(row: Row, method: Method, cell: Cell, config: TrainConfig, rho: fl
         ece=expected_calibration_error(test, cell.test_labels),
         transition_absolute=distance.absolute if distance else None,
         transition_chi2=distance.chi2 if distance else None,
-        true_diagonal=float(true_transition.double().diagonal().mean()),
-        estimated_diagonal=distance.estimated_diagonal if distance else None,
+        true_diagonal=float(true_transition.double().diagonal().mean()) if pairs else None,
+        estimated_diagonal=None if outcome.transition is None else float(outcome.transition.double().diagonal().mean()),
         labels_correct=labels.correct,
         labels_correct_of_wrong=labels.correct_of_wrong,
         relabel_precision=labels.precision,

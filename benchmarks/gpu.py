@@ -4,54 +4,56 @@
     python -m benchmarks.gpu --root DIR --out OUT --parts paper --compile --noise sym:0.4 sym:0.8 --limit-s 540
     python -m benchmarks.gpu --root DIR --out OUT --parts harness --harness-noise human:worst human:rater_1
     python -m benchmarks.gpu --root DIR --out OUT --parts feed ablation --variants paper/* --seeds 2
+    python -m benchmarks.gpu --root DIR --out OUT --parts processes
 
 DIR holds `train.parquet` and `test.parquet` of CIFAR-10N. The whole of it, one part after the other, on the CPU in
-miniature: `python -m benchmarks.gpu --device cpu --tiny --dataset digits --out OUT`. OUT gets `gpu.json` and `gpu.md`,
-written anew after every figure, so that a run that is cut off leaves what it had, and the harness' rows.
+miniature: `python -m benchmarks.gpu --device cpu --tiny --dataset digits --harness-noise asym:0.4 --out OUT`. OUT gets
+`gpu.json` and `gpu.md`, written anew after every figure, so that a run that is cut off leaves what it had and another
+call adds its parts, and the harness' rows. What is wanted (`benchmarks.gpu_targets`) stands beside what was found,
+“reached” or “missed”, which does not change the exit code; a part that fails, or is cut off, does.
 """
 
 import os
 import signal
 import statistics
+import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from torch import nn
-
 from benchmarks.ablation import as_method, configure
 from benchmarks.ablation import report as ablation_report
-from benchmarks.command import finish, parser, positive, use_threads
+from benchmarks.command import above_zero, finish, parser, positive, use_threads
 from benchmarks.data import DATASETS, NoiseSpec, parse_noise
 from benchmarks.decode import KINDS
 from benchmarks.decode import measure as measure_rates
-from benchmarks.experiment import Budget, measure
-from benchmarks.gpu_setting import Report, Setting
+from benchmarks.experiment import Budget
+from benchmarks.gpu_processes import gpu_count, processes
+from benchmarks.gpu_setting import PartFailed, Report, Setting
+from benchmarks.gpu_targets import scoring_targets, step_targets
+from benchmarks.gpu_training import fast, followed, paper
 from benchmarks.learn import chosen_methods, report
-from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
-from benchmarks.plan import Configure, Plan, run, same_for_all
+from benchmarks.machine import code_line
+from benchmarks.methods import Method
+from benchmarks.plan import Configure, Plan, own_switches, run
 from benchmarks.report import table
-from benchmarks.results import ResultsFile, Row
+from benchmarks.results import ResultsFile
+from benchmarks.rows_file import reason_of
+from benchmarks.run_notes import failed_line
 from benchmarks.step_cost import as_table as step_cost_table
-from benchmarks.step_cost import measure_step_costs, step_flops
+from benchmarks.step_cost import measure_step_costs
 from benchmarks.throughput import as_table as throughput_table
 from benchmarks.throughput import measure_throughput
 from benchmarks.variants import find_variants
 from fasten_model.device import resolve_device
-from fasten_model.errors import DataError
-from fasten_model.train import PAPER, TrainConfig
-from fasten_model.train.plan import steps_per_epoch
-
-PAPERS_ACCURACY = {"sym:0.2": 91.94, "sym:0.4": 90.07, "sym:0.6": 86.78, "sym:0.8": 79.52, "asym:0.2": 92.29,
-                   "asym:0.4": 90.43}  # fmt: skip
-"""FasTEN on CIFAR-10, %, five runs (Kye et al., ECCV 2022): on the original images; ours are re-encoded."""
+from fasten_model.errors import FastenError
 
 
 class TimeIsUp(BaseException):
@@ -68,6 +70,7 @@ def step_cost(setting: Setting) -> None:
         costs = measure_step_costs(config, shares=shares, num_classes=10, rounds=rounds, steps=steps)
         name = f"step cost, {preset}{', compiled' if compiled else ''}"
         setting.report.add(name, step_cost_table(costs), [asdict(cost) for cost in costs])
+        setting.report.judge(step_targets(name, costs, tiny=setting.options.tiny))
 
 
 def throughput(setting: Setting) -> None:
@@ -75,96 +78,9 @@ def throughput(setting: Setting) -> None:
     for preset in ("paper", "fast"):
         images, rounds = (64, 2) if setting.options.tiny else (20_000, 7)
         found = measure_throughput(setting.config(preset), images=images, rounds=rounds)
-        setting.report.add(f"throughput, {preset}", throughput_table(found), [asdict(each) for each in found])
-
-
-def paper(setting: Setting) -> None:
-    """The paper's preset to its last epoch, with the time that its arithmetic takes at the least."""
-    _trained(setting, "paper", "fasten-paper", setting.config("paper", method=PAPER, **_how(setting)), seeds=1)
-
-
-def fast(setting: Setting) -> None:
-    """The fast preset with ours: seconds and accuracy. The first seed also pays for what CUDA sets up once."""
-    _trained(setting, "fast", "fasten", setting.config("fast", **_how(setting)), seeds=3)
-
-
-def _how(setting: Setting) -> Mapping[str, bool]:
-    """What the command line says about compiling, for a config."""
-    graphs = setting.options.cuda_graphs
-    return {"compile": setting.options.compile or graphs, "cuda_graphs": graphs}
-
-
-def _trained(setting: Setting, title: str, method: str, config: TrainConfig, *, seeds: int) -> None:
-    """Train and judge as the harness does, `seeds` times a noise unless `--seeds` says otherwise."""
-    for noise in setting.options.noise:
-        _trained_on(setting, f"{title}, {noise}", noise, method, config, seeds=setting.options.seeds or seeds)
-
-
-def _trained_on(
-    setting: Setting, title: str, noise: NoiseSpec, method: str, config: TrainConfig, *, seeds: int
-) -> None:
-    """What is known is written after every epoch."""
-    epochs = setting.options.epochs or config.settings().epochs
-    config = replace(config, epochs=epochs)
-    flops = step_flops(config, num_classes=setting.source().num_classes)
-    steps = epochs * steps_per_epoch(setting.sizes()[0], config.settings().noisy_batch)
-    floor = flops * steps / (setting.options.peak_tflops * 1e12)
-    head = (
-        f"{method}, {noise}, {epochs} epochs, {steps} steps of {flops / 1e9:.1f} GFLOP: at "
-        f"{setting.options.peak_tflops:g} TFLOP/s they take {floor:.3g} s at the least."
-    )
-    stated = PAPERS_ACCURACY.get(str(noise))
-    if stated is not None and setting.options.dataset.startswith("cifar10"):
-        head += f" The paper's accuracy: {stated:.2f} % (original images)."
-    rows: list[Row] = []
-
-    def written(under_way: str = "") -> None:
-        text = table(_HEAD, [_line(row, floor) for row in rows])
-        data = {"gflop_a_step": flops / 1e9, "floor_seconds": floor, "rows": [asdict(row) for row in rows]}
-        setting.report.add(title, f"{head}\n\n{text}\n\n{under_way}".strip(), data)
-
-    for seed in range(seeds):
-
-        def on_epoch(epoch: int, seconds: float, seed: int = seed) -> None:
-            if epoch % 10 == 0:
-                written(f"Seed {seed}: epoch {epoch} after {seconds:.1f} s, evaluations included.")
-
-        row = measure(
-            method, _followed(method, on_epoch), setting.options.dataset,
-            setting.cell(noise, seed), replace(config, seed=seed), rho=config.switches().rho,
-        )  # fmt: skip
-        rows.append(row)
-        written()
-
-
-_HEAD = ["seed", "test %", "best val. %", "labels right %", "seconds", "÷ floor", "peak MiB", ""]
-
-
-def _line(row: Row, floor: float) -> list[str]:
-    def percent(share: float | None) -> str:
-        return "–" if share is None else f"{100 * share:.2f}"
-
-    seconds = row.seconds or 0.0
-    return [
-        str(row.seed), percent(row.accuracy_last), percent(row.accuracy_best), percent(row.labels_correct),
-        f"{seconds:.1f}", f"{seconds / floor:.1f}", f"{row.peak_memory_mib or 0:.0f}", row.error or "",
-    ]  # fmt: skip
-
-
-def _followed(method: str, on_epoch: Callable[[int, float], None]) -> Method:
-    """The method; `on_epoch` hears of each epoch's end and of the seconds since the start."""
-
-    def run_it(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
-        started = time.perf_counter()
-
-        def followed(epoch: int, network: nn.Module) -> None:
-            if observer is not None:
-                observer(epoch, network)
-            on_epoch(epoch, time.perf_counter() - started)
-
-        return METHODS[method](problem, config, followed)
-
-    return run_it
+        name = f"throughput, {preset}"
+        setting.report.add(name, throughput_table(found), [asdict(each) for each in found])
+        setting.report.judge(scoring_targets(name, found, tiny=setting.options.tiny))
 
 
 COMPILED = {"": (False, False), ", compiled": (True, False), ", CUDA graphs": (True, True)}
@@ -173,7 +89,7 @@ COMPILED = {"": (False, False), ", compiled": (True, False), ", CUDA graphs": (T
 
 def compile_or_not(setting: Setting) -> None:
     """Seconds of an epoch with and without torch.compile and CUDA graphs; the first epoch has the compiling in it."""
-    lines, data = [], []
+    lines, data, failed = [], [], 0
     for preset, epochs in (("fast", 6), ("paper", 3)):
         for how, (compiled, graphs) in COMPILED.items():
             ends: list[float] = []
@@ -182,11 +98,12 @@ def compile_or_not(setting: Setting) -> None:
             method = "fasten-paper" if preset == "paper" else "fasten"
             name = f"{preset}{how}"
             try:
-                _followed(method, lambda _, seconds, ends=ends: ends.append(seconds))(  # type: ignore[misc]
+                followed(method, lambda _, seconds, ends=ends: ends.append(seconds))(  # type: ignore[misc]
                     setting.cell(setting.options.noise[0], 0).problem, config, None
                 )
             except Exception as error:  # no compiler on the machine: the others still count
-                lines.append([name, "–", "–", _one_line(error)])
+                lines.append([name, "–", "–", reason_of(error)])
+                failed += 1
             else:
                 laps = sorted(now - before for before, now in pairwise(ends))
                 first, later = ends[0], laps[len(laps) // 2]
@@ -194,11 +111,9 @@ def compile_or_not(setting: Setting) -> None:
                 times = {"first_epoch": first, "later_epoch": later}
                 data.append({"preset": preset, "compiled": compiled, "cuda_graphs": graphs, **times})
             head = ["training", "first epoch, s", "later epochs, s (median)", ""]
-            setting.report.add("torch.compile", table(head, lines), data)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+            setting.report.add("torch.compile", table(head, lines, texts=(0, 3)), data)
+    if failed:
+        raise PartFailed(f"{failed} of {len(lines)} trainings failed; see “torch.compile”")
 
 
 def feed(setting: Setting) -> None:
@@ -242,7 +157,7 @@ def _in_harness(
     name: str,
     methods: Mapping[str, Method],
     reported: Callable[[str, Sequence[Path]], str],
-    configured: Configure = same_for_all,
+    configured: Configure = own_switches,
 ) -> None:
     options = setting.options
     noisy, clean, validation = setting.sizes()
@@ -260,13 +175,16 @@ def _in_harness(
         rho=0.8,
     )
     results = ResultsFile(setting.out / f"{name}.parquet", plan.settings())
+    tables = results.path.with_suffix(".md")
     try:
-        run(plan, methods, results, configured)
+        rows = run(plan, methods, results, configured)
     finally:
         if results.path.exists():
             text = reported(options.dataset, [results.path])
-            (setting.out / f"{name}.md").write_text(text, encoding="utf-8")
-            setting.report.add(name, f"In `{name}.md`.", [asdict(row) for row in results.rows()])
+            tables.write_text(text, encoding="utf-8")
+            setting.report.add(name, f"In `{tables.name}`.", [asdict(row) for row in results.rows()])
+    if line := failed_line(rows, tables):
+        raise PartFailed(line)
 
 
 PARTS: Mapping[str, tuple[Callable[[Setting], None], int]] = {
@@ -278,6 +196,7 @@ PARTS: Mapping[str, tuple[Callable[[Setting], None], int]] = {
     "harness": (harness, 540),
     "feed": (feed, 120),
     "ablation": (ablation, 540),
+    "processes": (processes, 240),
 }
 """Name → (part, seconds that it may take unless `--limit-s` says otherwise)."""
 
@@ -298,8 +217,9 @@ def _time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run_parts(setting: Setting, names: Sequence[str]) -> None:
-    """Each part within its time; one that fails or is cut off says so, and the next goes on."""
+def run_parts(setting: Setting, names: Sequence[str]) -> list[str]:
+    """Each part within its time; one that fails or is cut off says so, and the next goes on. The names of those."""
+    unfinished = []
     for name in names:
         part, limit = PARTS[name]
         seconds = setting.options.limit_s or limit
@@ -310,17 +230,37 @@ def run_parts(setting: Setting, names: Sequence[str]) -> None:
             ended = f"done in {time.perf_counter() - started:.0f} s"
         except TimeIsUp:
             ended = f"cut off after {seconds:.0f} s"
+        except FastenError as error:
+            ended = f"failed: {error}"
         except Exception as error:  # a part's failure must not cost the others their time on the machine
             traceback.print_exc()
-            ended = f"failed: {_one_line(error)}"
+            ended = f"failed: {reason_of(error)}"
+        if not ended.startswith("done"):
+            unfinished.append(name)
+        ended = f"{ended} ({code_line()})"  # parts of several calls may stand in one file
         setting.report.add(f"{name}: end", ended, ended)
+    return unfinished
+
+
+def check_data(setting: Setting, names: Sequence[str]) -> None:
+    """Read the data and draw every noise once, for the parts that train on it; `DataError` now and not in each part."""
+    noises: list[NoiseSpec] = []
+    if {"fast", "compile", "paper"} & set(names) or ("processes" in names and gpu_count(setting.device) > 1):
+        noises += setting.options.noise
+    if {"harness", "ablation"} & set(names):
+        noises += setting.options.harness_noise
+    for noise in dict.fromkeys(noises):
+        setting.cell(noise, 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts."""
     made = parser("benchmarks.gpu", __doc__)
-    made.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.md and rows")
-    made.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
+    made.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.md and rows; gone on with")
+    made.add_argument(
+        "--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), metavar="PART",
+        help=f"default all, in this order: {' '.join(PARTS)}",
+    )  # fmt: skip
     made.add_argument("--dataset", choices=DATASETS, default="cifar10n")
     made.add_argument("--root", type=Path, help="folder of the data's files")
     noise: Mapping[str, Any] = {"type": parse_noise, "nargs": "+", "metavar": "NOISE"}
@@ -332,21 +272,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--variants", nargs="+", metavar="NAME", help="of the ablation; default all")
     made.add_argument("--seeds", type=positive, help="of each noise; else 3 in fast, 1 in paper, harness and ablation")
     made.add_argument("--epochs", type=positive, help="instead of the presets'")
-    made.add_argument("--limit-s", type=float, help="seconds for each part, instead of its own limit")
-    made.add_argument("--peak-tflops", type=float, default=989.0, help="bf16, for the floor (H200, H100: 989)")
+    made.add_argument("--limit-s", type=above_zero, help="seconds for each part, instead of its own limit")
+    made.add_argument("--peak-tflops", type=above_zero, default=989.0, help="bf16, for the floor (H200, H100: 989)")
     made.add_argument("--compile", action="store_true", help="in step_cost, fast and paper too")
     made.add_argument("--cuda-graphs", action="store_true", help="in fast and paper: compiled, and replayed as graphs")
     made.add_argument("--tiny", action="store_true", help="a small trunk, few samples, one epoch: does it run at all?")
     options = made.parse_args(arguments)
     chosen_methods(options.methods)
     find_variants(options.variants)
-    if options.limit_s is not None and not options.limit_s > 0:
-        raise DataError(f"--limit-s must be above 0, got {options.limit_s:g}")
     use_threads(options.threads)
     device = resolve_device(options.device)
     setting = Setting(options=options, device=device, out=options.out, report=Report(options.out, device))
-    run_parts(setting, options.parts)
-    return 0
+    check_data(setting, options.parts)
+    unfinished = run_parts(setting, options.parts)
+    if unfinished:
+        print(
+            f"{len(unfinished)} of {len(options.parts)} parts failed or were cut off ({', '.join(unfinished)}); see "
+            f"“PART: end” in {options.out / 'gpu.md'}",
+            file=sys.stderr,
+        )
+    return 1 if unfinished else 0
 
 
 if __name__ == "__main__":

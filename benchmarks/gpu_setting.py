@@ -3,38 +3,81 @@
 import argparse
 import json
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.data import Cell, NoiseSpec, Source, draw_cell, load_source
+from benchmarks.gpu_targets import Target
 from benchmarks.machine import machine, machine_line
 from benchmarks.plan import HANDED, SIZES
+from benchmarks.report import table
+from benchmarks.rows_file import check_writable
+from fasten_model.errors import DataError, FastenError
 from fasten_model.train import TrainConfig
+from fasten_model.whole_file import write_whole
 
 TINY = (64, 20, 20)
 """(noisy, clean, validation) samples in miniature."""
 
 
+class PartFailed(FastenError):
+    """A part came to its end, and something of it has no figures."""
+
+
 class Report:
-    """What has been found so far, in two files that are written anew each time."""
+    """What has been found so far, in two files that are written anew each time.
+
+    What an earlier call left in the folder stays, but for the sections that are made again: parts may come one by one.
+    `DataError` where nothing can be written there, or another machine's figures are there.
+    """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self._folder = folder
-        self._sections: list[tuple[str, str]] = []
-        self._data: dict[str, object] = {"machine": machine(device)}
+        self._json, self.markdown = folder / "gpu.json", folder / "gpu.md"
         self._head = f"# On the GPU\n\n{machine_line(device)}.\n"
-        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(self._json)
+        self._data: dict[str, Any] = {"machine": machine(device), "targets": [], "sections": {}}
+        if self._json.exists():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            found = json.loads(self._json.read_bytes())
+            there, _, _ = found["machine"], found["targets"], found["sections"].items()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(f"{self._json} is no file of this command; write elsewhere (--out)") from None
+        if there != self._data["machine"]:
+            raise DataError(f"{self._json} has figures of another machine or other versions; write elsewhere (--out)")
+        self._data = found
 
     def add(self, name: str, text: str, data: object) -> None:
         """Keep a section, in place of an earlier one of its name, and print it."""
-        self._sections = [(other, body) for other, body in self._sections if other != name] + [(name, text)]
+        self._data["sections"].pop(name, None)
+        self._data["sections"][name] = text
         self._data[name] = data
-        written = self._head + "".join(f"\n## {title}\n\n{body}\n" for title, body in self._sections)
-        (self._folder / "gpu.md").write_text(written, encoding="utf-8")
-        (self._folder / "gpu.json").write_text(json.dumps(self._data, indent=1, default=str), encoding="utf-8")
+        self._write()
         print(f"\n## {name}\n\n{text}", flush=True)
+
+    def judge(self, targets: Iterable[Target | None]) -> None:
+        """Keep what was wanted beside what was found, and print it; what is None waits for its figure."""
+        for target in targets:
+            if target is not None:
+                others = [each for each in self._data["targets"] if each["what"] != target.what]
+                self._data["targets"] = [*others, asdict(target)]
+                print(f"{target.what}: {target.found}; wanted {target.wanted}: {target.verdict}", flush=True)
+        self._write()
+
+    def _write(self) -> None:
+        sections = dict(self._data["sections"])
+        if self._data["targets"]:
+            body = [[each["what"], each["wanted"], each["found"], each["verdict"]] for each in self._data["targets"]]
+            sections = {"Targets": table(["", "wanted", "found", "verdict"], body, texts=(0, 1, 2, 3)), **sections}
+        written = self._head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+        write_whole(self.markdown, written.encode())
+        write_whole(self._json, json.dumps(self._data, indent=1, default=str).encode())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

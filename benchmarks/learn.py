@@ -12,14 +12,15 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.command import belief, finish, parser, positive, ratio, use_threads
+from benchmarks.command import belief, finish, parser, positive, ratio, results_path, use_threads
 from benchmarks.data import DATASETS, KINDS, NoiseSpec, load_source, parse_noise
 from benchmarks.experiment import Budget, parse_budget
 from benchmarks.methods import METHODS, Method, Observer, Outcome, Problem
-from benchmarks.plan import HANDED, SIZES, Configure, Plan, run, same_for_all
-from benchmarks.report import markdown
+from benchmarks.plan import HANDED, SIZES, Configure, Plan, own_switches, run
+from benchmarks.report import markdown, settings_line
 from benchmarks.results import ResultsFile, Row, read_rows
 from benchmarks.rows_file import check_writable
+from benchmarks.run_notes import exit_status
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
 from fasten_model.network import build_network
@@ -27,6 +28,8 @@ from fasten_model.presets import PRESETS
 from fasten_model.train import TrainConfig
 
 RESULTS = Path(__file__).parent / "results"
+OWN_LABELS = ("clothing1m", "parquet")
+"""Data sets whose noisy labels are what they came with."""
 
 
 def gathered(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
@@ -35,8 +38,7 @@ def gathered(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
     lines = []
     for path in paths:
         found, settings = read_rows(path)
-        said = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
-        lines.append(f"`{path.name}`: {said}.")
+        lines.append(settings_line(path, settings))
         for row in found:
             key = (row.dataset, *row.key)
             if key not in rows or row.error is None:
@@ -54,28 +56,35 @@ def run_and_report(
     options: argparse.Namespace,
     methods: Mapping[str, Method],
     reported: Callable[[str, Sequence[Path]], str],
-    configure: Configure = same_for_all,
-) -> None:
-    """Run what `options` ask for and write the tables beside the rows, whatever ends the run; print them."""
+    configure: Configure = own_switches,
+) -> int:
+    """Run what `options` ask for and write the tables beside the rows, whatever ends the run; print them.
+
+    1 and a line on stderr where rows failed, else 0.
+    """
     plan = plan_from(options)
     results = open_results(options, plan)
+    tables = results.path.with_suffix(".md")
     try:
-        run(plan, methods, results, configure)
+        rows = run(plan, methods, results, configure)
     finally:
         if results.path.exists():
             text = reported(plan.dataset, [results.path])
-            results.path.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
+            tables.write_text(text, encoding="utf-8")
+    print(f"{text}\nThis is {tables}, its rows are {results.path}.")
+    return exit_status(rows, tables)
 
 
-def show_report(options: argparse.Namespace, reported: Callable[[str, Sequence[Path]], str]) -> None:
+def show_report(options: argparse.Namespace, reported: Callable[[str, Sequence[Path]], str]) -> int:
     """Print the tables of `--report`'s files, and write them to `--out`.md where that is given."""
-    if options.out:
-        check_writable(options.out.with_suffix(".md"))
+    tables = results_path(options.out).with_suffix(".md") if options.out else None
+    if tables:
+        check_writable(tables)
     text = reported("all files", options.report)
     print(text)
-    if options.out:
-        options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    if tables:
+        tables.write_text(text, encoding="utf-8")
+    return 0
 
 
 def add_options(made: argparse.ArgumentParser, *, out: str = "") -> None:
@@ -90,16 +99,18 @@ def add_options(made: argparse.ArgumentParser, *, out: str = "") -> None:
     )
     made.add_argument("--limit", type=positive, help="keep at most so many images of each part in memory")
     kinds = "; ".join(KINDS.values()).replace("%", "%%")
-    asym = [NoiseSpec(kind="asym", rate=0.4)]
     made.add_argument(
-        "--noise", nargs="+", type=parse_noise, default=asym, metavar="KIND", help=f"one or several cells: {kinds}"
-    )
-    for name in ("noisy", "clean", "validation"):
-        made.add_argument(f"--{name}", type=positive, help=f"{name} samples")
+        "--noise", nargs="+", type=parse_noise, metavar="KIND",
+        help=f"one or several cells (default: asym:0.4; {' and '.join(OWN_LABELS)}: own): {kinds}",
+    )  # fmt: skip
+    for place, name in enumerate(("noisy", "clean", "validation")):
+        usual = ", ".join(f"{dataset} {SIZES[dataset][place]}" for dataset in DATASETS)
+        made.add_argument(f"--{name}", type=positive, help=f"{name} samples (default: {usual})")
     made.add_argument("--imbalance", type=ratio, default=1.0, help="how much the first class outnumbers the last")
-    made.add_argument("--seeds", type=positive, default=3, help="how many: 0, 1, …")
+    made.add_argument("--seeds", type=positive, default=3, help="how many (default 3: 0, 1 and 2)")
     made.add_argument("--first-seed", type=int, default=0)
-    made.add_argument("--budget", type=parse_budget, default=Budget(epochs=15), help="15epochs or 60s, of each method")
+    made.add_argument("--budget", type=parse_budget, default=Budget(epochs=15),
+                      help="15epochs or 60s, of each method (default: 15epochs)")  # fmt: skip
     made.add_argument("--preset", choices=tuple(PRESETS), help="trunk, optimiser, schedule, batches (default: small)")
     made.add_argument("--trunk", help="another trunk in the preset's place; a preset's name alone means that preset")
     made.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
@@ -140,7 +151,7 @@ def plan_from(options: argparse.Namespace) -> Plan:
     return Plan(
         dataset=options.dataset,
         source=source,
-        noises=tuple(options.noise),
+        noises=noises_of(options),
         seeds=tuple(range(options.first_seed, options.first_seed + options.seeds)),
         noisy=options.noisy or noisy,
         clean=options.clean or clean,
@@ -152,10 +163,15 @@ def plan_from(options: argparse.Namespace) -> Plan:
     )
 
 
+def noises_of(options: argparse.Namespace) -> tuple[NoiseSpec, ...]:
+    """Those of `--noise`. Data that came with labels of its own is about them: other noise would be in their place."""
+    usual = NoiseSpec(kind="own") if options.dataset in OWN_LABELS else NoiseSpec(kind="asym", rate=0.4)
+    return tuple(options.noise or [usual])
+
+
 def open_results(options: argparse.Namespace, plan: Plan) -> ResultsFile:
     """The file of `--out`; `DataError` where it cannot be written or `--no-resume` meets one that is there."""
-    out = options.out or RESULTS / f"{options.out_begins}{options.dataset}"
-    path = out.parent / f"{out.name.removesuffix('.parquet')}.parquet"
+    path = results_path(options.out or RESULTS / f"{options.out_begins}{options.dataset}")
     return ResultsFile(path, plan.settings(), fresh=not options.resume)
 
 
@@ -188,10 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report(f"Methods of the harness: {subject}", paths)
 
     if options.report:
-        show_report(options, reported)
-    else:
-        run_and_report(options, chosen_methods(options.methods), reported)
-    return 0
+        return show_report(options, reported)
+    return run_and_report(options, chosen_methods(options.methods), reported)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from benchmarks.data import NoiseSpec, Source, draw_cell
+from benchmarks.data import Cell, NoiseSpec, Source, draw_cell
 from benchmarks.experiment import Budget, measure
 from benchmarks.methods import Method
 from benchmarks.results import ResultsFile, Row
+from benchmarks.run_notes import warn_of_kept
 from fasten_model.device import resolve_device
-from fasten_model.train import TrainConfig
+from fasten_model.train import OURS, PAPER, TrainConfig
 
 SIZES = {
     "digits": (900, 200, 90),
@@ -65,33 +66,52 @@ class Plan:
             "rho": self.rho,
         }
 
+    def draw(self, noise: NoiseSpec, seed: int) -> Cell:
+        """The cell of `noise`, the same for each method."""
+        return draw_cell(
+            self.source, noise, noisy=self.noisy, clean=self.clean, validation=self.validation, seed=seed,
+            imbalance=self.imbalance,
+        )  # fmt: skip
+
 
 Configure = Callable[[str, TrainConfig], TrainConfig]
 """(name of the method, the config that all have) → the config that it is run with."""
 
 
-def same_for_all(_: str, config: TrainConfig) -> TrainConfig:
-    """What a comparison of methods takes."""
-    return config
+SWITCHES = {"fasten-paper": PAPER, "fasten": OURS}
+"""What the harness' two FasTENs run with, whatever the config says: put into it, so that each row has it in writing."""
 
 
-def run(plan: Plan, methods: Mapping[str, Method], results: ResultsFile, configure: Configure = same_for_all) -> None:
-    """Every row that `results` does not have yet; a line is printed for each.
+def own_switches(name: str, config: TrainConfig) -> TrainConfig:
+    """What a comparison of methods takes: the same for all, and beside it FasTEN's own switches."""
+    return replace(config, method=SWITCHES[name]) if name in SWITCHES else config
+
+
+def run(
+    plan: Plan, methods: Mapping[str, Method], results: ResultsFile, configure: Configure = own_switches
+) -> list[Row]:
+    """Run every row that `results` does not have yet, a line printed for each; all rows asked for, failed ones too.
 
     A cell is drawn once for all methods. With a budget in seconds the epochs of a method are found out once, at its
-    first run, and kept for the others, those of a later call too.
+    first run, and kept for the others, those of a later call too. `DataError` where a cell cannot be drawn; that of
+    every noise is tried with the first seed before hours go into the first.
     """
     seconds = plan.budget.seconds
-    chosen = {row.method: row.epochs for row in results.rows() if row.error is None}
+    asked = {(str(noise), seed, name) for seed in plan.seeds for noise in plan.noises for name in methods}
+    good = [row for row in results.rows() if row.error is None]
+    warn_of_kept(results.path, [row for row in good if row.key in asked], plan.config.device)
+    chosen = {row.method: row.epochs for row in good}
+    missing = asked - {row.key for row in good}
+    to_come, done = {noise for noise, _, _ in missing}, 0
+    for noise in plan.noises[1:]:  # the first is drawn below
+        if str(noise) in to_come:
+            plan.draw(noise, plan.seeds[0])
     for seed in plan.seeds:  # every cell of one seed first: a run that is stopped early has something of each
         for noise in plan.noises:
             todo = [name for name in methods if not results.has((str(noise), seed, name))]
             if not todo:
                 continue
-            cell = draw_cell(
-                plan.source, noise, noisy=plan.noisy, clean=plan.clean, validation=plan.validation, seed=seed,
-                imbalance=plan.imbalance,
-            )  # fmt: skip
+            cell = plan.draw(noise, seed)
             for name in todo:
                 epochs = plan.budget.epochs if seconds is None else chosen.get(name)
                 config = configure(name, replace(plan.config, seed=seed, epochs=epochs))
@@ -102,7 +122,9 @@ def run(plan: Plan, methods: Mapping[str, Method], results: ResultsFile, configu
                 if row.error is None:
                     chosen[name] = row.epochs
                 results.add(row)
-                print(_line(row), flush=True)
+                done += 1
+                print(f"{done}/{len(missing)} {_line(row)}", flush=True)
+    return [row for row in results.rows() if row.key in asked]
 
 
 def _line(row: Row) -> str:

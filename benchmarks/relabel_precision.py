@@ -12,7 +12,7 @@ nothing is changed. What training itself was told of its held-out pairs (tempera
 import hashlib
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,9 @@ from benchmarks.data.source import Source
 from benchmarks.data.spec import parse_noise
 from benchmarks.machine import commit, machine_line
 from benchmarks.relabel_rules import RULES, TARGET, Evidence, Judged, gather, outcome
+from benchmarks.rows_file import check_writable
+from fasten_model.device import resolve_device
+from fasten_model.errors import DataError
 from fasten_model.posterior import soft_count_transition
 from fasten_model.predict import predict_logits
 from fasten_model.train import TrainConfig, TrainingSet, train
@@ -170,6 +173,17 @@ def stored(cell: Cell, source: Source | None, config: TrainConfig, folder: Path 
     return judged
 
 
+def chosen_cells(part: str, *, cifar10n: bool) -> list[Cell]:
+    """Those whose name contains `part`; `DataError` where that is none. cifar10n: whether there are its files."""
+    named = [cell for cell in CELLS if part in str(cell)]
+    if not named:
+        raise DataError(f"no cell's name contains {part!r}; there are {'; '.join(map(str, CELLS))}")
+    found = [cell for cell in named if cifar10n or cell.dataset != "cifar10n"]
+    if not found:
+        raise DataError(f"every cell whose name contains {part!r} needs the files of CIFAR-10N; give --cifar10n DIR")
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, draw, choose, and print both tables."""
     command = parser("benchmarks.relabel_precision", __doc__)
@@ -182,20 +196,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--epochs", type=positive, help="of each training; the preset's unless given")
     options = command.parse_args(arguments)
     use_threads(options.threads)
-    print(machine_line(), flush=True)
+    cells = chosen_cells(options.only, cifar10n=options.cifar10n is not None)
+    device = str(resolve_device(options.device))
+    if options.models:
+        check_writable(options.models / "models", option="--models")
+    print(machine_line(device), flush=True)
     roots = {"digits": None, "fashion-mnist": options.fashion_mnist, "cifar10n": options.cifar10n}
     tables: dict[str, dict[str, dict[str, Tally]]] = {}
     errors: dict[str, list[str]] = {}
-    sources: dict[str, Source] = {}
-    for cell in (c for c in CELLS if options.only in str(c) and (c.dataset != "cifar10n" or options.cifar10n)):
-        models = []
-        for seed in range(options.seeds):
-            config = TrainConfig(seed=seed, device=options.device, epochs=options.epochs)
-            size = config.settings().image_size
-            if cell.dataset not in sources:
-                limit = 12_000 if cell.dataset != "digits" else None
-                sources[cell.dataset] = load_source(cell.dataset, root=roots[cell.dataset], size=size, limit=limit)
-            models.append(stored(cell, sources[cell.dataset], config, options.models))
+    config = TrainConfig(device=device, epochs=options.epochs)
+    size = config.settings().image_size
+    sources = {  # all of them before the first training: a folder that is not there is told now
+        name: load_source(name, root=roots[name], size=size, limit=12_000 if name != "digits" else None)
+        for name in dict.fromkeys(cell.dataset for cell in cells)
+    }
+    for cell in cells:
+        seeded = [replace(config, seed=seed) for seed in range(options.seeds)]
+        models = [stored(cell, sources[cell.dataset], each, options.models) for each in seeded]
         least = min(len(judged.true) for judged in models)
         for pairs in (None, *MORE_PAIRS):
             held_out = round(cell.audited * HOLDOUT) if pairs is None else pairs

@@ -1,11 +1,13 @@
 """Rows of results as Markdown tables that are also readable in a terminal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from benchmarks.measures import Mean, mean_with_interval
 from benchmarks.results import Row
+from benchmarks.switches import EXPLAINED, switch_lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,8 @@ the noisy set. peak MiB: GPU memory allocated, or growth of the resident set on 
 
 
 def markdown(title: str, rows: Sequence[Row], settings: Sequence[str]) -> str:
-    """Everything about `rows`: an overview of all cells, then each cell by itself, then what failed.
+    """Everything about `rows`: an overview of all cells, each cell by itself, how each method was configured, and what
+    failed.
 
     settings: lines that say how the rows were made.
     """
@@ -80,6 +83,8 @@ def markdown(title: str, rows: Sequence[Row], settings: Sequence[str]) -> str:
     for cell in cells:
         inside = [row for row in good if cell_of(row) == cell]
         parts += [f"## {cell}", _given(inside), _by_method(inside, LEARNING), _by_method(inside, COST)]
+    if lines := switch_lines(good):
+        parts += ["## Configured", EXPLAINED, "\n".join(lines)]
     failed = [row for row in rows if row.error is not None]
     if failed:
         lines = [f"- {cell_of(row)}, seed {row.seed}, {row.method}: {row.error}" for row in failed]
@@ -123,6 +128,17 @@ def table(head: Sequence[str], body: Iterable[Sequence[str]], *, texts: Sequence
         "| " + " | ".join(f"{t:{'<' if place in texts else '>'}{widths[place]}}" for place, t in enumerate(line)) + " |"
         for line in lines
     )
+
+
+def settings_line(path: Path, settings: Mapping[str, object]) -> str:
+    """“`a.parquet`: dataset digits, …”: what all its rows were made with."""
+    said = []
+    for name, value in settings.items():
+        if name == "source" and isinstance(value, list):
+            said.append(f"source of {value[0]} training and {value[-1]} test images")
+        elif value is not None:
+            said.append(f"{name} {value}")
+    return f"`{path.name}`: {', '.join(said)}."
 
 
 class Made(Protocol):
@@ -196,6 +212,7 @@ def _by_method(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 def _given(rows: Sequence[Row]) -> str:
     """What the cell's methods were given."""
     noise, first = _mean(rows, _percent("", lambda row: row.noise_rate)), rows[0]
-    return (
-        f"{first.noisy} noisy samples, {noise.mean if noise else 0:.1f} % of them labelled wrong; {first.clean} clean."
-    )
+    wrong = f"{noise.mean:.1f} % of them labelled wrong" if noise else "whose true labels nobody knows"
+    seeds = {frozenset(row.seed for row in rows if row.method == name) for name in {row.method for row in rows}}
+    uneven = " Not every method has every seed yet: their means are of different draws." if len(seeds) > 1 else ""
+    return f"{first.noisy} noisy samples, {wrong}; {first.clean} clean.{uneven}"

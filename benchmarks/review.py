@@ -15,18 +15,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.command import finish, parser, positive, use_threads
+from benchmarks.command import finish, parser, positive, results_path, share, use_threads
 from benchmarks.data import DATASETS, NoiseSpec, Source, load_source, parse_noise
 from benchmarks.plan import HANDED
+from benchmarks.report import settings_line
 from benchmarks.review_loop.looks import Looks, Setup
 from benchmarks.review_loop.play import Game, play
 from benchmarks.review_loop.policies import POLICIES
-from benchmarks.review_loop.pool import draw_pool
+from benchmarks.review_loop.pool import Pool, draw_pool
 from benchmarks.review_loop.report import markdown
 from benchmarks.review_loop.rows import RoundRow
-from benchmarks.rows_file import RowsFile, read_file
+from benchmarks.rows_file import RowsFile, check_writable, read_file
+from benchmarks.run_notes import exit_status, warn_of_kept
 from fasten_model.device import resolve_device
 from fasten_model.errors import DataError
+from fasten_model.holding_out import MOST_FOLDS
 from fasten_model.presets import PRESETS
 from fasten_model.relabel import CERTAINTY, TARGET_PRECISION
 from fasten_model.train import TrainConfig
@@ -71,11 +74,12 @@ def add_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--batch", type=positive, help="questions of a round")
     made.add_argument("--rounds", type=positive)
     made.add_argument("--reviewer-error", type=float, default=0.03, help="probability that an answer is wrong")
-    made.add_argument("--audit-folds", type=positive, default=PROMISING_FOLDS,
+    made.add_argument("--audit-folds", type=int, choices=range(1, MOST_FOLDS + 1), metavar="N", default=PROMISING_FOLDS,
                       help="models that each look comes from, as in the product's mode `auto`")  # fmt: skip
-    made.add_argument("--target-precision", type=float, default=TARGET_PRECISION)
-    made.add_argument("--certainty", type=float, default=CERTAINTY, help="of that promise")
-    made.add_argument("--folds", type=positive, default=3, help="of the cross-entropy model that is cleanlab's own")
+    made.add_argument("--target-precision", type=share, default=TARGET_PRECISION)
+    made.add_argument("--certainty", type=share, default=CERTAINTY, help="of that promise")
+    made.add_argument("--folds", type=int, choices=range(2, MOST_FOLDS + 1), metavar="N", default=3,
+                      help="of the cross-entropy model that is cleanlab's own")  # fmt: skip
     made.add_argument("--preset", choices=tuple(PRESETS), default="small")
     made.add_argument("--steps", type=positive, help="of each training")
     made.add_argument("--side", type=positive, help="of the square images")
@@ -118,6 +122,13 @@ class Plan:
             "device": resolve_device(config.device).type,
         }
 
+    def draw(self, noise: NoiseSpec, seed: int) -> Pool:
+        """The pool of `noise`, the same for each policy."""
+        return draw_pool(
+            self.source, noise, samples=self.size.samples, audited=self.size.audited,
+            reviewer_error=self.reviewer_error, seed=seed,
+        )  # fmt: skip
+
 
 def plan_from(options: argparse.Namespace) -> Plan:
     """Read the data and settle every choice; `DataError` for one that cannot be."""
@@ -153,14 +164,26 @@ def plan_from(options: argparse.Namespace) -> Plan:
     )
 
 
-def run(plan: Plan, results: RowsFile[RoundRow]) -> None:
-    """Every round that `results` does not have yet, all cells of one seed first; a line is printed for each."""
+def run(plan: Plan, results: RowsFile[RoundRow]) -> list[RoundRow]:
+    """Play every round that `results` does not have yet, all cells of one seed first, a line printed for each; all
+    rounds of these games, failed ones too.
+
+    `DataError` where a pool cannot be drawn; that of every noise is tried with the first seed before anything else.
+    """
+    asked = {
+        (plan.dataset, str(noise), seed, policy, number)
+        for noise in plan.noises
+        for seed in plan.seeds
+        for policy in plan.policies
+        for number in range(1, plan.size.rounds + 1)
+    }
+    kept = [row for row in results.rows() if row.key in asked and row.error is None]
+    warn_of_kept(results.path, kept, plan.setup.config.device)
+    for noise in plan.noises[1:]:  # the first is drawn below
+        plan.draw(noise, plan.seeds[0])
     for seed in plan.seeds:
         for noise in plan.noises:
-            pool = draw_pool(
-                plan.source, noise, samples=plan.size.samples, audited=plan.size.audited,
-                reviewer_error=plan.reviewer_error, seed=seed,
-            )  # fmt: skip
+            pool = plan.draw(noise, seed)
             game = Game(
                 dataset=plan.dataset, noise=str(noise), pool=pool, setup=plan.setup, rounds=plan.size.rounds,
                 batch=plan.size.batch, device=plan.setup.config.device,
@@ -168,15 +191,16 @@ def run(plan: Plan, results: RowsFile[RoundRow]) -> None:
             looks = Looks(pool, plan.setup)
             for name in plan.policies:
                 play(game, POLICIES[name], looks, results, lambda row: print(_line(row), flush=True))
+    return [row for row in results.rows() if row.key in asked]
 
 
 def _line(row: RoundRow) -> str:
+    head = f"{row.cell}, seed {row.seed}, {row.policy}, round {row.round}: "
+    if row.error is not None:
+        return head + row.error
     handed, wrong = row.handed or [0.0], row.wrong or []
     found = f"{sum(wrong)} of {len(wrong)} asked were wrong" if wrong else "nobody asked"
-    return (
-        f"{row.cell}, seed {row.seed}, {row.policy}, round {row.round}: {found}; labels right "
-        f"{100 * handed[0]:.2f} → {100 * handed[-1]:.2f} %; {row.seconds or 0:.1f} s"
-    )
+    return f"{head}{found}; labels right {100 * handed[0]:.2f} → {100 * handed[-1]:.2f} %; {row.seconds or 0:.1f} s"
 
 
 def report(title: str, paths: Sequence[Path]) -> str:
@@ -186,7 +210,7 @@ def report(title: str, paths: Sequence[Path]) -> str:
     for path in paths:
         found, settings = read_file(path, RoundRow)
         rows += found
-        lines.append(f"`{path.name}`: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".")
+        lines.append(settings_line(path, settings))
     return markdown(title, rows, lines)
 
 
@@ -197,22 +221,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = made.parse_args(arguments)
     use_threads(options.threads)
     if options.report:
+        tables = results_path(options.out).with_suffix(".md") if options.out else None
+        if tables:
+            check_writable(tables)
         text = report("The review loop: all files", options.report)
-        if options.out:
-            options.out.with_suffix(".md").write_text(text, encoding="utf-8")
         print(text)
+        if tables:
+            tables.write_text(text, encoding="utf-8")
         return 0
     plan = plan_from(options)
-    out = options.out or RESULTS / f"review_{options.dataset}"
-    results = RowsFile(out.with_suffix(".parquet"), RoundRow, plan.settings())
+    results = RowsFile(
+        results_path(options.out or RESULTS / f"review_{options.dataset}"), RoundRow, plan.settings()
+    )  # fmt: skip
+    tables = results.path.with_suffix(".md")
     try:
-        run(plan, results)
+        rows = run(plan, results)
     finally:
         if results.path.exists():
             text = report(f"The review loop: {plan.dataset}", [results.path])
-            results.path.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
-    return 0
+            tables.write_text(text, encoding="utf-8")
+    print(f"{text}\nThis is {tables}, its rows are {results.path}.")
+    return exit_status(rows, tables)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,12 @@ class RowsFile(Generic[RowT]):
                 )
 
 
+def reason_of(error: Exception) -> str:
+    """A row's `error`: one line, of what it was and of the first line that it says."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0] if said else ''}"[:300]
+
+
 def write_file(path: Path, kind: type[RowT], rows: Sequence[RowT], settings: Mapping[str, object]) -> None:
     """Replace `path` by a file with `rows`."""
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(kind))
@@ -117,14 +123,14 @@ def write_file(path: Path, kind: type[RowT], rows: Sequence[RowT], settings: Map
         staged.replace(path)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, option: str = "--out") -> None:
     """Make the folder of `path` and try what `write_file` does there, before hours go into rows; else `DataError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent), _staged(path) as staged:
             staged.write_bytes(b"rows")
     except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}); write elsewhere (--out)") from error
+        raise DataError(f"{path} cannot be written ({error.strerror}); write elsewhere ({option})") from error
 
 
 def read_file(path: Path, kind: type[RowT]) -> tuple[list[RowT], dict[str, object]]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.command import finish, parser, positive, use_threads
+from benchmarks.command import above_zero, finish, parser, positive, use_threads
 from benchmarks.interleaved import Ratio, clock_name, ratio, times_in_turns
 from benchmarks.machine import machine_line
 from benchmarks.report import table
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--preset", choices=tuple(PRESETS), default="small")
     made.add_argument("--trunk", help="another trunk in the preset's place")
     made.add_argument("--noisy-batch", type=positive)
-    made.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.5, 0.25], help="B_clean/B_noisy")
+    made.add_argument("--shares", type=above_zero, nargs="+", default=[1.0, 0.5, 0.25], help="B_clean/B_noisy")
     made.add_argument("--classes", type=positive, default=10)
     made.add_argument("--rounds", type=positive, default=15)
     made.add_argument("--steps", type=positive, default=10, help="of each method in each round")

@@ -25,6 +25,8 @@ class Cell:
     """int64 [N]: the true labels of the noisy samples; −1 where nobody knows (`own`)."""
     true_transition: Tensor
     """[K,K]: T counted over the noisy samples, or over all pairs of the source where few of their truths are known."""
+    pairs: int
+    """(true, given) pairs that it is counted from; without any it is the identity and says nothing."""
     expected_transition: Tensor | None
     """[K,K]: the T that the labels were drawn from, where the noise has one."""
     validation_images: Tensor
@@ -69,6 +71,11 @@ def draw_cell(
         )
     order = torch.randperm(len(source.train_labels), generator=generator(seed, "cell"))
     rows = _Rows.of(source, order, noise)
+    if noise.kind not in ("own", "human") and len(rows.noisy) < noisy and (source.train_labels == UNKNOWN).any():
+        raise DataError(
+            f"{noise} is made from true labels, and {source.name} has {len(rows.noisy)} noisy samples with one, not "
+            f"{noisy}; choose own, or ask for fewer"
+        )
     clean_rows = _balanced(source, rows.clean, clean)
     # Where the data has no samples set aside for validation, those for the clean set serve.
     spare = rows.validation if len(rows.validation) else _without(rows.clean, clean_rows)
@@ -78,6 +85,7 @@ def draw_cell(
 
     given, clean_given = (apply_noise(noise, source, drawn, seed) for drawn in (noisy_rows, clean_rows))
     truth = source.train_labels[noisy_rows]
+    true_transition, pairs = _transition(source, noise, truth, given)
     return Cell(
         problem=Problem(
             noisy_images=source.train_images[noisy_rows],
@@ -90,7 +98,8 @@ def draw_cell(
             num_classes=source.num_classes,
         ),
         truth=truth,
-        true_transition=_transition(source, noise, truth, given),
+        true_transition=true_transition,
+        pairs=pairs,
         expected_transition=given.expected,
         validation_images=source.train_images[validation_rows],
         validation_labels=source.train_labels[validation_rows],
@@ -124,11 +133,14 @@ class _Rows:
         )
 
 
-def _transition(source: Source, noise: NoiseSpec, truth: Tensor, given: Noisy) -> Tensor:
-    """Counted over the noisy samples; where most of their truths are unknown, over every pair that the source has."""
+def _transition(source: Source, noise: NoiseSpec, truth: Tensor, given: Noisy) -> tuple[Tensor, int]:
+    """(T, pairs it is of): counted over the noisy samples; where most of their truths are unknown, over every pair that
+    the source has."""
+    labels = given.labels
     if source.given is not None and noise.kind == "own" and float((truth == UNKNOWN).double().mean()) > 0.5:
-        return counted_transition(source.train_labels, source.given, source.num_classes)
-    return counted_transition(truth, given.labels, source.num_classes, given.expected)
+        truth, labels = source.train_labels, source.given
+    pairs = int(((truth != UNKNOWN) & (labels != UNKNOWN)).sum())
+    return counted_transition(truth, labels, source.num_classes, given.expected), pairs
 
 
 def _balanced(source: Source, rows: Tensor, count: int) -> Tensor:

@@ -20,7 +20,7 @@ from benchmarks.review_loop.policies import Policy
 from benchmarks.review_loop.pool import Pool
 from benchmarks.review_loop.reliability import reliability
 from benchmarks.review_loop.rows import RoundRow
-from benchmarks.rows_file import RowsFile
+from benchmarks.rows_file import RowsFile, reason_of
 from fasten_model.scoring import RELABEL
 
 
@@ -41,7 +41,10 @@ class Game:
 def play(
     game: Game, policy: Policy, looks: Looks, results: RowsFile[RoundRow], said: Callable[[RoundRow], None]
 ) -> None:
-    """Every round of `policy` that `results` does not have; `said` is called with each new row."""
+    """Every round of `policy` that `results` does not have; `said` is called with each new row.
+
+    A round that fails is a row with its `error`, and the policy's last: what would come next hangs on its answers.
+    """
     pool, ledger = game.pool, Ledger.start(game.pool)
     standing = torch.full((len(pool),), NONE)
     stored = {row.key: row for row in results.rows() if row.error is None}
@@ -51,9 +54,16 @@ def play(
         )  # fmt: skip
         row = stored.get(empty.key)
         if row is None:
-            row = _round(game, policy, looks, ledger, standing, empty)
+            try:
+                row = _round(game, policy, looks, ledger, standing, empty)
+            except Exception as error:  # one policy's failure must not end the others' games
+                row = replace(
+                    empty, error=reason_of(error), machine=hardware_line(game.device), code=code_line()
+                )  # fmt: skip
             results.add(row)
             said(row)
+            if row.error is not None:
+                return
         if row.standing is not None:
             standing = torch.tensor(row.standing, dtype=torch.int64)
         ledger = ledger.answered(pool, questions_of(row), all_claim=policy.all_claim)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.data import NoiseSpec, Source, draw_cell
+from benchmarks.data.source import UNKNOWN
 from fasten_model.errors import DataError
 from fasten_model.train.seeds import generator
 
@@ -71,6 +72,11 @@ def draw_pool(
         raise DataError(f"reviewer_error must be from 0 to below 1, got {reviewer_error}")
     cell = draw_cell(source, noise, noisy=samples, clean=0, validation=0, seed=seed)
     truth, given = cell.truth, cell.problem.noisy_labels
+    if (truth == UNKNOWN).any():
+        raise DataError(
+            f"the loop is played against the true labels, and {source.name} lacks some; in data of your own, give the "
+            "noisy file a column true_label"
+        )
     missing = set(given.tolist()) - set(truth[:audited].tolist())
     if missing:
         named = ", ".join(source.classes[label] for label in sorted(missing))

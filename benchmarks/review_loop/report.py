@@ -40,7 +40,8 @@ def markdown(title: str, rows: Sequence[RoundRow], settings: Sequence[str]) -> s
         parts += ["### Promises", promises(inside), "### Estimates", estimates(inside)]
     failed = [row for row in rows if row.error is not None]
     if failed:
-        parts += ["## Failed", "\n".join(f"- {row.cell}, seed {row.seed}, {row.policy}: {row.error}" for row in failed)]
+        lines = [f"- {row.cell}, seed {row.seed}, {row.policy}, round {row.round}: {row.error}" for row in failed]
+        parts += ["## Failed", "\n".join(lines)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 

@@ -73,8 +73,29 @@ def test_the_list_has_every_variant(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in printed for name in VARIANTS)
 
 
-def test_an_unknown_variant_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--variants", "theirs"),
+        ("--out", "/proc/x/y"),
+        ("--out", "/"),
+        ("--seeds", "0"),
+        ("--threads", "0"),
+        ("--dataset", "imagenet"),
+        ("--report", "nowhere.parquet"),
+    ],
+)
+def test_bad_arguments_are_one_line(wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        finish(ablation.main, ["--variants", "theirs"])
+        finish(ablation.main, wrong)
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_variant_that_fails_makes_the_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "as_method", lambda _: lambda *_: 1 / 0)
+    arguments = "--noisy 64 --clean 20 --validation 20 --seeds 1 --budget 1epochs --device cpu --variants paper --out"
+    assert ablation.main([*arguments.split(), str(tmp_path / "a")]) == 1
+    assert capsys.readouterr().err == f"1 of 1 rows failed; see “Failed” in {tmp_path / 'a.md'}\n"

@@ -145,6 +145,10 @@ def test_a_stored_run_is_shown_again_without_a_server(tmp_path: Path, capsys: py
         (["--tasks", "--parts", "pull"], "there is nothing to pull"),
         (["--pictures", "10", "--served", "20"], "--served 20 is more than the 10"),
         (["--report", "nowhere.parquet"], "there is no results file nowhere.parquet"),
+        (["--out", "/proc/x/y"], "/proc/x/y.parquet cannot be written"),
+        (["--out", "/"], "/ is a folder"),
+        (["--threads", "0"], "0 is below 1"),
+        (["--device", "cpu"], "unrecognized arguments: --device cpu"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(

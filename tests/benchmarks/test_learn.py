@@ -12,6 +12,7 @@ from benchmarks.command import finish, parser
 from benchmarks.data import Cell, draw_cell
 from benchmarks.experiment import Budget, epochs_within, measure, parse_budget
 from benchmarks.methods import Observer, Outcome, Problem
+from benchmarks.report import markdown
 from benchmarks.results import read_rows
 from fasten_model.errors import DataError
 from fasten_model.network import build_network
@@ -61,7 +62,7 @@ def test_a_failing_method_is_a_row_with_one_line_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (*SMALL, "--noise", "sym:0.4", "--seeds", "2", "--budget", "1epochs", "--out", str(tmp_path / "a"))
-    assert ended(arguments, capsys)[0] == 0
+    assert ended(arguments, capsys) == (1, f"2 of 6 rows failed; see “Failed” in {tmp_path / 'a.md'}\n")
     rows, settings = read_rows(tmp_path / "a.parquet")
     assert {row.key for row in rows} == {
         ("sym:0.4", seed, name) for seed in (0, 1) for name in ("toy", "broken", "other")
@@ -72,7 +73,60 @@ def test_a_failing_method_is_a_row_with_one_line_and_the_others_go_on(
     assert settings["dataset"] == "digits"
     written = (tmp_path / "a.md").read_text(encoding="utf-8")
     assert "## digits, sym:0.4" in written
-    assert "no such thing" in written
+    assert "## Failed\n\n- digits, sym:0.4, seed 0, broken: RuntimeError: no such thing\n" in written
+
+
+@pytest.mark.usefixtures("toys")
+def test_who_watches_sees_how_much_is_left_and_where_the_tables_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*SMALL, "--methods", "toy", "other", "--budget", "1epochs", "--out", str(tmp_path / "a"), "--seeds"]
+    assert learn.main([*arguments, "1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":0.4")[0] for line in printed[:2]] == ["1/2 asym", "2/2 asym"]
+    assert printed[-1] == f"This is {tmp_path / 'a.md'}, its rows are {tmp_path / 'a.parquet'}."
+    assert learn.main([*arguments, "2"]) == 0
+    assert [line[:13] for line in capsys.readouterr().out.splitlines()[:2]] == ["1/2 asym:0.4,", "2/2 asym:0.4,"]
+
+
+def test_data_with_labels_of_its_own_is_about_those_unless_told_otherwise() -> None:
+    options = parser("test", "test")
+    learn.add_options(options)
+    for dataset, noise in (("digits", "asym:0.4"), ("cifar10n", "asym:0.4"), ("parquet", "own"), ("clothing1m", "own")):
+        assert [str(each) for each in learn.noises_of(options.parse_args(["--dataset", dataset]))] == [noise]
+    chosen = options.parse_args(["--dataset", "parquet", "--noise", "sym:0.2", "own"])
+    assert [str(each) for each in learn.noises_of(chosen)] == ["sym:0.2", "own"]
+
+
+@pytest.mark.usefixtures("toys")
+def test_only_the_failures_of_what_was_asked_for_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (*SMALL, "--seeds", "1", "--budget", "1epochs", "--out", str(tmp_path / "a"), "--methods")
+    assert ended((*arguments, "broken"), capsys)[0] == 1
+    assert ended((*arguments, "toy"), capsys) == (0, "")
+    assert ended((*arguments, "toy", "broken"), capsys)[1].startswith("1 of 2 rows failed;")
+
+
+@pytest.mark.usefixtures("toys")
+def test_rows_of_another_commit_or_machine_are_kept_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (*SMALL, "--methods", "toy", "other", "--budget", "1epochs", "--out", str(tmp_path / "a"), "--seeds")
+    path = tmp_path / "a.parquet"
+    monkeypatch.setattr("benchmarks.experiment.code_line", lambda: "code abc, 2026-11-27 08:00 UTC")
+    monkeypatch.setattr("benchmarks.run_notes.code_line", lambda: "code abc, 2026-11-28 08:00 UTC")
+    assert ended((*arguments, "1"), capsys) == (0, "")
+    assert ended((*arguments, "1"), capsys) == (0, ""), "another day is no other code"
+    kept = read_rows(path)[0]
+    monkeypatch.setattr("benchmarks.run_notes.code_line", lambda: "code def, 2026-11-28 08:00 UTC")
+    status, said = ended((*arguments, "2"), capsys)
+    assert (status, said.count("\n")) == (0, 1)
+    assert said.startswith(f"warning: {path} keeps 2 of the rows asked for, 2 of other code (code abc; now code def); ")
+    assert "remove it or write elsewhere (--out)" in said
+    assert read_rows(path)[0][:2] == kept
+    monkeypatch.setattr("benchmarks.run_notes.code_line", lambda: "code abc, 2026-11-28 08:00 UTC")
+    monkeypatch.setattr("benchmarks.run_notes.hardware_line", lambda _: "a machine")
+    said = ended((*arguments, "1"), capsys)[1]
+    assert "keeps 2 of the rows asked for, 2 of another machine, device or version of torch; " in said
 
 
 def test_calibration_is_measured_at_the_temperature_that_a_method_says(cell: Cell) -> None:
@@ -89,7 +143,7 @@ def test_what_is_there_is_not_run_again_and_what_failed_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = (*SMALL, "--noise", "sym:0.4", "--seeds", "1", "--budget", "1epochs", "--out", str(tmp_path / "a"))
-    ended(arguments, capsys)
+    assert ended(arguments, capsys)[0] == 1
     called = []
 
     def counted(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
@@ -97,7 +151,7 @@ def test_what_is_there_is_not_run_again_and_what_failed_is(
         return toy(problem, config, observer)
 
     monkeypatch.setattr(learn, "METHODS", {"toy": counted, "broken": counted, "other": counted})
-    ended(arguments, capsys)
+    assert ended(arguments, capsys) == (0, "")
     assert called == [0]
     ended((*arguments[:-2], "--out", str(tmp_path / "a.parquet"), "--seeds", "2"), capsys)
     assert called == [0, 1, 1, 1]
@@ -134,14 +188,17 @@ def test_other_settings_are_refused_and_leave_the_rows_alone(
         ("--dataset", "parquet"),
         ("--dataset", "cifar10", "--root", "/nowhere"),
         ("--noisy", "5000"),
+        ("--noise", "sym:0.4", "human:worst"),  # told before the first noise is trained on
+        ("--lr", "nan"),
         ("--device", "tpu3"),
         ("--report", "/nowhere.parquet"),
         ("--nonsense",),
     ],
 )
 def test_bad_arguments_are_one_line_and_status_2(
-    wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("benchmarks.plan.measure", lambda *_, **__: pytest.fail("trained"))
     status, said = ended((*SMALL[:2], "--out", str(tmp_path / "a"), *wrong), capsys)
     assert status == 2
     assert said.count("\n") == 1
@@ -163,6 +220,16 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(
         assert "cannot be written" in said
         assert said.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.usefixtures("toys")
+def test_the_name_of_the_results_is_taken_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = ended((*SMALL, "--out", f"{tmp_path}/"), capsys)
+    assert (status, said) == (2, f"error: {tmp_path} is a folder; name the results in it: --out {tmp_path / 'NAME'}\n")
+    arguments = (*SMALL, "--methods", "toy", "--seeds", "1", "--budget", "1epochs", "--out", str(tmp_path / "v1.2"))
+    assert ended(arguments, capsys)[0] == 0
+    assert ended(("--report", str(tmp_path / "v1.2.parquet"), "--out", str(tmp_path / "w1.2")), capsys)[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"v1.2.parquet", "v1.2.md", "w1.2.md"}
 
 
 @pytest.mark.parametrize(
@@ -212,6 +279,11 @@ def test_real_methods_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixt
     assert rows["ce"].passes == 1
     assert rows["ce"].transition_absolute is None
     assert rows["fasten"].transition_absolute is not None
+    configured = (tmp_path / "a.md").read_text(encoding="utf-8").partition("## Configured\n")[2]
+    assert [line for line in configured.splitlines() if line.startswith("- ")] == [
+        "- fasten-paper: PAPER",
+        "- fasten: OURS",
+    ]
 
 
 @pytest.mark.usefixtures("toys")
@@ -285,6 +357,24 @@ def test_memory_is_what_a_method_grows_by_whatever_was_freed_before(cell: Cell) 
     assert row.peak_memory_mib is not None
     assert row.peak_memory_mib > 30
     assert last.sum() == 2**10
+
+
+def test_what_nobody_knows_the_truth_of_has_no_figures_of_it(cell: Cell) -> None:
+    """Data of one's own: no sample was labelled by people and audited as well."""
+    cell = replace(cell, truth=torch.full_like(cell.truth, -1), true_transition=torch.eye(10), pairs=0)
+
+    def of_corrected(problem: Problem, config: TrainConfig, observer: Observer | None) -> Outcome:
+        return replace(toy(problem, config, observer), transition_of=problem.noisy_labels)
+
+    for method in (toy, of_corrected):
+        row = measure("x", method, "digits", cell, TrainConfig(epochs=1, device="cpu"), rho=0.8)
+        assert row.error is None
+        assert row.accuracy_last is not None
+        assert row.estimated_diagonal == 1
+        for figure in (row.noise_rate, row.labels_correct, row.transition_absolute, row.transition_chi2):
+            assert figure is None
+        assert row.true_diagonal is None
+    assert "64 noisy samples, whose true labels nobody knows; 20 clean." in markdown("t", [row], [])
 
 
 def test_every_figure_of_a_row_is_the_methods_own(cell: Cell) -> None:

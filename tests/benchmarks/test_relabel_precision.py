@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import relabel_precision
+from benchmarks.command import finish
 from benchmarks.relabel_rules import RULES, TARGET, Judged, gather, outcome
 from fasten_model.relabel import NEVER
 
@@ -69,3 +70,36 @@ def test_a_run_prints_every_rule_and_keeps_what_the_models_say(
     longer = ["2" if before == "--epochs" else each for before, each in itertools.pairwise(["", *arguments])]
     assert relabel_precision.main(longer) == 0
     assert len(list(tmp_path.iterdir())) == 2, "what was trained otherwise says something else"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--only", "clothing"), "no cell's name contains 'clothing'; there are digits asym:0.4, 900 + 200; "),
+        (("--only", "worst"), "give --cifar10n DIR"),
+        (("--models", "file"), "cannot be written (File exists); write elsewhere (--models)"),
+        (("--fashion-mnist", "nowhere"), "no folder nowhere"),
+        (("--cifar10n", "nowhere", "--only", "human"), "no folder nowhere"),
+        (("--device", "tpu"), "no device named 'tpu'"),
+        (("--seeds", "0"), "0 is below 1"),
+        (("--threads", "0"), "0 is below 1"),
+        (("--out", "a"), "unrecognized arguments: --out a"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_nothing_is_trained(
+    wrong: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(relabel_precision, "judge", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        finish(relabel_precision.main, wrong)
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

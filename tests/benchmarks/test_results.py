@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import ACCURACY, differences, markdown, show, table
+from benchmarks.report import ACCURACY, differences, markdown, settings_line, show, table
 from benchmarks.results import SCHEMA, ResultsFile, Row, read_rows, write_rows
 from fasten_model.errors import DataError
 
@@ -125,6 +125,22 @@ def test_means_are_over_the_seeds_of_a_cell() -> None:
     cells = next(line for line in text.splitlines() if line.startswith("| ce")).split("|")
     assert [cell.strip() for cell in cells[2:4]] == ["60.00 ± 24.84", "90.00"]  # t(0.975, 2) = 4.303, s/√3 = 0.0577
     assert text.startswith("# Title")
+
+
+def test_means_over_different_seeds_are_told() -> None:
+    said = "Not every method has every seed yet: their means are of different draws."
+    whole = [row(seed, method) for seed in (0, 1) for method in ("ce", "fasten")]
+    assert said not in markdown("Title", whole, [])
+    assert said in markdown("Title", whole[:-1], [])
+    failed = replace(row(1, "fasten"), error="RuntimeError: no")
+    assert said in markdown("Title", [*whole[:-1], failed], [])
+
+
+def test_what_rows_were_made_with_is_a_sentence() -> None:
+    settings = {"dataset": "digits", "source": [1198, 599], "rho": 0.8, "lr": None}
+    assert settings_line(Path("deep/a.parquet"), settings) == (
+        "`a.parquet`: dataset digits, source of 1198 training and 599 test images, rho 0.8."
+    )
 
 
 def test_differences_are_paired_by_cell_and_seed() -> None:

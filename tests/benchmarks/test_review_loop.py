@@ -255,11 +255,25 @@ def test_one_model_serves_all_policies_that_know_the_same(monkeypatch: pytest.Mo
     assert trained == ["fasten", "folds", "fasten", "folds", "fasten"]  # start, asked, claimed
 
 
+def test_a_pool_whose_truth_is_not_known_is_refused() -> None:
+    source = Source(
+        name="own", train_images=torch.zeros(9, 3, 4, 4, dtype=torch.uint8), train_labels=torch.tensor([0, 1, -1] * 3),
+        test_images=torch.zeros(2, 3, 4, 4, dtype=torch.uint8), test_labels=torch.arange(2),
+        classes=("a", "b"), mistaken_for=(1, 0), given=torch.tensor([0, 1, 1] * 3),
+    )  # fmt: skip
+    with pytest.raises(DataError, match="own lacks some; in data of your own, give the noisy file a column true_label"):
+        draw_pool(source, NoiseSpec(kind="own"), samples=9, audited=3, reviewer_error=0.0, seed=0)
+
+
 def test_a_policy_that_asks_too_much_is_no_policy(tmp_path: Path) -> None:
     greedy = replace(PERFECT, choose=lambda pool, ledger, look, most, number: PERFECT.choose(
         pool, ledger, look, most + 1, number))  # fmt: skip
-    with pytest.raises(ValueError, match="21 questions, 20 were allowed"):
-        played(game_of(toy_pool()), greedy, tmp_path / "a.parquet")
+    game, results = game_of(toy_pool()), RowsFile(tmp_path / "a.parquet", RoundRow, {})
+    play(game, greedy, believer(game.pool), results, lambda _: None)
+    [row] = results.rows()  # its first round is its last
+    assert row.error is not None
+    assert "21 questions, 20 were allowed" in row.error
+    assert row.picked is None
 
 
 @pytest.mark.parametrize("noise", [NOISE, PEOPLE], ids=str)

@@ -72,7 +72,7 @@ def test_what_is_not_reached_is_said_with_where_the_curve_ends() -> None:
     rows = [row(1, [0.5, 0.96], seed=0), row(1, [0.5, 0.94], seed=1), row(1, [], error="ValueError: no", seed=2)]
     text = markdown("t", rows, ["made so"])
     assert "> 11 (95.0, 1 of 2 did)" in text
-    assert "seed 2, random: ValueError: no" in text
+    assert "seed 2, random, round 1: ValueError: no" in text
     assert "100 labels, 40.0 % of them wrong; 10 audited before the first round; rounds of 1 questions." in text
 
 

@@ -1,9 +1,11 @@
 """The two benchmarks of speed count and compare rightly; how fast anything is, no test says."""
 
+from types import ModuleType
+
 import pytest
 import torch
 
-from benchmarks import step_cost, throughput
+from benchmarks import decode, demo_data, step_cost, throughput
 from benchmarks.command import finish
 from benchmarks.interleaved import Ratio, ratio, times_in_turns
 from benchmarks.step_cost import StepCost, measure_step_costs, step_flops
@@ -70,6 +72,42 @@ def test_a_clean_batch_of_one_is_refused(capsys: pytest.CaptureFixture[str]) -> 
         finish(step_cost.main, ["--shares", "0.001", "--device", "cpu"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        (step_cost, ("--shares", "nan")),
+        (step_cost, ("--shares", "inf")),
+        (step_cost, ("--shares", "-1")),
+        (step_cost, ("--preset", "tiny")),
+        (step_cost, ("--trunk", "vgg")),
+        (step_cost, ("--noisy-batch", "1")),
+        (step_cost, ("--device", "tpu")),
+        (step_cost, ("--threads", "0")),
+        (step_cost, ("--out", "a")),  # it prints
+        (throughput, ("--preset", "tiny")),
+        (throughput, ("--trunk", "vgg")),
+        (throughput, ("--images", "0")),
+        (throughput, ("--device", "tpu")),
+        (throughput, ("--threads", "0")),
+        (throughput, ("--out", "a")),
+        (decode, ("--device", "tpu")),
+        (decode, ("--workers", "0")),
+        (demo_data, ("--seeds", "0")),
+        (demo_data, ("--seeds", "some")),
+    ],
+)
+def test_bad_arguments_of_what_prints_are_one_line(
+    command: ModuleType, wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        finish(command.main, wrong)
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert wrong[-1] in printed.err
+    assert printed.out == ""
 
 
 def test_the_step_costs_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,22 @@ def test_true_labels_of_the_noisy_file_are_known_to_the_harness(tmp_path: Path) 
     torch.testing.assert_close(cell.true_transition, torch.tensor([[0.0, 1], [0, 1]]))
 
 
+def test_without_a_pair_nobody_knows_the_transition(tmp_path: Path) -> None:
+    source = own(tmp_path, sample_id=[f"n{row}" for row in range(60)])  # none is audited
+    cell = draw_cell(source, parse_noise("own"), noisy=50, clean=10, validation=6, seed=1)
+    assert cell.pairs == 0
+    some = own(tmp_path, sample_id=[f"n{row}" for row in range(60)], true_label=["cat", *[None] * 59])
+    assert draw_cell(some, parse_noise("own"), noisy=60, clean=10, validation=6, seed=1).pairs == 1
+
+
+def test_noise_made_from_true_labels_needs_them(tmp_path: Path) -> None:
+    source = own(tmp_path, true_label=["cat", "dog", None] * 20)
+    known = int((source.train_labels[source.roles == Role.NOISY] != -1).sum())
+    said = f"sym:0.4 is made from true labels, and parquet has {known} noisy samples with one, not 50; choose own"
+    with pytest.raises(DataError, match=said):
+        draw_cell(source, parse_noise("sym:0.4"), noisy=50, clean=10, validation=6, seed=1)
+
+
 def test_own_files_may_lie_in_the_root(tmp_path: Path) -> None:
     source = own(tmp_path)
     same = load_source("parquet", root=tmp_path, size=6, seed=1)
