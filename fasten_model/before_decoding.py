@@ -4,6 +4,7 @@ Nothing is refused here that could be trained on if every image turned out to be
 the images is told by `fasten_model.fitting` once they are known.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,8 +21,9 @@ from fasten_model.whole_file import check_writable
 
 def check_places(out: Path, checkpoint: CheckpointConfig | None) -> None:
     """`DataError` where the model or its checkpoints cannot be written."""
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file: give --out a folder")
+    with suppress(OSError):  # a name that is too long, say: `check_writable` tells
+        if out.exists() and not out.is_dir():
+            raise DataError(f"{out} is a file: give --out a folder")
     check_writable(out)
     if checkpoint is not None:
         check_writable(checkpoint.path, "no checkpoint")
@@ -34,7 +36,7 @@ def check_network(config: TrainConfig) -> None:
         build_network(settings.trunk, 2, image_size=settings.image_size, weights=config.trunk_weights)
 
 
-def check_files(clean: Path, noisy: Path, *, size: int) -> None:
+def check_files(clean: str | Path, noisy: str | Path, *, size: int) -> None:
     """`DataError` where the files are not of the form that is read, or their labels cannot be trained on.
 
     Of a class that has no audited sample an image is decoded: a class whose images are all broken is no matter.
@@ -60,7 +62,7 @@ def check_files(clean: Path, noisy: Path, *, size: int) -> None:
         check_audited(classes_with_an_image(noisy, others, size=size), learnable, classes)
 
 
-def check_some(path: Path, count: int, rejected: tuple[tuple[str, str], ...] = ()) -> None:
+def check_some(path: str | Path, count: int, rejected: tuple[tuple[str, str], ...] = ()) -> None:
     """`DataError` where a file has no usable row."""
     if count == 0:
         why = f"; the first row: {rejected[0][1]}" if rejected else ""

@@ -29,16 +29,16 @@ _Sets = tuple[LabelledImages, LabelledImages, tuple[str, ...]]
 
 def fit_files(
     *,
-    clean: Path,
-    noisy: Path,
-    out: Path,
+    clean: str | Path,
+    noisy: str | Path,
+    out: str | Path,
     config: TrainConfig,
     holdout: float | None = None,
     folds: int = 1,
     target_precision: float = TARGET_PRECISION,
     certainty: float = CERTAINTY,
     rho: float | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     checkpoint: CheckpointConfig | None = None,
     stop: Stop | None = None,
@@ -48,6 +48,7 @@ def fit_files(
     cache: as for `load_files`. Processes that train together all call this, and the first one writes.
     Raises `DataError` on files that cannot be trained on, or a folder that cannot be written to; then nothing is.
     """
+    out = Path(out)
     process = this_process()
     resolve_device(config.device)
 
@@ -92,7 +93,7 @@ def fit_files(
     return fitted
 
 
-def _read(clean: Path, noisy: Path, config: TrainConfig, cache: Path | None) -> _Sets:
+def _read(clean: str | Path, noisy: str | Path, config: TrainConfig, cache: str | Path | None) -> _Sets:
     _log.info("reading %s and %s", clean, noisy)
     noisy_set, clean_set, classes = load_files(clean, noisy, size=config.settings().image_size, cache=cache)
     for path, samples in ((clean, clean_set), (noisy, noisy_set)):

@@ -35,7 +35,7 @@ def load_files(
     columns = columns_of(count_votes(samples.votes for samples in (bulk, audited) if samples.votes is not None))
     noisy_set, clean_set = _apart(_labelled(bulk, noisy, classes, columns), _labelled(audited, clean, classes, columns))
     clean_set = replace(clean_set, given_labels=_given(clean_set, len(classes)))
-    if bulk.votes is None:  # nobody to be told apart in training: one label a sample
+    if noisy_set.votes is None or (noisy_set.votes < 0).all():  # nobody to be told apart in training
         noisy_set, clean_set = (replace(each, annotators=(), votes=None) for each in (noisy_set, clean_set))
     return noisy_set, clean_set, classes
 
@@ -45,7 +45,7 @@ def all_classes(clean: Sequence[str], noisy: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*clean, *noisy)))
 
 
-def load_to_score(path: Path, *, size: int, classes: Sequence[str], annotators: Sequence[str]) -> LabelledImages:
+def load_to_score(path: str | Path, *, size: int, classes: Sequence[str], annotators: Sequence[str]) -> LabelledImages:
     """The samples of an inline Parquet file, to be scored by a model that knows these classes and annotators."""
     samples = read_samples(path, size=size, classes=classes)
     if samples.votes is None:

@@ -1,7 +1,7 @@
 """The annotators' votes as one table of numbers: a row for each sample, a column for each annotator.
 
 They come as an Arrow column list<struct<annotator, label>>, a snapshot's or a file's. What has no annotator or no label
-is no vote.
+is no vote, and of an annotator's votes of one sample the last one counts.
 """
 
 from collections import Counter
@@ -89,7 +89,7 @@ def majority(votes: Tensor, num_classes: int) -> Tensor:
 
 
 def flat(votes: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array, pa.Array]:
-    """(row, annotator, label) of each vote, in order of the rows."""
+    """(row, annotator, label) of each vote that counts, in order of the rows, and in a row of the annotators' names."""
     lists = votes.combine_chunks()
     structs = pc.list_flatten(lists)
     rows = np.asarray(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), dtype=np.int64)
@@ -98,7 +98,22 @@ def flat(votes: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array, pa.Array]
     if pc.all(whole).as_py() is False:
         rows = rows[np.asarray(whole.to_numpy(zero_copy_only=False), dtype=bool)]
         names, labels = names.filter(whole), labels.filter(whole)
-    return rows, names, labels
+    return _once(rows, names, labels)
+
+
+def _once(rows: NDArray[np.int64], names: pa.Array, labels: pa.Array) -> tuple[NDArray[np.int64], pa.Array, pa.Array]:
+    """One vote of each annotator and row, the last, and in their order."""
+    coded = names.dictionary_encode()
+    by_name = np.asarray(pc.array_sort_indices(coded.dictionary).to_numpy(), dtype=np.int64)
+    rank = np.empty_like(by_name)
+    rank[by_name] = np.arange(len(by_name))
+    places = rows * len(by_name) + rank[np.asarray(coded.indices.to_numpy(), dtype=np.int64)]
+    if (np.diff(places) > 0).all():
+        return rows, names, labels
+    order = np.argsort(places, kind="stable")
+    kept = order[np.append(np.diff(places[order]) > 0, True)]
+    chosen = pa.array(kept, pa.int64())
+    return rows[kept], names.take(chosen), labels.take(chosen)
 
 
 def _places(values: pa.Array, among: list[str]) -> NDArray[np.int64]:

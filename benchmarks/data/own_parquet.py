@@ -2,9 +2,13 @@
 
 The clean file may have `given_label`, the noisy one `true_label` (a benchmark's: the harness can then count what was
 set right). A sample in both files is an audited one: it leaves the noisy set, and its label there is what was given.
+Clean rows of provenance `review` are left out: a source does not tell them from random audits, and they would estimate
+and test. What the noisy file says of such a sample stays in the noisy set.
 """
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +23,8 @@ from fasten_model.images.source import in_memory
 from fasten_model.train.seeds import generator
 from pipeline.demo.image_rows import read_columns, stated_classes
 
+_log = logging.getLogger(__name__)
+
 TESTED = 0.25
 """Share of the clean file that is the test part, always the same rows."""
 
@@ -28,11 +34,13 @@ def load_parquet(clean: Path | None, noisy: Path | None, *, size: int, limit: in
     if clean is None or noisy is None:
         raise DataError("the data set parquet needs clean.parquet and noisy.parquet: give their folder with --root")
     classes = _classes(clean, noisy)
-    audited, bulk = (read_samples(path, size=size, classes=classes) for path in (clean, noisy))
+    audited = read_samples(clean, size=size, classes=classes, audited=True)
+    bulk = read_samples(noisy, size=size, classes=classes)
     for path, samples in ((clean, audited), (noisy, bulk)):
         if not samples.sample_ids:
             why = f"; the first: {samples.rejected[0][1]}" if samples.rejected else ""
             raise DataError(f"{path} has no usable row{why}")
+    audited = _at_random(clean, audited)
 
     order = torch.randperm(len(audited.labels), generator=generator(0, "parquet", "test"))
     cut = round(TESTED * len(order))
@@ -53,6 +61,25 @@ def load_parquet(clean: Path | None, noisy: Path | None, *, size: int, limit: in
         mistaken_for=mistakes.next_class(len(classes)),
         given=torch.cat([bulk.labels[rows], _given(audited, bulk)[kept]]),
         role=torch.tensor([Role.NOISY] * len(rows) + [Role.CLEAN] * len(kept)),
+    )
+
+
+def _at_random(path: Path, audited: Samples) -> Samples:
+    """Those that were drawn at random."""
+    rows = audited.estimates.nonzero().squeeze(1)
+    if len(rows) == 0:
+        raise DataError(f"{path}: provenance is “review” in every usable row: nothing can estimate or test")
+    if len(rows) == len(audited.sample_ids):
+        return audited
+    _log.warning("%s: %d rows of provenance “review” are left out", path, len(audited.sample_ids) - len(rows))
+    return replace(
+        audited,
+        sample_ids=tuple(audited.sample_ids[row] for row in rows.tolist()),
+        images=audited.images[rows],
+        labels=audited.labels[rows],
+        given_labels=audited.given_labels[rows],
+        estimates=audited.estimates[rows],
+        votes=None,
     )
 
 

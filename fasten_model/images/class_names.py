@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from fasten_model.errors import DataError
+from fasten_model.images.label_values import are_indices
 
 NO_LABEL = -1
 """What `datasets` writes in the place of a class that is not known."""
@@ -22,18 +23,39 @@ def stated_classes(path: Path, schema: pa.Schema, columns: Sequence[str]) -> tup
     `columns` that is a `ClassLabel`, and after them what the other columns' have beyond; a first column that is none
     may hold anything. Raises `DataError` where that is no list of names.
     """
-    metadata = schema.metadata or {}
-    if _CLASSES in metadata:
-        text = metadata[_CLASSES].decode(errors="replace")
-        try:
-            names = json.loads(text)
-        except (ValueError, RecursionError):
-            names = [name.strip() for name in text.split(",")]
-        return _checked(names, f"{path}: schema metadata 'classes'")
+    listed = listed_classes(path, schema)
+    if listed is not None:
+        return listed
     found = [class_label(path, schema, column) for column in columns if column in schema.names]
     if not found or found[0] is None:
         return None
     return tuple(dict.fromkeys(name for names in found for name in names or ()))
+
+
+def listed_classes(path: Path, schema: pa.Schema) -> tuple[str, ...] | None:
+    """Those of the metadata `classes`; None where there is none. `DataError` as for `stated_classes`."""
+    text = (schema.metadata or {}).get(_CLASSES)
+    if text is None:
+        return None
+    text = text.decode(errors="replace")
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = [name.strip() for name in text.split(",")]
+    return _checked(names, f"{path}: schema metadata 'classes'")
+
+
+def numbered_classes(path: Path, schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """What the integers of `column` stand for as the file itself says, whatever classes whoever reads it knows.
+
+    A `ClassLabel` says it, else the metadata `classes` do, unless one of these looks like a number; else None.
+    Raises `DataError` where that cannot be read.
+    """
+    own = class_label(path, schema, column)
+    if own is not None:
+        return own
+    listed = listed_classes(path, schema)
+    return listed if listed is not None and are_indices(listed) else None
 
 
 def class_label(path: Path, schema: pa.Schema, column: str) -> tuple[str, ...] | None:
@@ -65,7 +87,7 @@ def class_label(path: Path, schema: pa.Schema, column: str) -> tuple[str, ...] |
 
 
 def class_name(value: int, names: Sequence[str]) -> str | None:
-    """The class that an integer of a `ClassLabel` with these names stands for; None where it is not known.
+    """The class that an integer stands for whose column has these names; None where it is not known.
 
     Raises `DataError` where it is none.
     """

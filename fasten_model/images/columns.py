@@ -30,17 +30,10 @@ def check_columns(path: Path, file: pq.ParquetFile, *, audited: bool) -> None:
     schema = file.schema_arrow
     _check_types(path, schema)
     names = ["sample_id", *label_columns(schema)]
-    if audited and "provenance" in schema.names:
-        if not _is_any(schema.field("provenance").type, (*_TEXT, _NULL)):
-            raise DataError(
-                f"{path}: column provenance must hold strings, found {schema.field('provenance').type}; write "
-                f"“{AUDIT}” or “{REVIEW}”"
-            )
-        names.append("provenance")
     check_texts(path, file, names)
     _check_whole(path, file)
-    if "provenance" in names:
-        _check_provenance(path, file)
+    if audited and "provenance" in schema.names:
+        check_provenance(path, file)
 
 
 def label_columns(schema: pa.Schema) -> list[str]:
@@ -155,8 +148,15 @@ def _check_whole(path: Path, file: pq.ParquetFile) -> None:
                 )
 
 
-def _check_provenance(path: Path, file: pq.ParquetFile) -> None:
-    """A word that nobody knows may stand for either, and one of them must not estimate."""
+def check_provenance(path: Path, file: pq.ParquetFile) -> None:
+    """`DataError` unless column `provenance` says of each row how it came to be audited.
+
+    A word that nobody knows may stand for either, and one of them must not estimate.
+    """
+    kind = file.schema_arrow.field("provenance").type
+    if not _is_any(kind, (*_TEXT, _NULL)):
+        raise DataError(f"{path}: column provenance must hold strings, found {kind}; write “{AUDIT}” or “{REVIEW}”")
+    check_texts(path, file, ["provenance"])
     for _, start, column in _parts(file, ["provenance"]):
         if set(pc.unique(column).to_pylist()) <= {AUDIT, REVIEW}:
             continue

@@ -76,9 +76,10 @@ def read_samples(
     (`ImageCache`): memory does not grow with their number.
 
     Labels are class names, or whole numbers. In a `ClassLabel` column of the library `datasets` a number stands for a
-    name, and −1 for none; in any other it is a name, too, where a class looks like a number, and an index into the
-    classes where none does. Classes come from the argument, else from the schema metadata (`stated_classes`), else
-    they are the file's own labels, sorted. audited: the file is of audited samples, whose `provenance` is heeded.
+    name, and −1 for none; in any other it is a name, too, where a class looks like a number, and where none does an
+    index into the classes: those that the file lists, where it does, whatever the argument. Classes come from the
+    argument, else from the schema metadata (`stated_classes`), else they are the file's own labels, sorted.
+    audited: the file is of audited samples, whose `provenance` is heeded.
     A bad row (no id, an id seen before, no label, unknown class, bad image) is left out and told in `rejected`; only
     inline bytes count, the image's `path` is never opened. Raises DataError for a file that is not of this form.
     """
@@ -107,8 +108,9 @@ def read_samples(
         return _samples(rows, images, places, votes)
 
 
-def read_labels(path: Path, *, audited: bool = False) -> Labels:
+def read_labels(path: str | Path, *, audited: bool = False) -> Labels:
     """What `read_samples` knows before it decodes an image; raises every `DataError` of its own that needs none."""
+    path = Path(path)
     with _opened(path) as file:
         check_columns(path, file, audited=audited)
         read_votes(path, file)
@@ -117,10 +119,10 @@ def read_labels(path: Path, *, audited: bool = False) -> Labels:
         return Labels(rows=tuple(rows.usable), classes=rows.classes, rejected=rows.reasons())
 
 
-def classes_with_an_image(path: Path, rows: Mapping[int, str], *, size: int) -> set[str]:
+def classes_with_an_image(path: str | Path, rows: Mapping[int, str], *, size: int) -> set[str]:
     """Of these classes, by the number of the row, those of which an image decodes; one of each is decoded, if sound."""
     wanted, found, start = set(rows.values()), set[str](), 0
-    with _opened(path) as file:
+    with _opened(Path(path)) as file:
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[image_column(file.schema_arrow)]):
             if found == wanted:
                 break

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fasten_model.errors import DataError
-from fasten_model.images.class_names import class_label, class_name, stated_classes
+from fasten_model.images.class_names import class_label, class_name, numbered_classes, stated_classes
 from fasten_model.images.columns import AUDIT, image_column, inline_bytes, label_columns
 from fasten_model.images.label_values import are_indices, plain_label
 
@@ -51,7 +51,7 @@ class Rows:
         self._file = file
         self._columns = label_columns(schema)
         self._provenance = ["provenance"] if audited and "provenance" in schema.names else []
-        self._names = {column: class_label(path, schema, column) for column in self._columns}
+        self._names = {column: numbered_classes(path, schema, column) for column in self._columns}
         self._index = {name: index for index, name in enumerate(self.classes)}
         self._by_index = are_indices(self.classes)
         self._seen: set[str] = set()
@@ -103,12 +103,12 @@ class Rows:
         return Row(number, str(sample_id), label, given, values.get("provenance", AUDIT) == AUDIT)
 
     def _label(self, column: str, value: str | float | None) -> int:
-        """Index of the class that `value` means; −1 where it is null."""
+        """Index of the class that `value` means; −1 where it is null, or an empty text."""
         label: str | int | None = plain_label(value)
         names = self._names.get(column)
         if isinstance(label, int) and names is not None:
             label = class_name(label, names)
-        if label is None:
+        if label is None or label == "":
             return _UNKNOWN
         if isinstance(label, int) and self._by_index:
             if not 0 <= label < len(self.classes):
@@ -134,6 +134,6 @@ def _classes(path: Path, file: pq.ParquetFile) -> tuple[str, ...]:
             continue
         for batch in file.iter_batches(batch_size=_COLUMN_ROWS, columns=[column]):
             found.update(plain_label(label) for label in pc.unique(batch.column(0)).to_pylist())
-    found.discard(None)
+    found -= {None, ""}
     numbers = all(isinstance(label, int) for label in found)
     return tuple(str(label) for label in sorted(found, key=lambda label: label if numbers else str(label)))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fasten_model.images import class_names
-from fasten_model.images.columns import check_texts, holds_images, image_column, inline_bytes
+from fasten_model.images.columns import AUDIT, check_provenance, check_texts, holds_images, image_column, inline_bytes
 from fasten_model.images.label_values import are_indices, plain_label
 from pipeline.demo.image_files import extension
 from pipeline.errors import DataError
@@ -44,7 +44,8 @@ def read_columns(
     """Those of the columns `names` that `path` has, as text.
 
     Whole numbers are read as `fasten_model.read_samples` does: of a `ClassLabel` they stand for its names; else, where
-    `classes` are given, they index them, unless one of these looks like a number: then each is a name. A null, an empty
+    the file lists its classes or `classes` are given, they index these, unless one looks like a number: then each is a
+    name. A null, an empty
     text, −1 and a number that means none of the classes become None. Raises DataError when the file cannot be read, or
     lacks `image` or a `required` column, or has text that is not UTF-8.
     """
@@ -58,12 +59,25 @@ def read_columns(
         found = [name for name in names if name in schema.names]
         check_texts(path, file, found)
         table = file.read(found)
+        listed = class_names.listed_classes(path, schema)
     columns: dict[str, list[str | None]] = {}
     for name in found:
         labels = name != "sample_id"
-        meant = _by_number(class_names.class_label(path, schema, name), classes) if labels else None
+        meant = _by_number(class_names.class_label(path, schema, name), listed or classes) if labels else None
         columns[name] = [_text(value, meant) for value in table.column(name).to_pylist()]
     return columns
+
+
+def drawn_at_random(path: Path) -> list[bool] | None:
+    """Which rows of a file of audited samples were drawn at random; None where it has no column `provenance`.
+
+    Raises DataError where it cannot be read, or says something else of a row.
+    """
+    with _one_line(path), pq.ParquetFile(path) as file:
+        if "provenance" not in file.schema_arrow.names:
+            return None
+        check_provenance(path, file)
+        return [value == AUDIT for value in file.read(["provenance"])["provenance"].to_pylist()]
 
 
 def read_images(path: Path, rows: Collection[int]) -> dict[int, bytes]:

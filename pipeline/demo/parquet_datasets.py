@@ -1,13 +1,16 @@
 """The data sets that come as Parquet files with the image inline: CIFAR-10N, and your own two files."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.demo.annotators import assign
-from pipeline.demo.image_rows import read_columns, read_images, stated_classes
+from pipeline.demo.image_rows import drawn_at_random, read_columns, read_images, stated_classes
 from pipeline.demo.records import DemoDataset, DemoSample, HeldOut, Vote
 from pipeline.demo.sampling import LEAST_AUDITED_PER_CLASS, audit_places, audit_size, generator, shuffled
 from pipeline.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 CIFAR_RATERS = ("rater_1", "rater_2", "rater_3")
 
@@ -57,15 +60,25 @@ def load_own_files(clean: Path, noisy: Path, limit: int, most_held_out: int, see
     What the annotator had said of a clean row is its `given_label`, else the label of the same `sample_id` in the
     noisy file. A noisy file may carry `true_label` (a benchmark's): simulated reviewers then know the answer. Up to
     a quarter of the clean rows is held out, where `LEAST_AUDITED_PER_CLASS` a class remain.
+
+    Rows that were chosen because a model was unsure of them (`provenance` is `review`) are no audits: entered as such
+    they would estimate, and held out they would make the score board harder. Such a sample is a task like any other
+    where the noisy file has it, and what is known of it is what its reviewer will say; else it is left out.
     """
     stated = stated_classes(noisy) or stated_classes(clean)
     names, required = ("sample_id", "label", "given_label", "true_label"), ("sample_id", "label")
     clean_columns = read_columns(clean, names, required=required, classes=stated)
     noisy_columns = read_columns(noisy, names, required=required, classes=stated)
     classes = stated or _in_order({*clean_columns["label"], *noisy_columns["label"]})
-    clean_rows, noisy_rows = _usable(clean_columns, classes), _usable(noisy_columns, classes)
-    if not clean_rows or not noisy_rows:
-        raise DataError(f"{clean if not clean_rows else noisy} has no row with a sample_id and a label of {classes}")
+    known_rows, noisy_rows = _usable(clean_columns, classes), _usable(noisy_columns, classes)
+    if not known_rows or not noisy_rows:
+        raise DataError(f"{clean if not known_rows else noisy} has no row with a sample_id and a label of {classes}")
+    at_random = drawn_at_random(clean)
+    clean_rows = {each: row for each, row in known_rows.items() if at_random is None or at_random[row]}
+    if not clean_rows:
+        raise DataError(f"{clean}: provenance is “review” in every usable row: none can stand for an audit at random")
+    if reviews := len(known_rows) - len(clean_rows):
+        _log.warning("%s: %d rows of provenance “review” are no audits: they are not entered as such", clean, reviews)
 
     order = shuffled(clean_rows.values(), generator(seed, "held out"))
     spared = min(len(order) // 4, max(len(order) - LEAST_AUDITED_PER_CLASS * len(classes), 0), most_held_out)
@@ -89,18 +102,23 @@ def load_own_files(clean: Path, noisy: Path, limit: int, most_held_out: int, see
         for row, place in zip(audited, places, strict=True)
         if row in clean_images
     ]
+
+    def _known(sample_id: str | None) -> str | None:
+        row = known_rows.get(str(sample_id))
+        return None if row is None else clean_columns["label"][row]
+
     truths = noisy_columns.get("true_label", [None] * len(noisy_columns["label"]))
     samples += [
         DemoSample(
             sample_id=str(noisy_columns["sample_id"][row]),
             image=noisy_images[row],
-            truth=truths[row] if truths[row] in classes else None,
+            truth=truths[row] if truths[row] in classes else _known(noisy_columns["sample_id"][row]),
             votes=_one_vote(noisy_columns["label"][row], classes),
         )
         for row in unaudited
         if row in noisy_images
     ]
-    unusable = sum(len(c["label"]) for c in (clean_columns, noisy_columns)) - len(clean_rows) - len(noisy_rows)
+    unusable = sum(len(c["label"]) for c in (clean_columns, noisy_columns)) - len(known_rows) - len(noisy_rows)
     return DemoDataset(
         name="parquet",
         classes=classes,

@@ -85,7 +85,7 @@ def test_choices_that_cannot_be_are_told_first(files: dict[str, Any], changes: d
             {"label": [None, None]},
             "clean has no sample that can be trained on; the first row: it has no label",
         ),
-        ("noisy", {"label": ["", "cat"]}, "the names of the classes must be different texts, not empty"),
+        ("noisy", {"label": ["", ""]}, "noisy has no sample that can be trained on; the first row: it has no label"),
         (
             "clean",
             {"label": ["cat", "dog", None], "provenance": ["review", "review", "audit"]},
@@ -220,3 +220,8 @@ def test_where_nothing_can_be_made_permissions_count_for_nothing(monkeypatch: py
     monkeypatch.setattr(os, "access", lambda *_: True)
     with pytest.raises(DataError, match="nothing can be written to /proc/x: /proc does not take it"):
         check_writable(Path("/proc/x"))
+
+
+@pytest.mark.usefixtures("undecoded")
+def test_a_folder_whose_name_is_too_long_is_one_line(files: dict[str, Any]) -> None:
+    assert "does not take it (File name too long)" in refused(files, out=files["out"].with_name("x" * 300))

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from fasten_model.before_decoding import check_files
 from fasten_model.fit_files import fit_files
 from fasten_model.labelled import LabelledImages
 from fasten_model.labelled_files import load_files, load_to_score
+from fasten_model.model import load_model
 from fasten_model.train import TrainConfig
+from fasten_model.train.checkpoint import CheckpointConfig
 from fasten_model.votes import LEAST_VOTES
 from tests.fasten_model.inline_files import said, write
 
@@ -103,3 +106,47 @@ def test_a_model_of_two_files_tells_annotators_apart(tmp_path: Path) -> None:
     assert model.annotator_transitions is not None
     ann, bob, _ = (matrix.diagonal().mean() for matrix in model.annotator_transitions)
     assert ann > 0.6 > 0.4 > bob
+
+
+def test_a_number_is_scored_as_the_class_that_the_file_lists_there_whatever_the_models_order(tmp_path: Path) -> None:
+    """As training reads it."""
+    path = write(tmp_path / "noisy", {"label": [0, 1, 2, 1]}, metadata={"classes": "dog,cat,eel"})
+    found = load_to_score(path, size=4, classes=("cat", "dog"), annotators=())
+    assert [("cat", "dog")[label] for label in found.labels] == ["dog", "cat", "cat"]
+    _, _, classes = load_files(write(tmp_path / "clean", {"label": ["cat", "dog"]}), path, size=4)
+    assert classes == ("cat", "dog", "eel")
+    unlisted = write(tmp_path / "unlisted", {"label": [0, 1]})
+    assert load_to_score(unlisted, size=4, classes=("cat", "dog"), annotators=()).labels.tolist() == [0, 1]
+
+
+def test_an_empty_text_is_no_label(tmp_path: Path) -> None:
+    clean = {"label": ["cat", "dog", ""], "given_label": ["", "cat", "cat"]}
+    paths = write(tmp_path / "clean", clean), write(tmp_path / "noisy", {"label": ["dog", "", "cat"]})
+    noisy_set, clean_set, classes = load_files(*paths, size=4)
+    assert classes == ("cat", "dog")
+    assert (clean_set.labels.tolist(), clean_set.given_labels.tolist()) == ([0, 1], [-1, 0])
+    assert noisy_set.labels.tolist() == [1, 0]
+    check_files(*paths, size=4)
+
+
+def test_nobody_is_told_apart_where_no_noisy_sample_has_a_vote(tmp_path: Path) -> None:
+    clean = {"label": ["cat", "dog"], "votes": [said("ann=dog", "bob=dog"), None]}
+    noisy_set, clean_set = load(tmp_path, clean, {"label": BULK["label"], "votes": [None, []] * MANY})
+    assert (noisy_set.annotators, noisy_set.votes, clean_set.votes) == ((), None, None)
+    assert clean_set.given_labels.tolist() == [1, -1]
+
+
+def test_paths_may_be_texts(tmp_path: Path) -> None:
+    columns = {"label": ["cat", "dog"] * 6}
+    clean, noisy = (str(write(tmp_path / name, columns)) for name in ("clean", "noisy"))
+    out = str(tmp_path / "model")
+    fit_files(
+        clean=clean,
+        noisy=noisy,
+        out=out,
+        cache=str(tmp_path / "cache"),
+        checkpoint=CheckpointConfig(folder=str(tmp_path / "checkpoint")),
+        config=TrainConfig(epochs=1, image_size=8, device="cpu"),
+    )
+    model = load_model(out)
+    assert len(load_to_score(noisy, size=8, classes=model.classes, annotators=model.annotators)) == 12

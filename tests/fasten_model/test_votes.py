@@ -99,3 +99,20 @@ def test_votes_for_other_classes_are_counted() -> None:
 def test_the_majority_is_the_class_with_most_votes_and_nothing_where_two_have_as_many() -> None:
     votes = torch.tensor([[1, 1, 0], [0, 1, -1], [-1, -1, -1], [-1, 2, -1]])
     assert majority(votes, 3).tolist() == [1, -1, -1, 2]
+
+
+def test_of_an_annotators_votes_of_one_sample_the_last_counts_and_once() -> None:
+    said = column([[("z", "dog"), ("x", "cat"), ("x", "dog"), ("x", "cat")], [("ann", "cat"), ("ann", "dog")], []])
+    assert count_votes([said]) == {"z": 1, "x": 1, "ann": 1}
+    columns = ("ann", f"{OTHERS}1", f"{OTHERS}2")
+    assert vote_table(said, columns, CLASSES).tolist() == [[-1, 0, 1], [1, -1, -1], [-1, -1, -1]]
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from(ANNOTATORS), st.sampled_from((*CLASSES, "eel"))))), st.integers(0, 3)
+)
+def test_a_table_of_any_votes_is_that_of_the_last_ones_by_name(samples: Votes, shared: int) -> None:
+    columns = ["user:1", "user:3", *(f"{OTHERS}{number}" for number in range(shared))]
+    last = [sorted(dict(said).items()) for said in samples]
+    assert vote_table(column(samples), columns, CLASSES).equal(vote_table(column(last), columns, CLASSES))
+    assert count_votes([column(samples)]) == count_votes([column(last)])

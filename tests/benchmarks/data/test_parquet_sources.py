@@ -1,7 +1,7 @@
 """Data sets of the harness in Parquet: CIFAR-10N's two files, and anybody's own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +173,37 @@ def test_the_data_set_parquet_needs_both_files(tmp_path: Path) -> None:
         load_source("parquet", clean=tmp_path / "clean.parquet", size=6)
     with pytest.raises(DataError, match=r"no file .*\.parquet"):
         load_source("parquet", clean=tmp_path / "clean.parquet", noisy=tmp_path / "noisy.parquet", size=6)
+
+
+def test_reviews_of_the_clean_file_are_no_random_audits_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own(tmp_path)
+    origin = {"provenance": ["review", "audit", "audit", "audit"] * 10}
+    audited = {"sample_id": [f"c{row}" for row in range(40)], "label": ["cat", "dog"] * 20}
+    source = load_source("parquet", root=_clean(tmp_path, audited | origin), size=6, seed=1)
+    assert source.role is not None
+    assert len(source.test_labels) + int((source.role == Role.CLEAN).sum()) == 30
+    shades = torch.cat([source.test_images, source.train_images[source.role == Role.CLEAN]])[:, 0, 0, 0]
+    assert (shades % 4 != 0).all()
+    assert int((source.role == Role.NOISY).sum()) == 59, (
+        "c0 is a review, and what was said of it is a label like others"
+    )
+    assert caplog.messages == [f"{tmp_path / 'clean.parquet'}: 10 rows of provenance “review” are left out"]
+    with pytest.raises(DataError, match=r"provenance is “review” in every usable row"):
+        load_source("parquet", root=_clean(tmp_path, audited | {"provenance": ["review"] * 40}), size=6)
+
+
+def _clean(folder: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
+    write(folder / "clean.parquet", dict(columns))
+    return folder
+
+
+def test_numbers_index_the_classes_that_their_own_file_lists(tmp_path: Path) -> None:
+    clean, noisy = tmp_path / "clean.parquet", tmp_path / "noisy.parquet"
+    write(clean, {"sample_id": list(range(20)), "label": [0] * 20}, classes="cat,dog")
+    write(noisy, {"sample_id": [100, 101], "label": [0, 1], "true_label": [1, 1]}, classes="dog,cat")
+    source = load_source("parquet", clean=clean, noisy=noisy, size=6)
+    assert source.classes == ("dog", "cat")
+    assert (source.test_labels == 1).all()
+    assert source.train_labels[:2].tolist() == [1, 1]

@@ -290,6 +290,29 @@ def test_numbers_without_names_are_classes_in_their_own_order(tmp_path: Path) ->
     assert load_dataset("parquet", clean=clean, noisy=noisy).classes == ("2", "9", "10")
 
 
+def test_numbers_index_the_classes_that_their_own_file_lists(tmp_path: Path) -> None:
+    noisy = _write_rows(tmp_path / "noisy.parquet", {"sample_id": list("ab"), "label": [0, 1]}, ["cat", "dog"])
+    clean = _write_rows(tmp_path / "clean.parquet", {"sample_id": ["x"], "label": [0]}, ["dog", "cat"])
+    dataset = load_dataset("parquet", clean=clean, noisy=noisy)
+    assert {s.sample_id: s.truth or s.votes[0].label for s in dataset.samples} == {"a": "cat", "b": "dog", "x": "dog"}
+
+
+def test_reviews_are_tasks_and_no_audits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    noisy = _write_rows(tmp_path / "noisy.parquet", {"sample_id": list("abc"), "label": ["cat"] * 3})
+    rows = {"sample_id": ["a", "x", "y", "b"], "label": ["dog", "dog", "dog", "cat"]}
+    clean = _write_rows(tmp_path / "clean.parquet", rows | {"provenance": ["review", "review", "audit", "audit"]})
+    dataset = load_dataset("parquet", clean=clean, noisy=noisy)
+    found = {s.sample_id: (s.audited, s.truth) for s in dataset.samples}
+    assert found == {"a": (False, "dog"), "b": (True, "cat"), "c": (False, None), "y": (True, "dog")}
+    assert caplog.messages == [f"{clean}: 2 rows of provenance “review” are no audits: they are not entered as such"]
+    _write_rows(clean, rows | {"provenance": ["review"] * 4})
+    with pytest.raises(DataError, match="provenance is “review” in every usable row"):
+        load_dataset("parquet", clean=clean, noisy=noisy)
+    _write_rows(clean, rows | {"provenance": ["audit", "Audit", "audit", "audit"]})
+    with pytest.raises(DataError, match=r"column provenance must hold .*, found 'Audit' in row 1"):
+        load_dataset("parquet", clean=clean, noisy=noisy)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
