@@ -119,7 +119,7 @@ def write_file(path: Path, kind: type[RowT], rows: Sequence[RowT], settings: Map
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(kind))
     table = table.replace_schema_metadata({_SETTINGS: json.dumps(settings).encode()})
     with _staged(path) as staged:
-        pq.write_table(table, staged)
+        pq.write_table(table, staged, compression="zstd", compression_level=9)  # results are committed
         staged.replace(path)
 
 
