@@ -1,6 +1,8 @@
 """What two files cannot be trained on is told before an image is decoded, and nothing is that could be trained on."""
 
+import errno
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,11 +217,18 @@ def test_a_folder_is_tried_and_nothing_stays_in_it(tmp_path: Path) -> None:
         check_writable(tmp_path / ("n" * 300))
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
-def test_where_nothing_can_be_made_permissions_count_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: True)
-    with pytest.raises(DataError, match="nothing can be written to /proc/x: /proc does not take it"):
-        check_writable(Path("/proc/x"))
+def test_where_nothing_can_be_made_permissions_count_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> str:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    assert os.access(tmp_path, os.W_OK)
+    with pytest.raises(
+        DataError, match=r"written to .*x: .* does not take it \(Read-only file system\)"
+    ):
+        check_writable(tmp_path / "x")
 
 
 @pytest.mark.usefixtures("undecoded")
