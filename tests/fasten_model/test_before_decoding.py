@@ -225,9 +225,7 @@ def test_where_nothing_can_be_made_permissions_count_for_nothing(
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     assert os.access(tmp_path, os.W_OK)
-    with pytest.raises(
-        DataError, match=r"written to .*x: .* does not take it \(Read-only file system\)"
-    ):
+    with pytest.raises(DataError, match=r"written to .*x: .* does not take it \(Read-only file system\)"):
         check_writable(tmp_path / "x")
 
 
